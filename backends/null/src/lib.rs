@@ -1,0 +1,153 @@
+//! Computes nothing and counts everything: what the host costs without a model.
+//!
+//! Source: none needed; logits name the token after the position, so that a sequence counts up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plugin_api::TensorMut;
+use plugin_api::kinds::backend::{
+    Backend, BindingCheck, Bindings, Bucket, DomainDesc, DomainId, Exe, Fence, Layout, LayoutId,
+    MemoryMap, NodeView, RawForm, RawRows, StreamId, Support, WeightDesc,
+};
+use plugin_api::prelude::*;
+
+/// Accepts every plan and writes zeros and predictable logits.
+#[derive(Debug, Default)]
+pub struct Null {
+    counters: Arc<Counters>,
+}
+
+/// How often a [`Null`] did what.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Plans compiled.
+    pub plans: AtomicU64,
+    /// Runs.
+    pub runs: AtomicU64,
+    /// Tokens over all runs.
+    pub tokens: AtomicU64,
+    /// Bytes of packed weights.
+    pub packed_bytes: AtomicU64,
+}
+
+impl Null {
+    /// A backend that adds to `counters`, which the caller keeps a handle on.
+    pub fn counting(counters: Arc<Counters>) -> Self {
+        Self { counters }
+    }
+
+    /// What it counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl Capability for Null {
+    const NAME: &'static str = "null";
+
+    fn from_config(_config: &Config) -> Result<Self> {
+        Ok(Self::default())
+    }
+}
+
+impl Backend for Null {
+    fn domains(&self) -> Vec<DomainDesc> {
+        vec![DomainDesc { id: DomainId::HOST, name: "host".to_owned(), size_bytes: None }]
+    }
+
+    fn support(&self, _node: &NodeView<'_>) -> Support {
+        Support::Native
+    }
+
+    fn layout(&self, _weight: &WeightDesc, _lowering: &Lowering) -> Result<Layout> {
+        let id = LayoutId("null".to_owned());
+        Ok(Layout { id, row_block: 1, block_bytes: 1, wants: RawForm::Floats })
+    }
+
+    fn pack(&self, raw: &RawRows<'_>, layout: &Layout, out: &mut [u8]) -> Result<()> {
+        let expected = layout.size_bytes(raw.rows);
+        if out.len() != expected {
+            return Err(Error::shape(&raw.desc.name, format!("{expected} bytes"), out.len()));
+        }
+        out.fill(0);
+        self.counters.packed_bytes.fetch_add(out.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn compile(&self, plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Exe> {
+        let check = BindingCheck::new(plan, bucket, memory, 0)?;
+        let Dim::Symbol(tokens) = Dim::TOKENS else {
+            return Err(Error::malformed("plan", "a symbol for tokens", "a number"));
+        };
+        let outputs = plan.outputs.iter().map(|port| logits_width(plan.spec(port.val))).collect();
+        let rows =
+            |port: &plugin_api::plan::Port| *plan.spec(port.val) == Spec::u32([Dim::LOGIT_ROWS]);
+        self.counters.plans.fetch_add(1, Ordering::Relaxed);
+        let code = Code {
+            tokens: plan.symbols().iter().position(|symbol| *symbol == tokens),
+            positions: plan.input_index("positions"),
+            rows: plan.inputs.iter().position(rows),
+            outputs,
+            check,
+        };
+        Ok(Exe::new(0, code))
+    }
+
+    fn run(&self, exe: &Exe, _stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence> {
+        let code: &Code = exe.code()?;
+        code.check.check(bind)?;
+        let tokens = code.tokens.map_or(0, |i| bind.sizes[i]);
+        self.counters.runs.fetch_add(1, Ordering::Relaxed);
+        self.counters.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+        let inputs = bind.inputs;
+        for (output, width) in bind.outputs.iter_mut().zip(&code.outputs) {
+            match (output, width) {
+                (TensorMut::F32(out), Some(width)) => {
+                    out.fill(0.0);
+                    for (row, out) in out.chunks_exact_mut(*width).enumerate() {
+                        out[(code.position(inputs, row) + 1) % width] = 1.0;
+                    }
+                }
+                (TensorMut::F32(out), None) => out.fill(0.0),
+                (TensorMut::F64(out), _) => out.fill(0.0),
+                (TensorMut::U32(out), _) => out.fill(0),
+            }
+        }
+        Ok(Fence::Done)
+    }
+}
+
+/// What a run has to know of its plan.
+struct Code {
+    /// Index of the symbol `tokens`.
+    tokens: Option<usize>,
+    /// Index of the input `positions`.
+    positions: Option<usize>,
+    /// Index of the input that chooses the rows of the logits.
+    rows: Option<usize>,
+    /// Of each output: the width of its rows, if these are logits.
+    outputs: Vec<Option<usize>>,
+    check: BindingCheck,
+}
+
+impl Code {
+    /// The position of the token behind row `row` of the logits; the row itself if unknown.
+    fn position(&self, inputs: &[plugin_api::TensorRef<'_>], row: usize) -> usize {
+        let at = |input: Option<usize>, i: usize| {
+            let indices = inputs[input?].u32s().ok()?;
+            indices.get(i).map(|&x| x as usize)
+        };
+        let token = at(self.rows, row).unwrap_or(row);
+        at(self.positions, token).unwrap_or(row)
+    }
+}
+
+fn logits_width(spec: &Spec) -> Option<usize> {
+    match spec.dims[..] {
+        [Dim::LOGIT_ROWS, Dim::Fixed(width @ 1..)] => usize::try_from(width).ok(),
+        _ => None,
+    }
+}
+
+export_plugin!(Null);

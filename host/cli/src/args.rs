@@ -1,0 +1,198 @@
+//! The command line as a person types it. Every option may also stand in `jackfield.toml` or in
+//! the environment: flag before environment before file before default.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Runs language models in which every part is a plugin.
+#[derive(Debug, Parser)]
+#[command(
+    name = "jackfield",
+    version,
+    after_help = "Examples:
+  jackfield generate \"The capital of France is\"
+  jackfield generate --raw --greedy --max-tokens 32 \"fn main() {\"
+  jackfield chat --model qwen2.5-coder-0.5b-instruct
+  jackfield generate --plugin backend=reference --plugin kv-cache=contiguous \"Hello\"
+  jackfield plugin ls
+  jackfield doctor"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Common {
+    /// Configuration file [default: ./jackfield.toml, then the user's configuration folder]
+    #[arg(long, global = true, env = "JACKFIELD_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Model: a name (`jackfield model ls`), a file or folder, or user/repo of a hub
+    #[arg(long, short, global = true, env = "JACKFIELD_MODEL", value_name = "NAME")]
+    pub(crate) model: Option<String>,
+
+    /// Folder that models are kept in [default: the user's cache folder]
+    #[arg(long, global = true, env = "JACKFIELD_MODELS", value_name = "FOLDER")]
+    pub(crate) models_folder: Option<PathBuf>,
+
+    /// Threads that compute [default: one for each core]
+    #[arg(long, global = true, env = "JACKFIELD_THREADS", value_name = "N")]
+    pub(crate) threads: Option<u32>,
+
+    /// Plugin for a kind, such as backend=reference; may be repeated
+    #[arg(long = "plugin", global = true, value_name = "KIND=NAME", value_parser = parse_choice)]
+    pub(crate) plugins: Vec<(String, String)>,
+
+    /// Print machine-readable JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Answer one prompt, or continue it with --raw
+    Generate(Generate),
+    /// Talk with a model; type /help inside
+    Chat(Sampling),
+    /// Measure prefill and decode
+    Bench(Bench),
+    /// Fetch, list and look into models
+    #[command(subcommand)]
+    Model(Model),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(Plugin),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Say what this machine has, what is missing, and how to get it
+    Doctor,
+}
+
+/// `jackfield generate`.
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// The prompt; read from standard input where it is absent
+    pub(crate) prompt: Option<String>,
+
+    /// Continue the text as it stands, without the model's chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+}
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Sampling {
+    /// Take the likeliest token every time
+    #[arg(long)]
+    pub(crate) greedy: bool,
+
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+
+    /// Flattens (above 1) or sharpens (below 1) the distribution; 0 is greedy
+    #[arg(long, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+
+    /// Keep the K likeliest tokens
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+
+    /// Keep the likeliest tokens that together reach P
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+
+    /// Keep tokens at least P times as likely as the likeliest
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+
+    /// Penalty for tokens that occurred before; 1 is none
+    #[arg(long, value_name = "R")]
+    pub(crate) repetition_penalty: Option<f32>,
+
+    /// Makes sampling repeatable
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// Text that ends the answer; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+
+    /// What the model is told about its role
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+}
+
+/// `jackfield bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    pub(crate) prefill: usize,
+
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) decode: usize,
+
+    /// Repetitions; the median is reported
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) runs: usize,
+}
+
+/// `jackfield model`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Fetch a model and verify it
+    Pull {
+        /// Its name
+        name: String,
+    },
+    /// List models that can be fetched or are there
+    Ls,
+    /// Print what a model consists of
+    Inspect {
+        /// Its name [default: the configured model]
+        name: Option<String>,
+        /// Print the plan of one step as text
+        #[arg(long)]
+        plan: bool,
+        /// List every tensor
+        #[arg(long)]
+        tensors: bool,
+    },
+}
+
+/// `jackfield plugin`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// List plugins by kind, and which ones the configuration picks
+    Ls,
+}
+
+/// `jackfield config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Explain every mistake in the configuration
+    Check,
+    /// Print the configuration that is in effect
+    Show,
+}
+
+fn parse_choice(text: &str) -> Result<(String, String), String> {
+    let (kind, name) = text.split_once('=').ok_or_else(|| {
+        format!("expected KIND=NAME such as backend=reference, found `{text}`")
+    })?;
+    Ok((kind.to_owned(), name.to_owned()))
+}

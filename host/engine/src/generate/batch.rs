@@ -1,0 +1,159 @@
+//! The tensors of one step, filled from what the scheduler picked.
+
+use plugin_api::TensorRef;
+use plugin_api::kinds::decoding_strategy::Want;
+use plugin_api::kinds::kv_cache::SeqId;
+use plugin_api::plan::{Dim, Plan, Symbol};
+
+use crate::error::EngineError;
+
+/// Inputs of a step. Reused: nothing is allocated once it has grown to its working size.
+#[derive(Debug, Default)]
+pub(super) struct StepBatch {
+    pub(super) token_ids: Vec<u32>,
+    pub(super) positions: Vec<u32>,
+    pub(super) sequence_index: Vec<u32>,
+    /// `[seqs, blocks]`.
+    pub(super) block_table: Vec<u32>,
+    /// Tokens of the step whose logits are asked for.
+    pub(super) logit_rows: Vec<u32>,
+    /// The sequences, in the order of the table.
+    pub(super) entries: Vec<Entry>,
+    blocks: usize,
+    /// Which input goes where, in the order of the plan.
+    order: Vec<Input>,
+    symbols: Vec<Size>,
+    sizes: Vec<usize>,
+}
+
+/// One sequence in a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) seq: SeqId,
+    pub(super) tokens: usize,
+    /// Row of logits and what to do with it, if the sequence has no tokens left to evaluate.
+    pub(super) row: Option<(usize, Want)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Input {
+    TokenIds,
+    Positions,
+    SequenceIndex,
+    BlockTable,
+    LogitRows,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    Tokens,
+    Seqs,
+    Blocks,
+    LogitRows,
+}
+
+/// Inputs that a plan may ask for.
+const INPUTS: [(&str, Input); 5] = [
+    ("token_ids", Input::TokenIds),
+    ("positions", Input::Positions),
+    ("sequence_index", Input::SequenceIndex),
+    ("block_table", Input::BlockTable),
+    ("logit_rows", Input::LogitRows),
+];
+
+/// Most inputs that a plan has.
+pub(super) const INPUTS_MAX: usize = INPUTS.len();
+
+impl StepBatch {
+    /// A batch for the inputs and symbols of `plan`, with blocks tables of `blocks` columns.
+    pub(super) fn new(plan: &Plan, blocks: usize) -> Result<Self, EngineError> {
+        let mut batch = Self { blocks, ..Self::default() };
+        for port in &plan.inputs {
+            let known = INPUTS.iter().find(|(name, _)| *name == port.name);
+            let Some((_, input)) = known else {
+                let known = INPUTS.map(|(name, _)| name).join(", ");
+                return Err(EngineError::inconsistent("input of the plan", known, &port.name));
+            };
+            batch.order.push(*input);
+        }
+        for symbol in plan.symbols() {
+            batch.symbols.push(size_of(symbol).ok_or_else(|| {
+                let known = "tokens, seqs, blocks or logit_rows";
+                EngineError::inconsistent("size in the plan", known, symbol)
+            })?);
+        }
+        Ok(batch)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.token_ids.clear();
+        self.positions.clear();
+        self.sequence_index.clear();
+        self.block_table.clear();
+        self.logit_rows.clear();
+        self.entries.clear();
+    }
+
+    /// Appends tokens of a sequence at their positions, with its block table.
+    pub(super) fn push(&mut self, seq: SeqId, tokens: &[u32], position: usize, table: &[u32]) {
+        let index = self.entries.len() as u32;
+        self.token_ids.extend_from_slice(tokens);
+        self.positions.extend((position as u32..).take(tokens.len()));
+        self.sequence_index.extend(std::iter::repeat_n(index, tokens.len()));
+        let used = table.len().min(self.blocks);
+        self.block_table.extend_from_slice(&table[..used]);
+        self.block_table.extend(std::iter::repeat_n(0, self.blocks - used));
+        self.entries.push(Entry { seq, tokens: tokens.len(), row: None });
+    }
+
+    /// Asks for the logits of the token pushed last, and returns their row.
+    pub(super) fn want_last(&mut self, want: Want) {
+        let row = self.logit_rows.len();
+        self.logit_rows.push(self.token_ids.len() as u32 - 1);
+        if let Some(entry) = self.entries.last_mut() {
+            entry.row = Some((row, want));
+        }
+    }
+
+    /// The value of each symbol, in the order of the plan.
+    pub(super) fn update_sizes(&mut self) {
+        let (tokens, seqs) = (self.token_ids.len(), self.entries.len());
+        let (blocks, rows) = (self.blocks, self.logit_rows.len());
+        self.sizes.clear();
+        self.sizes.extend(self.symbols.iter().map(|size| match size {
+            Size::Tokens => tokens,
+            Size::Seqs => seqs,
+            Size::Blocks => blocks,
+            Size::LogitRows => rows,
+        }));
+    }
+
+    pub(super) fn sizes(&self) -> &[usize] {
+        &self.sizes
+    }
+
+    /// The inputs in the order of the plan, in the front of an array.
+    pub(super) fn inputs(&self) -> ([TensorRef<'_>; INPUTS_MAX], usize) {
+        let mut inputs = [TensorRef::U32(&[]); INPUTS_MAX];
+        for (place, input) in inputs.iter_mut().zip(&self.order) {
+            *place = TensorRef::U32(match input {
+                Input::TokenIds => &self.token_ids,
+                Input::Positions => &self.positions,
+                Input::SequenceIndex => &self.sequence_index,
+                Input::BlockTable => &self.block_table,
+                Input::LogitRows => &self.logit_rows,
+            });
+        }
+        (inputs, self.order.len())
+    }
+}
+
+fn size_of(symbol: Symbol) -> Option<Size> {
+    let known = [
+        (Dim::TOKENS, Size::Tokens),
+        (Dim::SEQS, Size::Seqs),
+        (Dim::BLOCKS, Size::Blocks),
+        (Dim::LOGIT_ROWS, Size::LogitRows),
+    ];
+    known.into_iter().find_map(|(dim, size)| (dim == Dim::Symbol(symbol)).then_some(size))
+}

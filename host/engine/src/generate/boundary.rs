@@ -1,0 +1,49 @@
+//! The boundary between two steps: where subscriptions and swaps take effect.
+
+use super::engine::{Engine, digest_of};
+
+impl Engine {
+    /// Takes in what was offered and subscribed since the last step; a few atomic loads when
+    /// nothing was.
+    pub(super) fn boundary(&mut self) {
+        self.topics.before_step.refresh();
+        self.topics.after_step.refresh();
+        self.topics.after_token.refresh();
+        self.topics.after_generate.refresh();
+        self.topics.on_cancel.refresh();
+        self.scheduler.at_boundary(|_, _| true);
+        for (name, slot) in &mut self.processors {
+            if let Err(error) = slot.at_boundary() {
+                tracing::warn!("{name}: {error}");
+            }
+        }
+        for (name, slot) in &mut self.strategies {
+            if let Err(error) = slot.at_boundary() {
+                tracing::warn!("{name}: {error}");
+            }
+        }
+        // A backend that packs otherwise, or a cache that lays out otherwise, cannot take over
+        // what lies in memory: it has to go with a model that is loaded for it.
+        let (plan, memory) = (&self.model.plan, &self.model.memory);
+        let exe = &mut self.model.exe;
+        let bucket = &self.model.bucket;
+        let retired = self.backend.at_boundary(|_, new| {
+            let adopts = |place: &plugin_api::kinds::backend::WeightPlace| {
+                new.layout(&place.desc, &place.lowering).is_ok_and(|l| l.id == place.layout.id)
+            };
+            if !memory.weights.iter().all(adopts) {
+                return false;
+            }
+            let Ok(compiled) = new.compile(plan, bucket, memory) else { return false };
+            *exe = compiled;
+            true
+        });
+        if retired.is_some() {
+            let needed = self.model.exe.scratch_bytes;
+            if self.scratch.as_slice().len() < needed {
+                self.scratch = crate::model::memory::AlignedBytes::zeroed(needed);
+            }
+            self.digest = digest_of(&self.model, self.backend.label(), self.cache.label());
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What the engine knows of running requests: groups of sequences and their tokens.
+
+use plugin_api::Config;
+use plugin_api::kinds::decoding_strategy::{GroupId, Want};
+use plugin_api::kinds::kv_cache::SeqId;
+
+use super::answer::Answer;
+use super::request::RequestId;
+
+/// One request with its sequences.
+pub(super) struct Group {
+    pub(super) request: RequestId,
+    pub(super) id: GroupId,
+    pub(super) params: Config,
+    pub(super) priority: i32,
+    /// Index and pinned generation of the strategy.
+    pub(super) strategy: (usize, u32),
+    /// Pinned generation of each processor, in the order of the processors.
+    pub(super) processors: Vec<u32>,
+    /// In the order they began.
+    pub(super) seqs: Vec<SeqId>,
+    /// Evaluations that have not been observed.
+    pub(super) outstanding: usize,
+    pub(super) seed: u64,
+    pub(super) wants_logprobs: bool,
+    pub(super) prompt_tokens: usize,
+    pub(super) arrived_us: u64,
+    pub(super) first_token_us: Option<u64>,
+    pub(super) answer: Answer,
+}
+
+/// One growing list of tokens.
+pub(super) struct Sequence {
+    /// Index into the groups.
+    pub(super) group: usize,
+    /// Every token, evaluated or waiting.
+    pub(super) tokens: Vec<u32>,
+    /// Tokens whose state is in the cache.
+    pub(super) num_evaluated: usize,
+    /// What to give once all tokens are evaluated.
+    pub(super) want: Want,
+    pub(super) is_atomic: bool,
+}
+
+impl Sequence {
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.num_evaluated
+    }
+}
+
+/// Things in numbered places that are used again.
+pub(super) struct Slab<T> {
+    places: Vec<Option<T>>,
+}
+
+impl<T> Slab<T> {
+    pub(super) fn new() -> Self {
+        Self { places: Vec::new() }
+    }
+
+    /// The place that [`insert`](Self::insert) would use.
+    pub(super) fn next_free(&self) -> usize {
+        self.places.iter().position(Option::is_none).unwrap_or(self.places.len())
+    }
+
+    /// A place that is free, as is every one after it.
+    pub(super) fn end(&self) -> usize {
+        self.places.iter().rposition(Option::is_some).map_or(0, |last| last + 1)
+    }
+
+    pub(super) fn insert(&mut self, thing: T) -> usize {
+        let place = self.next_free();
+        self.insert_at(place, thing);
+        place
+    }
+
+    pub(super) fn insert_at(&mut self, place: usize, thing: T) {
+        if place >= self.places.len() {
+            self.places.resize_with(place + 1, || None);
+        }
+        assert!(self.places[place].is_none(), "a place holds one thing");
+        self.places[place] = Some(thing);
+    }
+
+    pub(super) fn remove(&mut self, place: usize) -> Option<T> {
+        self.places.get_mut(place)?.take()
+    }
+
+    pub(super) fn get(&self, place: usize) -> Option<&T> {
+        self.places.get(place)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, place: usize) -> Option<&mut T> {
+        self.places.get_mut(place)?.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+        self.places.iter().enumerate().filter_map(|(i, thing)| Some((i, thing.as_ref()?)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.places.iter().flatten().count()
+    }
+}

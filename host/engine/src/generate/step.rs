@@ -1,0 +1,502 @@
+//! One step: plan, schedule, reserve, run, process, choose, commit, observe, emit.
+
+use std::marker::PhantomData;
+
+use plugin_api::events::{AfterGenerate, AfterStep, AfterToken, BeforeStep, Flow};
+use plugin_api::kinds::backend::{Bindings, StreamId};
+use plugin_api::kinds::decoding_strategy::{Action, FinishReason, Outcome, Want};
+use plugin_api::kinds::kv_cache::SeqId;
+use plugin_api::kinds::logits_processor::{BatchChange, LogitsRows, RowId};
+use plugin_api::kinds::scheduler::Waiting;
+use plugin_api::{Error, TensorMut};
+
+use super::engine::Engine;
+use super::group::Sequence;
+use super::request::{Output, Stats};
+use super::rows::uniform;
+use crate::error::EngineError;
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepReport {
+    /// Tokens that were evaluated; 0 when there was nothing to do.
+    pub tokens: usize,
+    /// Sequences they belong to.
+    pub seqs: usize,
+    /// Time in the backend, in microseconds.
+    pub model_us: u64,
+}
+
+type Sink<'a> = &'a mut dyn FnMut(Output<'_>);
+
+impl Engine {
+    /// Runs one step and gives its tokens to `sink`.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Plugin`] if the backend fails; requests stay as they were before the step.
+    /// A plugin that fails for one request ends that request only, as [`Output::Finished`].
+    pub fn step(&mut self, sink: Sink<'_>) -> Result<StepReport, EngineError> {
+        self.boundary();
+        self.plan(sink);
+        self.schedule();
+        self.reserve(sink);
+        if self.work.batch.entries.is_empty() {
+            return Ok(StepReport::default());
+        }
+        let (tokens, seqs) = (self.work.batch.token_ids.len(), self.work.batch.entries.len());
+        let (step, lent) = (self.num_steps, PhantomData);
+        let _ = self.topics.before_step.emit(&mut BeforeStep { step, tokens, seqs, lent });
+        let model_us = self.run()?;
+        self.process(sink);
+        self.choose();
+        self.commit();
+        self.observe(sink);
+        self.num_steps += 1;
+        let blocks_used = self.cache.get().usage().used;
+        let mut event = AfterStep { step, tokens, seqs, model_us, blocks_used, lent };
+        let _ = self.topics.after_step.emit(&mut event);
+        Ok(StepReport { tokens, seqs, model_us })
+    }
+
+    /// Steps until no request is left.
+    ///
+    /// # Errors
+    ///
+    /// What [`step`](Self::step) returns.
+    pub fn run_to_end(&mut self, sink: Sink<'_>) -> Result<(), EngineError> {
+        while self.num_running() > 0 {
+            self.step(sink)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the strategy of every group without outstanding evaluations for its next ones.
+    fn plan(&mut self, sink: Sink<'_>) {
+        self.order_groups();
+        for i in 0..self.work.order.len() {
+            let index = self.work.order[i];
+            let Some(group) = self.groups.get_mut(index) else { continue };
+            if group.outstanding > 0 {
+                continue;
+            }
+            let (strategy, generation) = group.strategy;
+            self.work.evals.clear();
+            let plugin = self.strategies[strategy].1.get_mut(generation);
+            if let Err(error) = plugin.plan(group.id, &mut self.work.evals) {
+                self.abort(index, &error, sink);
+                continue;
+            }
+            for eval in &self.work.evals.list {
+                let tokens = &self.work.evals.tokens[eval.start..eval.start + eval.len];
+                if let Some(sequence) = self.sequences.get_mut(eval.seq.0 as usize)
+                    && !tokens.is_empty()
+                {
+                    sequence.tokens.extend_from_slice(tokens);
+                    (sequence.want, sequence.is_atomic) = (eval.want, eval.is_atomic);
+                    group.outstanding += 1;
+                }
+            }
+            if group.outstanding == 0 {
+                let error = Error::malformed("strategy", "something to evaluate", "nothing");
+                self.abort(index, &error, sink);
+            }
+        }
+    }
+
+    /// Groups in order of arrival.
+    fn order_groups(&mut self) {
+        let work = &mut self.work;
+        work.order.clear();
+        work.order.extend(self.groups.iter().map(|(index, _)| index));
+        let groups = &self.groups;
+        work.order.sort_unstable_by_key(|&index| groups.get(index).map(|g| g.request));
+    }
+
+    /// Lets the scheduler pick from all sequences with tokens to evaluate.
+    fn schedule(&mut self) {
+        let work = &mut self.work;
+        work.queue.clear();
+        for &index in &work.order {
+            let Some(group) = self.groups.get(index) else { continue };
+            for &seq in &group.seqs {
+                let Some(sequence) = self.sequences.get(seq.0 as usize) else { continue };
+                if sequence.pending() > 0 {
+                    work.queue.push(Waiting {
+                        seq,
+                        pending: sequence.pending(),
+                        is_running: sequence.num_evaluated > 0,
+                        is_atomic: sequence.is_atomic,
+                        priority: group.priority,
+                    });
+                }
+            }
+        }
+        work.picked.clear();
+        self.scheduler.get_mut().pick(&work.queue, &self.limits, &mut work.picked);
+    }
+
+    /// Takes room in the cache for what was picked, and fills the batch with what has room.
+    fn reserve(&mut self, sink: Sink<'_>) {
+        self.work.batch.clear();
+        for i in 0..self.work.picked.len() {
+            let picked = self.work.picked[i];
+            let Some(waiting) = self.work.queue.get(picked.index).copied() else { continue };
+            let batch = &self.work.batch;
+            let room = self.limits.tokens - batch.token_ids.len().min(self.limits.tokens);
+            let tokens = picked.tokens.min(waiting.pending).min(room);
+            let is_full = batch.entries.len() >= self.limits.seqs
+                || batch.logit_rows.len() >= self.logit_rows_max;
+            if tokens == 0 || is_full || self.is_in_batch(waiting.seq) {
+                continue;
+            }
+            while let Err(error) = self.push(waiting.seq, tokens) {
+                // Whoever came last waits: its tokens are evaluated again later.
+                if !self.preempt_last(waiting.seq) {
+                    if self.work.batch.entries.is_empty() {
+                        self.abort_seq(waiting.seq, &error, sink);
+                    }
+                    break;
+                }
+            }
+        }
+        self.copy_blocks();
+        self.work.batch.update_sizes();
+    }
+
+    fn is_in_batch(&self, seq: SeqId) -> bool {
+        self.work.batch.entries.iter().any(|entry| entry.seq == seq)
+    }
+
+    fn push(&mut self, seq: SeqId, tokens: usize) -> Result<(), Error> {
+        let Some(sequence) = self.sequences.get(seq.0 as usize) else { return Ok(()) };
+        let table = self.cache.get_mut().reserve(seq, tokens, &mut self.work.moves)?;
+        let start = sequence.num_evaluated;
+        let batch = &mut self.work.batch;
+        batch.push(seq, &sequence.tokens[start..start + tokens], start, table);
+        if tokens == sequence.pending() && sequence.want != Want::Nothing {
+            batch.want_last(sequence.want);
+        }
+        Ok(())
+    }
+
+    /// Takes the cache of the sequence that arrived last, after `seq` and outside the batch.
+    fn preempt_last(&mut self, seq: SeqId) -> bool {
+        let of = |sequence: &Sequence| self.groups.get(sequence.group).map(|g| g.request);
+        let Some(mine) = self.sequences.get(seq.0 as usize) else { return false };
+        let arrival = of(mine);
+        let others = self.sequences.iter().filter(|(index, other)| {
+            let id = SeqId(*index as u32);
+            other.num_evaluated > 0 && !self.is_in_batch(id) && of(other) > arrival
+        });
+        let Some((index, _)) = others.max_by_key(|(_, other)| of(other)) else { return false };
+        self.cache.get_mut().release(SeqId(index as u32), 0);
+        if let Some(sequence) = self.sequences.get_mut(index) {
+            sequence.num_evaluated = 0;
+        }
+        true
+    }
+
+    /// Runs the plan over the batch and returns the time it took, in microseconds.
+    pub(super) fn run(&mut self) -> Result<u64, EngineError> {
+        let batch = &self.work.batch;
+        let (inputs, num_inputs) = batch.inputs();
+        let rows = batch.logit_rows.len();
+        let logits = &mut self.rows.logits;
+        let width = logits.len() / self.logit_rows_max.max(1);
+        let mut outputs = [TensorMut::F32(&mut logits[..rows * width])];
+        let mut bindings = Bindings {
+            sizes: batch.sizes(),
+            inputs: &inputs[..num_inputs],
+            weights: &self.model.weights,
+            state: self.state.as_mut_slice(),
+            scratch: self.scratch.as_mut_slice(),
+            outputs: &mut outputs,
+        };
+        let before = self.clock.now_us();
+        let backend = self.backend.get();
+        let result = backend
+            .run(&self.model.exe, StreamId(0), &mut bindings)
+            .and_then(|fence| backend.wait(fence));
+        if let Err(error) = result {
+            for entry in &self.work.batch.entries {
+                self.cache.get_mut().commit(entry.seq, 0, &mut self.work.moves);
+            }
+            return Err(EngineError::plugin("step")(error));
+        }
+        Ok(self.clock.now_us() - before)
+    }
+
+    /// Lets every processor edit the rows of the requests that hold its generation.
+    fn process(&mut self, sink: Sink<'_>) {
+        for entry in &self.work.batch.entries {
+            if let Some((row, _)) = entry.row {
+                self.rows.begin(row, RowId(entry.seq.0));
+            }
+        }
+        let mut failed: Option<(SeqId, Error)> = None;
+        for (place, (_, slot)) in self.processors.iter_mut().enumerate() {
+            for (generation, processor) in slot.iter_mut() {
+                let invariant = processor.is_argmax_invariant();
+                self.work.active.clear();
+                for entry in &self.work.batch.entries {
+                    let Some((row, want)) = entry.row else { continue };
+                    let sequence = self.sequences.get(entry.seq.0 as usize);
+                    let group = sequence.and_then(|s| self.groups.get(s.group));
+                    let is_pinned = group.is_some_and(|g| g.processors[place] == generation);
+                    if is_pinned && !(invariant && want == Want::Argmax) {
+                        self.work.active.push(row);
+                    }
+                }
+                if self.work.active.is_empty() {
+                    continue;
+                }
+                let mut view = self.rows.view(&self.work.active);
+                if let Err(error) = processor.apply(&mut LogitsRows::new(&mut view)) {
+                    let rows = &self.work.active;
+                    let mut entries = self.work.batch.entries.iter();
+                    let hit = entries.find(|e| e.row.is_some_and(|(row, _)| rows.contains(&row)));
+                    failed = hit.map(|entry| (entry.seq, error));
+                }
+            }
+        }
+        if let Some((seq, error)) = failed {
+            self.abort_seq(seq, &error, sink);
+        }
+    }
+
+    /// Chooses a token for every row that is asked for.
+    fn choose(&mut self) {
+        self.work.outcomes.clear();
+        for entry in &self.work.batch.entries {
+            let Some(sequence) = self.sequences.get(entry.seq.0 as usize) else { continue };
+            if entry.tokens < sequence.pending() {
+                continue;
+            }
+            let group_index = sequence.group;
+            let Some(group) = self.groups.get(group_index) else { continue };
+            let mut outcome = Outcome { seq: entry.seq, token: None, logprob: f32::NAN };
+            if let Some((row, want)) = entry.row {
+                let token = match want {
+                    Want::Sample => {
+                        let place = group.seqs.iter().position(|&s| s == entry.seq);
+                        let position = sequence.tokens.len() as u64;
+                        let u = uniform(group.seed, place.unwrap_or(0) as u64, position);
+                        self.rows.draw(row, u)
+                    }
+                    Want::Argmax | Want::Nothing => self.rows.argmax(row),
+                };
+                outcome.token = Some(token);
+                if group.wants_logprobs {
+                    outcome.logprob = self.rows.logprob(row, token);
+                }
+            }
+            self.work.outcomes.push((group_index, outcome));
+        }
+    }
+
+    /// Keeps the state of everything that was evaluated.
+    fn commit(&mut self) {
+        for entry in &self.work.batch.entries {
+            if let Some(sequence) = self.sequences.get_mut(entry.seq.0 as usize) {
+                self.cache.get_mut().commit(entry.seq, entry.tokens, &mut self.work.moves);
+                sequence.num_evaluated += entry.tokens;
+            }
+        }
+        self.copy_blocks();
+    }
+
+    /// Hands results to the strategies and does what they ask for.
+    fn observe(&mut self, sink: Sink<'_>) {
+        for i in 0..self.work.order.len() {
+            let index = self.work.order[i];
+            self.work.of_group.clear();
+            let mine = self.work.outcomes.iter().filter(|(group, _)| *group == index);
+            self.work.of_group.extend(mine.map(|(_, outcome)| *outcome));
+            if self.work.of_group.is_empty() {
+                continue;
+            }
+            let Some(group) = self.groups.get_mut(index) else { continue };
+            group.outstanding -= self.work.of_group.len().min(group.outstanding);
+            let (strategy, generation) = group.strategy;
+            let plugin = self.strategies[strategy].1.get_mut(generation);
+            let actions = &mut self.work.actions;
+            actions.list.clear();
+            actions.next_seq = self.sequences.end() as u32;
+            match plugin.observe(group.id, &self.work.of_group, actions) {
+                Ok(()) => self.act(index, sink),
+                Err(error) => self.abort(index, &error, sink),
+            }
+        }
+    }
+
+    /// Does what a strategy asked for, in order, until its request ends.
+    fn act(&mut self, index: usize, sink: Sink<'_>) {
+        for i in 0..self.work.actions.list.len() {
+            match self.work.actions.list[i] {
+                Action::Emit { seq, token, logprob } => {
+                    if let Some(reason) = self.emit(index, seq, token, logprob, sink) {
+                        return self.finish(index, reason, None, sink);
+                    }
+                }
+                Action::Fork { parent, child } => {
+                    if let Err(error) = self.fork(index, parent, child) {
+                        return self.abort(index, &error, sink);
+                    }
+                }
+                Action::Release { seq, upto } => self.release(index, seq, upto),
+                Action::Finish { reason } => return self.finish(index, reason, None, sink),
+            }
+        }
+    }
+
+    /// Adds a token to an answer; the reason if it ends there.
+    fn emit(
+        &mut self,
+        index: usize,
+        seq: SeqId,
+        token: u32,
+        logprob: f32,
+        sink: Sink<'_>,
+    ) -> Option<FinishReason> {
+        let group = self.groups.get_mut(index)?;
+        let now = self.clock.now_us();
+        group.first_token_us.get_or_insert(now);
+        group.answer.push(token, &self.model.tokenizer);
+        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
+            // A processor that cannot follow its row says so when it is applied.
+            let change = BatchChange::Advanced { row: RowId(seq.0), token };
+            let _ = slot.get_mut(generation).batch(&change);
+        }
+        let mut event = AfterToken {
+            request: group.request.0,
+            index: group.answer.num_tokens - 1,
+            token,
+            logprob,
+            text: &group.answer.text,
+            keep_bytes: group.answer.text.len(),
+            hold_bytes: 0,
+            params: &group.params,
+            lent: PhantomData,
+        };
+        let flow = self.topics.after_token.emit(&mut event);
+        let (keep, hold) = (event.keep_bytes, event.hold_bytes);
+        if flow != Flow::Continue {
+            group.answer.cut(keep);
+        }
+        let (request, text) = (group.request, group.answer.show(hold));
+        sink(Output::Token { request, token, logprob, text, digest: &self.digest });
+        match flow {
+            Flow::Continue if self.is_context_full(seq) => Some(FinishReason::Length),
+            Flow::Continue => None,
+            Flow::Finish(reason) => Some(reason),
+            Flow::Refuse => Some(FinishReason::Refused),
+        }
+    }
+
+    fn is_context_full(&self, seq: SeqId) -> bool {
+        let sequence = self.sequences.get(seq.0 as usize);
+        sequence.is_some_and(|s| s.tokens.len() + 1 >= self.model.context_length)
+    }
+
+    fn fork(&mut self, index: usize, parent: SeqId, child: SeqId) -> Result<(), Error> {
+        let Some(origin) = self.sequences.get(parent.0 as usize) else { return Ok(()) };
+        let copy = Sequence {
+            group: origin.group,
+            tokens: origin.tokens[..origin.num_evaluated].to_vec(),
+            num_evaluated: origin.num_evaluated,
+            want: Want::Nothing,
+            is_atomic: false,
+        };
+        self.cache.get_mut().fork(parent, child, &mut self.work.moves)?;
+        self.copy_blocks();
+        self.sequences.insert_at(child.0 as usize, copy);
+        let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
+        group.seqs.push(child);
+        let change = BatchChange::Forked { parent: RowId(parent.0), child: RowId(child.0) };
+        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
+            slot.get_mut(generation).batch(&change)?;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, index: usize, seq: SeqId, upto: usize) {
+        let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return };
+        let keep = upto.min(sequence.num_evaluated);
+        self.cache.get_mut().release(seq, keep);
+        sequence.tokens.truncate(keep);
+        sequence.num_evaluated = keep;
+        let Some(group) = self.groups.get_mut(index) else { return };
+        let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
+        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
+            let _ = slot.get_mut(generation).batch(&change);
+        }
+    }
+
+    fn abort_seq(&mut self, seq: SeqId, error: &Error, sink: Sink<'_>) {
+        if let Some(sequence) = self.sequences.get(seq.0 as usize) {
+            self.abort(sequence.group, error, sink);
+        }
+    }
+
+    fn abort(&mut self, index: usize, error: &Error, sink: Sink<'_>) {
+        self.finish(index, FinishReason::Aborted, Some(error), sink);
+    }
+
+    fn finish(
+        &mut self,
+        index: usize,
+        reason: FinishReason,
+        error: Option<&Error>,
+        sink: Sink<'_>,
+    ) {
+        let Some(mut group) = self.remove_group(index) else { return };
+        let now = self.clock.now_us();
+        if reason != FinishReason::Stop {
+            group.answer.finish();
+        }
+        let stats = Stats {
+            prompt_tokens: group.prompt_tokens,
+            tokens: group.answer.num_tokens,
+            ttft_us: group.first_token_us.unwrap_or(now) - group.arrived_us,
+            total_us: now - group.arrived_us,
+        };
+        let mut event = AfterGenerate {
+            request: group.request.0,
+            prompt_tokens: stats.prompt_tokens,
+            tokens: stats.tokens,
+            text: &group.answer.text,
+            reason,
+            seconds: stats.total_us as f64 / 1e6,
+            lent: PhantomData,
+        };
+        let _ = self.topics.after_generate.emit(&mut event);
+        let answer = group.answer.text.clone();
+        let text = group.answer.show(0);
+        let request = group.request;
+        sink(Output::Finished { request, reason, text, answer: &answer, stats, error });
+    }
+
+    /// Copies blocks that the cache has moved, in every state that is kept per token.
+    pub(super) fn copy_blocks(&mut self) {
+        if self.work.moves.is_empty() {
+            return;
+        }
+        let block_size = self.model.pool.block_size;
+        let bytes = self.state.as_mut_slice();
+        for (port, place) in self.model.plan.states.iter().zip(&self.model.memory.states) {
+            if !matches!(port.spec.per, plugin_api::plan::Per::Token { .. }) {
+                continue;
+            }
+            for (part, &offset) in port.spec.parts.iter().zip(&place.offsets) {
+                let elements = block_size * part.num_elements() as usize;
+                let size = elements * place.dtype.size_bytes();
+                for copy in &self.work.moves {
+                    let from = offset + copy.from as usize * size;
+                    bytes.copy_within(from..from + size, offset + copy.to as usize * size);
+                }
+            }
+        }
+        self.work.moves.clear();
+    }
+}

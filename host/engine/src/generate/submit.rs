@@ -1,0 +1,206 @@
+//! How a request enters the engine, and how it leaves before its time.
+
+use plugin_api::events::{BeforeGenerate, Flow, OnCancel};
+use plugin_api::kinds::decoding_strategy::{GroupId, RequestView, Want};
+use plugin_api::kinds::kv_cache::SeqId;
+use plugin_api::kinds::logits_processor::{BatchChange, RowId};
+use plugin_api::{Config, Value};
+
+use super::answer::Answer;
+use super::engine::Engine;
+use super::group::{Group, Sequence};
+use super::request::{Prompt, Request, RequestId};
+use crate::error::EngineError;
+
+impl Engine {
+    /// Takes a request in; its answer comes out of [`step`](Self::step).
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Request`] for prompts that do not fit, refusals of hooks and unknown
+    /// strategies; [`EngineError::Plugin`] for parameters that a plugin refuses. Nothing is kept.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
+        let Request { prompt, mut params, strategy, priority } = request;
+        let id = RequestId(self.next_request);
+        let tokens = self.prompt_tokens(id, prompt, &params)?;
+        let strategy = self.find_strategy(strategy.as_deref())?;
+        let ends = self.model.tokenizer.end_ids().iter().map(|&id| Value::from(id));
+        params.set("eos_token_ids", Value::List(ends.collect()));
+        let read = || {
+            let seed = params.count_or("seed", id.0, 0..=u64::MAX >> 1)?;
+            Ok((seed, params.flag_or("logprobs", false)?))
+        };
+        let (seed, wants_logprobs) = read().map_err(EngineError::plugin("request"))?;
+
+        let seq = SeqId(self.sequences.next_free() as u32);
+        let group = GroupId(self.groups.next_free() as u32);
+        let processors = self.open_processors(seq, &params, &tokens)?;
+        let (_, slot) = &mut self.strategies[strategy];
+        let generation = slot.open();
+        let view = RequestView { seq, prompt: &tokens, params: &params };
+        if let Err(error) = slot.get_mut(generation).open(group, &view) {
+            slot.close(generation);
+            self.close_processors(seq, &processors);
+            return Err(EngineError::plugin("request")(error));
+        }
+        self.next_request += 1;
+        let num_tokens = tokens.len();
+        self.sequences.insert(Sequence {
+            group: group.0 as usize,
+            tokens: Vec::with_capacity(num_tokens + 64),
+            num_evaluated: 0,
+            want: Want::Nothing,
+            is_atomic: false,
+        });
+        self.groups.insert(Group {
+            request: id,
+            id: group,
+            params,
+            priority,
+            strategy: (strategy, generation),
+            processors,
+            seqs: vec![seq],
+            outstanding: 0,
+            seed,
+            wants_logprobs,
+            prompt_tokens: num_tokens,
+            arrived_us: self.clock.now_us(),
+            first_token_us: None,
+            answer: Answer::default(),
+        });
+        Ok(id)
+    }
+
+    /// Ends a request whose caller went away. Unknown requests are no error: it may just have been
+    /// answered.
+    pub fn cancel(&mut self, request: RequestId) {
+        let found = self.groups.iter().find(|(_, group)| group.request == request);
+        let Some((index, group)) = found else { return };
+        let tokens = group.answer.num_tokens;
+        let lent = std::marker::PhantomData;
+        let _ = self.topics.on_cancel.emit(&mut OnCancel { request: request.0, tokens, lent });
+        self.remove_group(index);
+    }
+
+    fn prompt_tokens(
+        &mut self,
+        id: RequestId,
+        prompt: Prompt,
+        params: &Config,
+    ) -> Result<Vec<u32>, EngineError> {
+        let (mut text, parse_special) = match prompt {
+            Prompt::Raw(text) => (text, false),
+            Prompt::Templated(text) => (text, true),
+            Prompt::Tokens(tokens) => return self.checked(tokens),
+        };
+        self.topics.before_generate.refresh();
+        let lent = std::marker::PhantomData;
+        let mut event = BeforeGenerate { request: id.0, prompt: &mut text, params, lent };
+        if self.topics.before_generate.emit(&mut event) != Flow::Continue {
+            return Err(EngineError::Request {
+                what: "request",
+                expected: "one that every hook lets pass".to_owned(),
+                found: "a refusal".to_owned(),
+            });
+        }
+        let tokenizer = &self.model.tokenizer;
+        let mut tokens = tokenizer.encode(&text, parse_special);
+        if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
+            && tokens.first() != Some(&bos)
+        {
+            tokens.insert(0, bos);
+        }
+        self.checked(tokens)
+    }
+
+    /// Refuses prompts that leave no room for an answer.
+    fn checked(&self, tokens: Vec<u32>) -> Result<Vec<u32>, EngineError> {
+        let in_pool = self.model.pool.num_blocks.saturating_mul(self.model.pool.block_size);
+        let longest = self.model.context_length.min(in_pool).saturating_sub(1);
+        let expected = if tokens.is_empty() || tokens.len() > longest {
+            format!("1 to {longest} tokens")
+        } else if let Some(id) = tokens.iter().find(|id| **id as usize >= self.rows.vocab_size()) {
+            return Err(EngineError::Request {
+                what: "prompt",
+                expected: format!("token ids below {}", self.rows.vocab_size()),
+                found: id.to_string(),
+            });
+        } else {
+            return Ok(tokens);
+        };
+        let found = tokens.len().to_string();
+        Err(EngineError::Request { what: "prompt", expected, found })
+    }
+
+    fn find_strategy(&self, name: Option<&str>) -> Result<usize, EngineError> {
+        let mut names = self.strategies.iter().map(|(name, _)| name.as_str());
+        let found = match name {
+            None if self.strategies.is_empty() => None,
+            None => Some(0),
+            Some(name) => names.position(|other| other == name),
+        };
+        found.ok_or_else(|| EngineError::Request {
+            what: "strategy",
+            expected: self.strategies.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
+            found: name.unwrap_or("none").to_owned(),
+        })
+    }
+
+    /// Pins a generation of every processor and tells it about the new row.
+    fn open_processors(
+        &mut self,
+        seq: SeqId,
+        params: &Config,
+        history: &[u32],
+    ) -> Result<Vec<u32>, EngineError> {
+        let mut opened = Vec::with_capacity(self.processors.len());
+        for i in 0..self.processors.len() {
+            let (name, slot) = &mut self.processors[i];
+            let generation = slot.open();
+            let added = BatchChange::Added { row: RowId(seq.0), params, history };
+            if let Err(error) = slot.get_mut(generation).batch(&added) {
+                slot.close(generation);
+                let what = format!("request: {name}");
+                self.close_processors(seq, &opened);
+                return Err(EngineError::plugin(what)(error));
+            }
+            opened.push(generation);
+        }
+        Ok(opened)
+    }
+
+    /// Tells processors that a row is gone; the first ones that were opened.
+    fn close_processors(&mut self, seq: SeqId, generations: &[u32]) {
+        for ((_, slot), &generation) in self.processors.iter_mut().zip(generations) {
+            // A processor that fails to forget a row has nothing left to say to it.
+            let _ = slot.get_mut(generation).batch(&BatchChange::Removed { row: RowId(seq.0) });
+            slot.close(generation);
+        }
+    }
+
+    /// Forgets a request with everything it holds.
+    pub(super) fn remove_group(&mut self, index: usize) -> Option<Group> {
+        let group = self.groups.remove(index)?;
+        for (i, &seq) in group.seqs.iter().enumerate() {
+            self.cache.get_mut().release(seq, 0);
+            self.sequences.remove(seq.0 as usize);
+            if i == 0 {
+                self.close_processors(seq, &group.processors);
+            } else {
+                self.forget_row(seq, &group.processors);
+            }
+        }
+        let (strategy, generation) = group.strategy;
+        let (_, slot) = &mut self.strategies[strategy];
+        slot.get_mut(generation).close(group.id);
+        slot.close(generation);
+        Some(group)
+    }
+
+    /// Tells processors that a further row of a group is gone.
+    fn forget_row(&mut self, seq: SeqId, generations: &[u32]) {
+        for ((_, slot), &generation) in self.processors.iter_mut().zip(generations) {
+            let _ = slot.get_mut(generation).batch(&BatchChange::Removed { row: RowId(seq.0) });
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Models, generation and training on plugins.
+//!
+//! The engine knows language models and plugin kinds; it never learns a plugin's lane.
+
+pub mod error;
+pub mod generate;
+pub mod model;
+pub mod wiring;
+
+pub use error::EngineError;
+pub use generate::{Engine, Output, Prompt, Request, RequestId, Stats};
+pub use wiring::Wiring;

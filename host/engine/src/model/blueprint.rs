@@ -1,0 +1,140 @@
+//! Blueprints: architectures as data. Which plugin fills which slot, what the layers consist of,
+//! and what a model file calls its weights.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::error::EngineError;
+
+/// The architecture of a family of models.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Blueprint {
+    /// For people.
+    pub name: String,
+    /// What model files call it: `general.architecture`, `model_type` or `architectures`.
+    pub architectures: Vec<String>,
+    /// Plugin for each slot, by kind; configuration may choose others.
+    pub slots: BTreeMap<String, String>,
+    /// Hyperparameters that the model file may override.
+    #[serde(default)]
+    pub hyperparameters: toml::Table,
+    /// What each layer consists of, in order.
+    pub sublayers: Vec<Sublayer>,
+    /// What holds only for Hugging Face checkpoints.
+    #[serde(default)]
+    pub hf: Source,
+    /// What holds only for GGUF files.
+    #[serde(default)]
+    pub gguf: Source,
+}
+
+/// One residual branch of a layer: norm, part, norm, add.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sublayer {
+    /// The slot whose plugin is traced.
+    pub slot: String,
+    /// Where it finds its weights, below `layers.N`.
+    pub scope: String,
+    /// Weights of the norm before it.
+    pub pre_norm: Option<String>,
+    /// Weights of the norm after it.
+    pub post_norm: Option<String>,
+}
+
+/// What a file format does its own way.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Hyperparameters that hold whatever the file says.
+    #[serde(default)]
+    pub hyperparameters: toml::Table,
+    /// Names of layer weights in the file (without `blk.N.` and `.weight`), and ours.
+    #[serde(default)]
+    pub weights: BTreeMap<String, String>,
+}
+
+impl Blueprint {
+    /// Reads a blueprint.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Blueprint`] with line and column.
+    pub fn parse(name: &str, text: &str) -> Result<Self, EngineError> {
+        toml::from_str(text)
+            .map_err(|e| EngineError::Blueprint { name: name.to_owned(), message: e.to_string() })
+    }
+
+    /// The blueprint that comes with the host for an architecture.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::UnknownArchitecture`] with those that are known.
+    pub fn find(architecture: &str) -> Result<Self, EngineError> {
+        let mut known = Vec::new();
+        for (name, text) in EMBEDDED {
+            let blueprint = Self::parse(name, text)?;
+            if blueprint.architectures.iter().any(|other| other == architecture) {
+                return Ok(blueprint);
+            }
+            known.extend(blueprint.architectures);
+        }
+        let architecture = architecture.to_owned();
+        Err(EngineError::UnknownArchitecture { architecture, known })
+    }
+
+    /// Our name for a weight of a GGUF file, if the blueprint knows it.
+    pub fn gguf_weight(&self, name: &str) -> Option<String> {
+        match name {
+            "token_embd.weight" => return Some("embed_tokens.weight".to_owned()),
+            "output_norm.weight" => return Some("norm.weight".to_owned()),
+            "output.weight" => return Some("lm_head.weight".to_owned()),
+            _ => {}
+        }
+        let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        let (part, suffix) = rest.rsplit_once('.')?;
+        let ours = self.gguf.weights.get(part)?;
+        Some(format!("layers.{layer}.{ours}.{suffix}"))
+    }
+}
+
+const EMBEDDED: [(&str, &str); 4] = [
+    ("llama", include_str!("blueprints/llama.toml")),
+    ("qwen2", include_str!("blueprints/qwen2.toml")),
+    ("qwen3", include_str!("blueprints/qwen3.toml")),
+    ("gemma3", include_str!("blueprints/gemma3.toml")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_embedded_blueprint_is_found_under_its_name() {
+        for (name, _) in EMBEDDED {
+            let blueprint = Blueprint::find(name).unwrap();
+            assert_eq!(blueprint.name, name);
+            assert!(blueprint.sublayers.iter().all(|sub| blueprint.slots.contains_key(&sub.slot)));
+        }
+        let error = Blueprint::find("perceptron").unwrap_err().to_string();
+        assert!(error.starts_with("architecture `perceptron`: no blueprint, expected one of llama"), "{error}");
+    }
+
+    #[test]
+    fn names_of_gguf_weights_become_ours() {
+        let blueprint = Blueprint::find("gemma3").unwrap();
+        #[rustfmt::skip]
+        let cases = [
+            ("token_embd.weight",               Some("embed_tokens.weight")),
+            ("blk.3.attn_q.weight",             Some("layers.3.self_attn.q_proj.weight")),
+            ("blk.11.post_ffw_norm.weight",     Some("layers.11.post_feedforward_layernorm.weight")),
+            ("blk.0.attn_rotation.weight",      None),
+            ("rope_freqs.weight",               None),
+        ];
+        for (theirs, ours) in cases {
+            assert_eq!(blueprint.gguf_weight(theirs).as_deref(), ours, "{theirs}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Models: what is in their files, how plugins describe them, and where their weights lie.
+
+pub mod blueprint;
+pub mod chat_template;
+pub mod error;
+pub mod files;
+pub mod gguf;
+pub mod hyperparameters;
+pub mod loaded;
+pub mod memory;
+pub mod mmap;
+pub mod safetensors;
+pub mod tokenizer;
+pub mod trace;
+pub mod weights;
+
+pub use chat_template::{ChatTemplate, Message};
+pub use error::ModelError;
+pub use files::{Metadata, ModelFiles, TensorDesc, TensorView};
+pub use hyperparameters::Architecture;
+pub use loaded::{LoadOptions, LoadedModel, PlanDigest};
+pub use tokenizer::{StreamDecoder, Tokenizer};

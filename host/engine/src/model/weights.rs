@@ -1,0 +1,208 @@
+//! From a model file into packed memory: which tensors there are, and how they get there.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plugin_api::kinds::backend::{
+    Backend, Buf, Layout, RawForm, RawRows, RawValues, WeightDesc, WeightPlace,
+};
+use plugin_api::kinds::quantizer::AffineMut;
+use plugin_api::{Lowering, Quantizer};
+
+use super::blueprint::Blueprint;
+use super::files::{Metadata, ModelFiles};
+use super::memory::AlignedBytes;
+use super::trace::WeightShapes;
+use crate::error::EngineError;
+
+/// Quantizers by the name of their format.
+pub type Quantizers = BTreeMap<&'static str, Box<dyn Quantizer>>;
+
+/// The weights of a model, by our names.
+#[derive(Debug)]
+pub struct WeightTable {
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Name in the file.
+    theirs: String,
+    dims: Vec<u64>,
+}
+
+impl WeightTable {
+    /// Lists the tensors of a model under our names.
+    pub fn of(files: &ModelFiles, blueprint: &Blueprint) -> Self {
+        let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
+        let mut entries = BTreeMap::new();
+        for tensor in files.tensors() {
+            let ours = if is_gguf {
+                blueprint.gguf_weight(tensor.name)
+            } else {
+                Some(tensor.name.strip_prefix("model.").unwrap_or(tensor.name).to_owned())
+            };
+            if let Some(ours) = ours {
+                let theirs = tensor.name.to_owned();
+                entries.insert(ours, Entry { theirs, dims: tensor.dims.to_vec() });
+            }
+        }
+        Self { entries }
+    }
+
+    /// Finds a weight in its file.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] for tensors that are no matrices or vectors.
+    pub fn desc(&self, files: &ModelFiles, name: &str) -> Result<WeightDesc, EngineError> {
+        let Some(entry) = self.entries.get(name) else {
+            return Err(EngineError::inconsistent(name, "a tensor of the model", "none"));
+        };
+        let view = files.tensor(&entry.theirs)?;
+        let (rows, cols) = match view.dims {
+            [cols] => (1, *cols),
+            [rows, cols] => (*rows, *cols),
+            dims => {
+                return Err(EngineError::inconsistent(name, "one or two axes", dims.len()));
+            }
+        };
+        let size = |n: u64| {
+            usize::try_from(n).map_err(|_| EngineError::inconsistent(name, "an axis that fits", n))
+        };
+        let (name, format) = (name.to_owned(), view.format.to_owned());
+        Ok(WeightDesc { name, format, rows: size(rows)?, cols: size(cols)? })
+    }
+
+    /// Packs a weight as the backend asks.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Plugin`] if quantizer or backend refuse, [`EngineError::Inconsistent`] if no
+    /// quantizer reads the format or rows are no whole blocks.
+    pub fn pack(
+        &self,
+        files: &ModelFiles,
+        name: &str,
+        quantizers: &Quantizers,
+        backend: &dyn Backend,
+        threads: usize,
+    ) -> Result<(WeightPlace, Buf), EngineError> {
+        let desc = self.desc(files, name)?;
+        let Some(quantizer) = quantizers.get(&*desc.format) else {
+            let known = quantizers.keys().copied().collect::<Vec<_>>().join(", ");
+            let expected = format!("a format with a quantizer ({known})");
+            return Err(EngineError::inconsistent(name, expected, &desc.format));
+        };
+        let lowering = quantizer.lowering();
+        let layout = backend
+            .layout(&desc, &lowering)
+            .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        let bytes = files.tensor(&self.entries[name].theirs)?.bytes;
+        let row_bytes = quantizer
+            .format()
+            .size_bytes(desc.cols)
+            .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        if row_bytes.checked_mul(desc.rows) != Some(bytes.len()) {
+            let expected = format!("{} rows of {row_bytes} bytes", desc.rows);
+            return Err(EngineError::inconsistent(name, expected, bytes.len()));
+        }
+        let mut packed = AlignedBytes::zeroed(layout.size_bytes(desc.rows));
+        let job = PackJob { desc: &desc, lowering: &lowering, layout: &layout, quantizer: &**quantizer };
+        job.run(bytes, row_bytes, packed.as_mut_slice(), backend, threads)
+            .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        Ok((WeightPlace { desc, lowering, layout }, Arc::new(packed)))
+    }
+}
+
+impl WeightShapes for WeightTable {
+    fn dims(&self, name: &str) -> Option<&[u64]> {
+        self.entries.get(name).map(|entry| &entry.dims[..])
+    }
+}
+
+/// Elements that one worker unpacks at a time: a few MiB of working memory.
+const CHUNK_ELEMENTS: usize = 1 << 19;
+
+struct PackJob<'a> {
+    desc: &'a WeightDesc,
+    lowering: &'a Lowering,
+    layout: &'a Layout,
+    quantizer: &'a dyn Quantizer,
+}
+
+impl PackJob<'_> {
+    /// Packs chunks of rows on `threads` threads.
+    fn run(
+        &self,
+        bytes: &[u8],
+        row_bytes: usize,
+        packed: &mut [u8],
+        backend: &dyn Backend,
+        threads: usize,
+    ) -> plugin_api::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let rows = (CHUNK_ELEMENTS / self.desc.cols.max(1)).next_multiple_of(self.layout.row_block);
+        let out_bytes = rows / self.layout.row_block * self.layout.block_bytes;
+        let chunks = bytes.chunks(rows * row_bytes).zip(packed.chunks_mut(out_bytes));
+        let (chunks, failed) = (Mutex::new(chunks), Mutex::new(None));
+        let work = || {
+            let mut room = Room::default();
+            loop {
+                let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((bytes, out)) = next else { return };
+                let rows = bytes.len() / row_bytes;
+                if let Err(error) = self.pack_rows(bytes, rows, &mut room, out, backend) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(self.desc.rows.div_ceil(rows)) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn pack_rows(
+        &self,
+        bytes: &[u8],
+        rows: usize,
+        room: &mut Room,
+        out: &mut [u8],
+        backend: &dyn Backend,
+    ) -> plugin_api::Result<()> {
+        let elements = rows * self.desc.cols;
+        let values = match (self.layout.wants, self.lowering) {
+            (RawForm::Affine, Lowering::Affine { group, has_min, .. }) => {
+                room.codes.resize(elements, 0);
+                room.scales.resize(elements / group, 0.0);
+                room.mins.resize(if *has_min { elements / group } else { 0 }, 0.0);
+                let Room { codes, scales, mins, .. } = room;
+                self.quantizer.unpack(bytes, &mut AffineMut { codes, scales, mins })?;
+                RawValues::Affine { codes, scales, mins }
+            }
+            _ => {
+                room.floats.resize(elements, 0.0);
+                self.quantizer.decode(bytes, &mut room.floats)?;
+                RawValues::Floats(&room.floats)
+            }
+        };
+        let raw = RawRows { desc: self.desc, lowering: self.lowering, rows, values };
+        backend.pack(&raw, self.layout, out)
+    }
+}
+
+/// Working memory of one worker.
+#[derive(Default)]
+struct Room {
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    mins: Vec<f32>,
+    floats: Vec<f32>,
+}

@@ -1,0 +1,205 @@
+//! Which plugins an engine is made of: read from configuration, made from the registry.
+
+use std::collections::BTreeMap;
+
+use jackfield_runtime::{Label, Registry, RuntimeError};
+use plugin_api::{
+    Backend, Config, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual,
+    RotaryEmbedding, Scheduler, Traced, Value,
+};
+
+use crate::error::EngineError;
+use crate::model::Architecture;
+use crate::model::trace::{TracedPart, TracedParts};
+use crate::model::weights::Quantizers;
+
+/// The operator's choice of plugins: `[plugins]` names them by kind, `[plugin.NAME]` configures
+/// one. What is not chosen is decided by the model's blueprint or by the defaults here.
+#[derive(Debug, Clone, Default)]
+pub struct Wiring {
+    chosen: BTreeMap<String, Vec<String>>,
+    tables: BTreeMap<String, Config>,
+}
+
+/// What runs where nothing is configured.
+#[rustfmt::skip]
+const DEFAULTS: [(&str, &[&str]); 6] = [
+    ("backend",           &["cpu"]),
+    ("kv-cache",          &["paged"]),
+    ("scheduler",         &["fcfs"]),
+    ("logits-processor",  &["repetition-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
+    ("decoding-strategy", &["sample", "greedy"]),
+    ("hook",              &["stop-words"]),
+];
+
+impl Wiring {
+    /// Reads the tables `plugins` and `plugin` of a configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Plugin`] for values that are neither a name nor a list of names.
+    pub fn from_config(config: &Config) -> Result<Self, EngineError> {
+        let read = || {
+            let mut wiring = Self::default();
+            if let Some(plugins) = config.table("plugins")? {
+                for kind in plugins.keys() {
+                    let names = names_of(plugins, kind)?;
+                    wiring.chosen.insert(kind.to_owned(), names);
+                }
+            }
+            if let Some(tables) = config.table("plugin")? {
+                for name in tables.keys() {
+                    if let Some(table) = tables.table(name)? {
+                        wiring.tables.insert(name.to_owned(), table.clone());
+                    }
+                }
+            }
+            Ok(wiring)
+        };
+        read().map_err(EngineError::plugin("configuration"))
+    }
+
+    /// Chooses one plugin for a kind.
+    pub fn choose(&mut self, kind: &str, name: &str) {
+        self.chosen.insert(kind.to_owned(), vec![name.to_owned()]);
+    }
+
+    /// The table of a plugin, to add to.
+    pub fn table_mut(&mut self, name: &str) -> &mut Config {
+        self.tables.entry(name.to_owned()).or_insert_with(|| Config::at(&format!("plugin.{name}")))
+    }
+
+    /// The plugins chosen for a kind, or the defaults.
+    pub fn names(&self, kind: &str) -> Vec<String> {
+        if let Some(names) = self.chosen.get(kind) {
+            return names.clone();
+        }
+        let default = DEFAULTS.iter().find(|(other, _)| *other == kind);
+        default.map_or_else(Vec::new, |(_, names)| names.iter().map(|&n| n.to_owned()).collect())
+    }
+
+    /// Kinds that the configuration chooses plugins for.
+    pub fn chosen_kinds(&self) -> impl Iterator<Item = &str> {
+        self.chosen.keys().map(String::as_str)
+    }
+
+    /// Makes the plugin `name` of kind `K` with its table.
+    ///
+    /// # Errors
+    ///
+    /// What [`Registry::make`] returns.
+    pub fn make<K: Kind + ?Sized>(
+        &self,
+        registry: &Registry,
+        name: &str,
+    ) -> Result<Box<K>, RuntimeError> {
+        match self.tables.get(name) {
+            Some(table) => registry.make(name, table),
+            None => registry.make(name, &Config::at(&format!("plugin.{name}"))),
+        }
+    }
+
+    /// Makes every plugin chosen for the kind `K`, in order.
+    ///
+    /// # Errors
+    ///
+    /// What [`Registry::make`] returns.
+    pub fn make_all<K: Kind + ?Sized>(
+        &self,
+        registry: &Registry,
+    ) -> Result<Vec<(String, Box<K>)>, RuntimeError> {
+        let names = self.names(K::NAME).into_iter();
+        names.map(|name| Ok((name.clone(), self.make(registry, &name)?))).collect()
+    }
+
+    fn make_one<K: Kind + ?Sized>(
+        &self,
+        registry: &Registry,
+    ) -> Result<(String, Box<K>), EngineError> {
+        let names = self.names(K::NAME);
+        let [name] = &names[..] else {
+            return Err(EngineError::inconsistent(
+                format!("plugins.{}", K::NAME),
+                "one plugin",
+                names.len(),
+            ));
+        };
+        Ok((name.clone(), self.make(registry, name)?))
+    }
+
+    /// Makes the backend.
+    ///
+    /// # Errors
+    ///
+    /// What [`Registry::make`] returns; likewise for the others.
+    pub fn backend(&self, registry: &Registry) -> Result<(String, Box<dyn Backend>), EngineError> {
+        self.make_one(registry)
+    }
+
+    /// Makes the cache.
+    pub fn kv_cache(&self, registry: &Registry) -> Result<(String, Box<dyn KvCache>), EngineError> {
+        self.make_one(registry)
+    }
+
+    /// Makes the scheduler.
+    pub fn scheduler(
+        &self,
+        registry: &Registry,
+    ) -> Result<(String, Box<dyn Scheduler>), EngineError> {
+        self.make_one(registry)
+    }
+
+    /// Makes every quantizer there is, by the name of its format.
+    pub fn quantizers(&self, registry: &Registry) -> Result<Quantizers, EngineError> {
+        let mut quantizers = Quantizers::new();
+        for name in registry.names(<dyn Quantizer>::NAME) {
+            let quantizer: Box<dyn Quantizer> = self.make(registry, name)?;
+            quantizers.insert(quantizer.format().name, quantizer);
+        }
+        Ok(quantizers)
+    }
+
+    /// Makes the traced plugins of a model.
+    pub fn traced(
+        &self,
+        registry: &Registry,
+        architecture: &Architecture,
+    ) -> Result<TracedParts, EngineError> {
+        let mut parts = TracedParts::new();
+        for slot in architecture.blueprint.slots.keys() {
+            let chosen = self.chosen.get(slot).and_then(|names| names.first()).cloned();
+            let name = chosen.or_else(|| architecture.default_plugin(slot)).unwrap_or_default();
+            let instance: Box<dyn Traced> = match slot.as_str() {
+                <dyn Norm>::NAME => self.make::<dyn Norm>(registry, &name)?,
+                <dyn Residual>::NAME => self.make::<dyn Residual>(registry, &name)?,
+                <dyn RotaryEmbedding>::NAME => self.make::<dyn RotaryEmbedding>(registry, &name)?,
+                <dyn Mixer>::NAME => self.make::<dyn Mixer>(registry, &name)?,
+                <dyn FeedForward>::NAME => self.make::<dyn FeedForward>(registry, &name)?,
+                other => {
+                    return Err(EngineError::inconsistent(
+                        format!("blueprint `{}`: slot", architecture.blueprint.name),
+                        "a traced kind",
+                        other,
+                    ));
+                }
+            };
+            let label = Label { name, generation: 1 };
+            parts.insert(slot.clone(), TracedPart { label, instance });
+        }
+        Ok(parts)
+    }
+}
+
+fn names_of(plugins: &Config, kind: &str) -> plugin_api::Result<Vec<String>> {
+    match plugins.get(kind) {
+        Some(Value::Text(name)) => Ok(vec![name.clone()]),
+        Some(Value::List(names)) => names
+            .iter()
+            .map(|name| match name {
+                Value::Text(name) => Ok(name.clone()),
+                other => Err(plugins.wrong(kind, "names of plugins", Some(other))),
+            })
+            .collect(),
+        other => Err(plugins.wrong(kind, "the name of a plugin or a list of names", other)),
+    }
+}

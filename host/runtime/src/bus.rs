@@ -1,0 +1,486 @@
+//! The event bus: hooks that may answer, observers that only read.
+//!
+//! Whoever emits owns a [`Topic`] and calls its hooks on its own thread, so that emitting takes no
+//! lock; subscriptions made meanwhile are taken in at the next [`Topic::refresh`]. Observers run on
+//! one thread behind a bounded queue; what does not fit is counted as lost.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use plugin_api::Host;
+use plugin_api::events::{
+    Event, Flow, HookEntry, HookFn, ObserverFn, Phase, Record, Subscriptions,
+};
+
+/// Records that wait for observers; more are lost.
+const QUEUE_RECORDS_MAX: usize = 65_536;
+
+/// Connects emitters with subscribers. A value, not a global: two hosts fit in one process.
+#[derive(Clone, Default)]
+pub struct Bus {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    topics: Mutex<HashMap<&'static str, Arc<Cell>>>,
+    observers: Mutex<Option<Observers>>,
+}
+
+/// What emitter and subscribers of one topic share.
+#[derive(Default)]
+struct Cell {
+    /// Hooks plus observers: the one load of a topic without any.
+    subscribers: AtomicUsize,
+    has_changes: AtomicBool,
+    changes: Mutex<Vec<Change>>,
+    observer: Mutex<Option<ObserverPort>>,
+    faults: AtomicU64,
+}
+
+enum Change {
+    Add { plugin: Host, entry: HookEntry },
+    Remove { plugin: String },
+}
+
+#[derive(Clone)]
+struct ObserverPort {
+    queue: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Message {
+    Record(Record),
+    Add(Host, ObserverFn),
+    Remove(String),
+    Flush(SyncSender<()>),
+}
+
+struct Observers {
+    port: ObserverPort,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Bus {
+    /// A bus without subscribers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The emitting end of a topic. One emitter a topic: a later one gets the hooks of an earlier
+    /// one only if they are subscribed again.
+    pub fn topic<E: Event>(&self) -> Topic<E> {
+        Topic { cell: self.cell(E::NAME), hooks: Vec::new(), observer: None }
+    }
+
+    /// Adds everything that `host`'s plugin subscribes to; hooks are called from the emitter's next
+    /// refresh on.
+    pub fn subscribe(&self, host: &Host, subscriptions: Subscriptions) {
+        for entry in subscriptions.hooks {
+            let cell = self.cell(entry.topic);
+            cell.subscribers.fetch_add(1, Ordering::Relaxed);
+            cell.change(Change::Add { plugin: host.clone(), entry });
+        }
+        if subscriptions.observers.is_empty() {
+            return;
+        }
+        let port = self.observers();
+        for observer in subscriptions.observers {
+            let _ = port.queue.send(Message::Add(host.clone(), observer));
+        }
+        for topic in plugin_api::events::TOPICS {
+            let cell = self.cell(topic);
+            let mut observer = lock(&cell.observer);
+            if observer.is_none() {
+                *observer = Some(port.clone());
+                cell.subscribers.fetch_add(1, Ordering::Relaxed);
+                cell.has_changes.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    /// Removes everything that a plugin subscribed to, from the emitters' next refresh on.
+    pub fn unsubscribe(&self, plugin: &str) {
+        let cells: Vec<Arc<Cell>> = lock(&self.shared.topics).values().map(Arc::clone).collect();
+        for cell in cells {
+            cell.change(Change::Remove { plugin: plugin.to_owned() });
+        }
+        if let Some(observers) = &*lock(&self.shared.observers) {
+            let _ = observers.port.queue.send(Message::Remove(plugin.to_owned()));
+        }
+    }
+
+    /// Waits until observers have seen everything that was emitted before.
+    pub fn flush(&self) {
+        let port = lock(&self.shared.observers).as_ref().map(|o| o.port.clone());
+        if let Some(port) = port {
+            let (done, wait) = sync_channel(1);
+            if port.queue.send(Message::Flush(done)).is_ok() {
+                let _ = wait.recv();
+            }
+        }
+    }
+
+    /// Records that observers have missed.
+    pub fn lost(&self) -> u64 {
+        let observers = lock(&self.shared.observers);
+        observers.as_ref().map_or(0, |o| o.port.lost.load(Ordering::Relaxed))
+    }
+
+    fn cell(&self, topic: &'static str) -> Arc<Cell> {
+        Arc::clone(lock(&self.shared.topics).entry(topic).or_default())
+    }
+
+    fn observers(&self) -> ObserverPort {
+        let mut observers = lock(&self.shared.observers);
+        let observers = observers.get_or_insert_with(|| {
+            let (queue, records) = sync_channel(QUEUE_RECORDS_MAX);
+            let thread = thread::Builder::new()
+                .name("observers".to_owned())
+                .spawn(move || observe(&records))
+                .ok();
+            Observers { port: ObserverPort { queue, lost: Arc::default() }, thread }
+        });
+        observers.port.clone()
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").field("lost", &self.lost()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let cells = self.topics.get_mut().unwrap_or_else(PoisonError::into_inner);
+        cells.clear();
+        let observers = self.observers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Observers { port, thread: Some(thread) }) = observers.take() {
+            drop(port);
+            // Topics that outlive the bus hold senders of their own; a thread that waits for them
+            // must not be waited for.
+            if thread.is_finished() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Cell {
+    fn change(&self, change: Change) {
+        lock(&self.changes).push(change);
+        self.has_changes.store(true, Ordering::Release);
+    }
+}
+
+/// The emitting end of a topic.
+pub struct Topic<E: Event> {
+    cell: Arc<Cell>,
+    hooks: Vec<Hook<E>>,
+    observer: Option<ObserverPort>,
+}
+
+struct Hook<E: Event> {
+    phase: Phase,
+    priority: i32,
+    host: Host,
+    call: HookFn<E>,
+}
+
+impl<E: Event> Topic<E> {
+    /// Takes in subscriptions made since the last refresh; one atomic load when there are none.
+    pub fn refresh(&mut self) {
+        if self.cell.has_changes.load(Ordering::Acquire) {
+            self.take_changes();
+        }
+    }
+
+    fn take_changes(&mut self) {
+        self.cell.has_changes.store(false, Ordering::Relaxed);
+        self.observer = lock(&self.cell.observer).clone();
+        for change in lock(&self.cell.changes).drain(..) {
+            match change {
+                Change::Add { plugin, entry } => {
+                    let call = entry.hook.downcast::<HookFn<E>>();
+                    let call = *call.expect("a hook is subscribed under the topic of its event");
+                    let (phase, priority) = (entry.phase, entry.priority);
+                    self.hooks.push(Hook { phase, priority, host: plugin, call });
+                }
+                Change::Remove { plugin } => {
+                    let before = self.hooks.len();
+                    self.hooks.retain(|hook| hook.host.plugin() != plugin);
+                    let removed = before - self.hooks.len();
+                    self.cell.subscribers.fetch_sub(removed, Ordering::Relaxed);
+                }
+            }
+        }
+        self.hooks.sort_by(|a, b| a.order().cmp(&b.order()));
+    }
+
+    /// Whether anybody listens: one atomic load.
+    pub fn is_empty(&self) -> bool {
+        self.cell.subscribers.load(Ordering::Relaxed) == 0
+    }
+
+    /// Calls every hook in order, hands a record to the observers, and returns the strictest answer.
+    ///
+    /// A hook that panics is removed and counted; the others and the emitter go on.
+    #[inline]
+    pub fn emit(&mut self, payload: &mut E::Payload<'_>) -> Flow {
+        if self.is_empty() { Flow::Continue } else { self.emit_to_some(payload) }
+    }
+
+    #[cold]
+    fn emit_to_some(&mut self, payload: &mut E::Payload<'_>) -> Flow {
+        let mut flow = Flow::Continue;
+        let mut broken = None;
+        for (i, hook) in self.hooks.iter_mut().enumerate() {
+            match catch_unwind(AssertUnwindSafe(|| (hook.call)(payload, &hook.host))) {
+                Ok(answer) => flow = flow.and(answer),
+                Err(_) => broken = Some(i),
+            }
+        }
+        if let Some(i) = broken {
+            let hook = self.hooks.remove(i);
+            self.cell.subscribers.fetch_sub(1, Ordering::Relaxed);
+            self.cell.faults.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                "plugin `{}`: its hook on {} panicked and was removed",
+                hook.host.plugin(),
+                E::NAME
+            );
+        }
+        if let Some(port) = &self.observer
+            && let Err(TrySendError::Full(_)) =
+                port.queue.try_send(Message::Record(E::record(payload)))
+        {
+            port.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        flow
+    }
+
+    /// Hooks that were removed because they panicked.
+    pub fn faults(&self) -> u64 {
+        self.cell.faults.load(Ordering::Relaxed)
+    }
+}
+
+impl<E: Event> Hook<E> {
+    fn order(&self) -> (Phase, i32, &str) {
+        (self.phase, self.priority, self.host.plugin())
+    }
+}
+
+fn observe(messages: &Receiver<Message>) {
+    let mut observers: Vec<(Host, ObserverFn)> = Vec::new();
+    for message in messages {
+        match message {
+            Message::Add(host, observer) => observers.push((host, observer)),
+            Message::Remove(plugin) => observers.retain(|(host, _)| host.plugin() != plugin),
+            Message::Flush(done) => drop(done.send(())),
+            Message::Record(record) => observers.retain_mut(|(host, observer)| {
+                let result = catch_unwind(AssertUnwindSafe(|| observer(&record, host)));
+                result.is_ok()
+            }),
+        }
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plugin_api::events::{AfterToken, BeforeStep};
+    use plugin_api::host::{Command, Ended, HostServices, HttpPiece, Level, ReadSeek};
+    use plugin_api::kinds::decoding_strategy::FinishReason;
+    use plugin_api::{Config, Error, Result};
+    use std::marker::PhantomData;
+    use std::path::Path;
+
+    /// A host that can nothing but take log lines.
+    struct Bare;
+
+    impl HostServices for Bare {
+        fn log(&self, _: &str, _: Level, _: fmt::Arguments<'_>) {}
+        fn monotonic_us(&self) -> u64 {
+            0
+        }
+        fn unix_seconds(&self) -> Result<f64> {
+            Err(Error::unsupported("clock", "none"))
+        }
+        fn open(&self, _: &Path) -> Result<Box<dyn ReadSeek>> {
+            Err(Error::unsupported("files", "none"))
+        }
+        fn list(&self, _: &Path) -> Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+        fn size_bytes(&self, _: &Path) -> Result<Option<u64>> {
+            Ok(None)
+        }
+        fn append(&self, _: &Path, _: &[u8]) -> Result<()> {
+            Err(Error::unsupported("files", "none"))
+        }
+        fn rename(&self, _: &Path, _: &Path) -> Result<()> {
+            Err(Error::unsupported("files", "none"))
+        }
+        fn remove(&self, _: &Path) -> Result<()> {
+            Err(Error::unsupported("files", "none"))
+        }
+        fn run(&self, _: &Command, _: &mut dyn FnMut()) -> Result<Ended> {
+            Err(Error::unsupported("processes", "none"))
+        }
+        fn http_get(
+            &self,
+            _: &str,
+            _: u64,
+            _: &mut dyn FnMut(HttpPiece<'_>) -> Result<()>,
+        ) -> Result<()> {
+            Err(Error::unsupported("network", "none"))
+        }
+    }
+
+    fn host(plugin: &str) -> Host {
+        Host::new(plugin, Arc::new(Bare))
+    }
+
+    fn step(step: u64) -> BeforeStep<'static> {
+        BeforeStep { step, tokens: 1, seqs: 1, lent: PhantomData }
+    }
+
+    #[test]
+    fn hooks_run_by_phase_then_priority_then_name() {
+        let bus = Bus::new();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        #[rustfmt::skip]
+        let hooks = [
+            ("d", Phase::Late,   0), ("c", Phase::Normal, 5), ("b", Phase::Normal, 5),
+            ("e", Phase::Late,   1), ("a", Phase::Early,  9), ("f", Phase::Normal, -1),
+        ];
+        for (name, phase, priority) in hooks {
+            let seen = Arc::clone(&seen);
+            let mut on = Subscriptions::new();
+            on.order(phase, priority).before_step(move |_, host| {
+                seen.lock().unwrap().push(host.plugin().to_owned());
+                Flow::Continue
+            });
+            bus.subscribe(&host(name), on);
+        }
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        assert_eq!(topic.emit(&mut step(0)), Flow::Continue);
+        assert!(seen.lock().unwrap().is_empty(), "subscriptions take effect at a refresh");
+        topic.refresh();
+        assert_eq!(topic.emit(&mut step(1)), Flow::Continue);
+        assert_eq!(*seen.lock().unwrap(), ["a", "f", "b", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn the_strictest_answer_wins_and_edits_are_seen() {
+        let bus = Bus::new();
+        let mut on = Subscriptions::new();
+        on.after_token(|event, _| {
+            event.hold_bytes = 3;
+            Flow::Finish(FinishReason::Stop)
+        });
+        on.after_token(|event, _| {
+            assert_eq!(event.hold_bytes, 3);
+            Flow::Continue
+        });
+        bus.subscribe(&host("stop"), on);
+        let mut topic = bus.topic::<AfterToken<'static>>();
+        topic.refresh();
+        let params = Config::new();
+        let mut event = AfterToken {
+            request: 1,
+            index: 0,
+            token: 2,
+            logprob: 0.0,
+            text: "ab",
+            keep_bytes: 2,
+            hold_bytes: 0,
+            params: &params,
+            lent: PhantomData,
+        };
+        assert_eq!(topic.emit(&mut event), Flow::Finish(FinishReason::Stop));
+        assert_eq!(event.hold_bytes, 3);
+    }
+
+    #[test]
+    fn a_panicking_hook_is_removed_and_the_others_stay() {
+        let bus = Bus::new();
+        let calls = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&calls);
+        let mut on = Subscriptions::new();
+        on.before_step(|_, _| panic!("a plugin's mistake"));
+        on.before_step(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Flow::Continue
+        });
+        bus.subscribe(&host("fragile"), on);
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        topic.refresh();
+        for n in 0..3 {
+            assert_eq!(topic.emit(&mut step(n)), Flow::Continue);
+        }
+        assert_eq!((calls.load(Ordering::Relaxed), topic.faults()), (3, 1));
+    }
+
+    #[test]
+    fn unsubscribing_empties_a_topic() {
+        let bus = Bus::new();
+        let mut on = Subscriptions::new();
+        on.before_step(|_, _| Flow::Refuse);
+        bus.subscribe(&host("strict"), on);
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        topic.refresh();
+        assert_eq!(topic.emit(&mut step(0)), Flow::Refuse);
+        bus.unsubscribe("strict");
+        topic.refresh();
+        assert!(topic.is_empty());
+        assert_eq!(topic.emit(&mut step(1)), Flow::Continue);
+    }
+
+    #[test]
+    fn observers_get_records_in_order_or_count_the_loss() {
+        let bus = Bus::new();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let mut on = Subscriptions::new();
+        let sink = Arc::clone(&seen);
+        on.observe(move |record, _| sink.lock().unwrap().push(record.values[0].1));
+        bus.subscribe(&host("metrics"), on);
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        topic.refresh();
+        let emitted = 10_000_u64;
+        for n in 0..emitted {
+            let _ = topic.emit(&mut step(n));
+        }
+        bus.flush();
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len() as u64 + bus.lost(), emitted);
+        assert!(seen.is_sorted(), "records arrive in the order they were emitted");
+    }
+
+    #[test]
+    fn an_observer_that_hangs_loses_only_its_own_records() {
+        let bus = Bus::new();
+        let (release, hang) = sync_channel::<()>(0);
+        let mut on = Subscriptions::new();
+        on.observe(move |_, _| _ = hang.recv());
+        bus.subscribe(&host("stuck"), on);
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        topic.refresh();
+        for n in 0..QUEUE_RECORDS_MAX as u64 * 2 {
+            assert_eq!(topic.emit(&mut step(n)), Flow::Continue);
+        }
+        assert!(bus.lost() > 0);
+        drop(release);
+    }
+}

@@ -1,0 +1,134 @@
+//! Quantized products: bytes of weights per second for one row, operations per second for many.
+//!
+//! Compare within one run only: machines differ, ratios travel. One product and one sum are two
+//! operations (`items`). The weights of one call fit a cache; those of `gemv_cold`, sixteen times as many, do not fit the
+//! second level.
+
+use std::fmt;
+
+use divan::{
+    Bencher, black_box,
+    counter::{BytesCount, ItemsCount},
+};
+use kernels_cpu::{
+    AffineDesc, AffinePanels, AffineRows, FloatPanels, Isa, OutputColumns, QuantizedRows, matmul,
+    matmul_affine, pack_affine, quantize_rows, quantized_row_bytes,
+};
+
+fn main() {
+    divan::main();
+}
+
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    desc: AffineDesc,
+    k: usize,
+    n: usize,
+    isa: Isa,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}x{} {:?}", self.name, self.k, self.n, self.isa)
+    }
+}
+
+const FORMATS: [(&str, AffineDesc); 4] = [
+    ("4-bit min f16", desc(4, 32, 0, true, true)),
+    ("4-bit min f32", desc(4, 32, 0, true, false)),
+    ("6-bit group 16", desc(6, 16, 32, false, false)),
+    ("8-bit", desc(8, 32, 128, false, true)),
+];
+
+const fn desc(bits: u8, group: usize, zero_point: u8, has_min: bool, has_f16: bool) -> AffineDesc {
+    AffineDesc { bits, group, zero_point, has_min, has_f16_scales: has_f16 }
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    let shapes = [(576, 1536), (896, 4864)];
+    FORMATS.into_iter().flat_map(move |(name, desc)| {
+        shapes.into_iter().flat_map(move |(k, n)| {
+            let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+            isas.map(move |isa| Case { name, desc, k, n, isa })
+        })
+    })
+}
+
+/// Bytes whose first one is 64-byte aligned.
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize) -> Self {
+        let bytes = vec![0; len + 63];
+        let start = bytes.as_ptr().align_offset(64);
+        Self { bytes, start, len }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.len]
+    }
+
+    fn get_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..][..self.len]
+    }
+}
+
+fn floats(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (i * 37 % 251) as f32 / 128.0 - 1.0).collect()
+}
+
+fn run(bencher: Bencher<'_, '_>, case: Case, rows: usize, copies: usize) {
+    let Case { desc, k, n, isa, .. } = case;
+    let n = n * copies;
+    let limit = u16::from(u8::MAX >> (8 - desc.bits)) + 1;
+    let codes: Vec<u8> = (0..n * k).map(|i| (i as u16 % limit) as u8).collect();
+    let scales = vec![0.125; n * k / desc.group];
+    let mins = if desc.has_min { scales.clone() } else { Vec::new() };
+    let mut panels = Aligned::new(desc.packed_bytes(n, k));
+    let canonical = AffineRows { codes: &codes, scales: &scales, mins: &mins };
+    pack_affine(desc, canonical, n, k, panels.get_mut());
+    let mut acts = Aligned::new(rows * quantized_row_bytes(k));
+    quantize_rows(isa, &floats(rows * k), k, acts.get_mut());
+    let w = AffinePanels::new(desc, n, k, panels.get());
+    let x = QuantizedRows::new(acts.get(), k);
+    let mut out = vec![0.0; rows * n];
+    bencher
+        .counter(BytesCount::new(panels.len))
+        .counter(ItemsCount::new(2 * rows * n * k))
+        .bench_local(|| matmul_affine(isa, w, black_box(x), &mut OutputColumns::new(&mut out, n)));
+}
+
+#[divan::bench(args = cases())]
+fn gemv(bencher: Bencher<'_, '_>, case: Case) {
+    run(bencher, case, 1, 1);
+}
+
+#[divan::bench(args = cases().filter(|case| case.k == 896 && case.isa != Isa::Scalar), sample_count = 20)]
+fn gemv_cold(bencher: Bencher<'_, '_>, case: Case) {
+    run(bencher, case, 1, 16);
+}
+
+#[divan::bench(args = cases(), sample_count = 20)]
+fn gemm_32_rows(bencher: Bencher<'_, '_>, case: Case) {
+    run(bencher, case, 32, 1);
+}
+
+#[divan::bench(args = [Isa::Avx2, Isa::Avx512], consts = [1, 32], sample_count = 20)]
+fn float<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: &Isa) {
+    if !isa.is_available() {
+        return;
+    }
+    let (k, n) = (896, 4864);
+    let (panels, x) = (floats(n * k), floats(ROWS * k));
+    let w = FloatPanels::new(&panels, n, k);
+    let mut out = vec![0.0; ROWS * n];
+    bencher
+        .counter(BytesCount::of_slice(&panels))
+        .counter(ItemsCount::new(2 * ROWS * n * k))
+        .bench_local(|| matmul(*isa, w, black_box(&x), &mut OutputColumns::new(&mut out, n)));
+}

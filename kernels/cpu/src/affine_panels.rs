@@ -1,0 +1,175 @@
+//! Affine-quantized weights in panels of sixteen rows.
+//!
+//! A panel is `[codes][scales and mins]`, padded to 64 bytes. Codes: for each four consecutive `k`,
+//! 64 bytes, four codes of row 0, four of row 1, …; codes of four bits share these bytes two and
+//! two: low nibbles are one such quad, high nibbles the next. Then for each group sixteen scales
+//! and, if there are any, sixteen mins. Rows beyond `n` are zeros.
+
+use half::f16;
+
+use crate::output_columns::PANEL_ROWS;
+
+/// How an affine format is computed: `y = scale * (code - zero_point) + min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AffineDesc {
+    /// Bits of a code, `1..=8`. Up to 4 are packed as nibbles, more as bytes.
+    pub bits: u8,
+    /// Consecutive elements along `k` that share a scale: a multiple of 16.
+    pub group: usize,
+    /// The code that means zero where there is no min.
+    pub zero_point: u8,
+    /// Whether groups have a min.
+    pub has_min: bool,
+    /// Whether scales and mins are exact in `f16` and stored so: half their bytes.
+    pub has_f16_scales: bool,
+}
+
+impl AffineDesc {
+    /// Bytes of one panel: sixteen rows of `k` codes with their scales.
+    pub fn panel_bytes(&self, k: usize) -> usize {
+        (self.code_bytes(k) + k / self.group * self.scale_bytes()).next_multiple_of(64)
+    }
+
+    /// Bytes of `[n, k]` weights: as many panels as `n` rows need.
+    pub fn packed_bytes(&self, n: usize, k: usize) -> usize {
+        n.div_ceil(PANEL_ROWS) * self.panel_bytes(k)
+    }
+
+    /// Whether codes are packed two in a byte.
+    pub(crate) fn has_nibbles(&self) -> bool {
+        self.bits <= 4
+    }
+
+    /// Bytes that `k` codes of sixteen rows take.
+    pub(crate) fn code_bytes(&self, k: usize) -> usize {
+        if self.has_nibbles() { k * PANEL_ROWS / 2 } else { k * PANEL_ROWS }
+    }
+
+    /// Bytes of the scales and mins of one group.
+    pub(crate) fn scale_bytes(&self) -> usize {
+        let size = if self.has_f16_scales { 2 } else { 4 };
+        PANEL_ROWS * size * if self.has_min { 2 } else { 1 }
+    }
+
+    fn assert_is_sound(&self, k: usize) {
+        assert!((1..=8).contains(&self.bits), "AffineDesc: {} bits, not 1 to 8", self.bits);
+        let is_whole = self.group > 0 && self.group.is_multiple_of(16);
+        assert!(is_whole, "AffineDesc: a group of {} is no multiple of 16", self.group);
+        assert!(k > 0 && k.is_multiple_of(self.group), "AffineDesc: k = {k} is not whole groups");
+    }
+}
+
+/// The canonical form of some rows of weights.
+#[derive(Clone, Copy, Debug)]
+pub struct AffineRows<'a> {
+    /// `[n, k]`
+    pub codes: &'a [u8],
+    /// `[n, k / group]`
+    pub scales: &'a [f32],
+    /// `[n, k / group]`, empty if the format has no mins.
+    pub mins: &'a [f32],
+}
+
+/// Packs rows of weights into panels.
+///
+/// | argument | shape                      | dtype                        |
+/// |----------|----------------------------|------------------------------|
+/// | `rows`   | `[n, k]`                   | codes, scales, mins          |
+/// | `out`    | `[desc.packed_bytes(n, k)]`| bytes, best 64-byte aligned  |
+///
+/// Panels are independent: callers may divide both sides at multiples of [`PANEL_ROWS`] rows.
+///
+/// # Panics
+///
+/// If the lengths do not fit the shapes, a code is wider than the format's bits, or a scale that
+/// should be exact in `f16` is not.
+pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, out: &mut [u8]) {
+    desc.assert_is_sound(k);
+    let groups = k / desc.group;
+    let mins_len = if desc.has_min { n * groups } else { 0 };
+    assert_eq!(rows.codes.len(), n * k, "pack_affine: codes are not [n, k]");
+    assert_eq!(rows.scales.len(), n * groups, "pack_affine: scales are not [n, k / group]");
+    assert_eq!(rows.mins.len(), mins_len, "pack_affine: mins do not fit the format");
+    assert_eq!(out.len(), desc.packed_bytes(n, k), "pack_affine: out does not fit");
+    let limit = u8::MAX >> (8 - desc.bits);
+    let is_narrow = rows.codes.iter().all(|code| *code <= limit);
+    assert!(is_narrow, "pack_affine: a code has more than {} bits", desc.bits);
+    out.fill(0);
+    for (panel, out) in out.chunks_exact_mut(desc.panel_bytes(k)).enumerate() {
+        let first = panel * PANEL_ROWS;
+        for lane in 0..PANEL_ROWS.min(n - first) {
+            let row = first + lane;
+            let (codes, scales) = out.split_at_mut(desc.code_bytes(k));
+            pack_codes(desc, &rows.codes[row * k..][..k], lane, codes);
+            for group in 0..groups {
+                let at = group * desc.scale_bytes();
+                put(desc, rows.scales[row * groups + group], lane, &mut scales[at..]);
+                if desc.has_min {
+                    let min = rows.mins[row * groups + group];
+                    put(desc, min, PANEL_ROWS + lane, &mut scales[at..]);
+                }
+            }
+        }
+    }
+}
+
+fn pack_codes(desc: AffineDesc, codes: &[u8], lane: usize, out: &mut [u8]) {
+    for (quad, codes) in codes.chunks_exact(4).enumerate() {
+        let (vector, shift) = if desc.has_nibbles() { (quad / 2, quad % 2 * 4) } else { (quad, 0) };
+        for (i, code) in codes.iter().enumerate() {
+            out[vector * 64 + lane * 4 + i] |= code << shift;
+        }
+    }
+}
+
+fn put(desc: AffineDesc, value: f32, index: usize, out: &mut [u8]) {
+    if desc.has_f16_scales {
+        let half = f16::from_f32(value);
+        let is_exact = half.to_f32().to_bits() == value.to_bits();
+        assert!(is_exact, "pack_affine: {value} is not exact in f16");
+        out[index * 2..][..2].copy_from_slice(&half.to_le_bytes());
+    } else {
+        out[index * 4..][..4].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Packed weights, `[n, k]`.
+#[derive(Clone, Copy, Debug)]
+pub struct AffinePanels<'a> {
+    pub(crate) desc: AffineDesc,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> AffinePanels<'a> {
+    /// Weights as [`pack_affine`] wrote them. Fastest if `bytes` are 64-byte aligned.
+    ///
+    /// # Panics
+    ///
+    /// If the descriptor is none that `pack_affine` takes, or `bytes` do not fit it.
+    pub fn new(desc: AffineDesc, n: usize, k: usize, bytes: &'a [u8]) -> Self {
+        desc.assert_is_sound(k);
+        assert_eq!(bytes.len(), desc.packed_bytes(n, k), "AffinePanels: bytes do not fit");
+        Self { desc, n, k, bytes }
+    }
+
+    /// Rows of the weights: columns of the product.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Elements of a row.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The codes of a panel, and its scales with mins.
+    #[inline(always)]
+    pub(crate) fn panel(&self, panel: usize) -> (&'a [u8], &'a [u8]) {
+        let size = self.desc.panel_bytes(self.k);
+        let (codes, rest) =
+            self.bytes[panel * size..][..size].split_at(self.desc.code_bytes(self.k));
+        (codes, &rest[..self.k / self.desc.group * self.desc.scale_bytes()])
+    }
+}

@@ -1,0 +1,59 @@
+//! Float weights in panels of sixteen rows: `[k][16]`, rows beyond `n` zeros.
+
+use crate::{lanes::Element, output_columns::PANEL_ROWS};
+
+/// Packs rows of weights into panels.
+///
+/// | argument | shape                                |
+/// |----------|--------------------------------------|
+/// | `w`      | `[n, k]`                             |
+/// | `out`    | `[n rounded up to 16, k]`            |
+///
+/// Panels are independent: callers may divide both sides at multiples of [`PANEL_ROWS`] rows.
+///
+/// # Panics
+///
+/// If the lengths do not fit the shapes.
+pub fn pack_float<W: Element>(w: &[W], n: usize, k: usize, out: &mut [W]) {
+    assert_eq!(w.len(), n * k, "pack_float: w is not [n, k]");
+    let len = n.next_multiple_of(PANEL_ROWS) * k;
+    assert_eq!(out.len(), len, "pack_float: out is not [n rounded up, k]");
+    if k == 0 {
+        return;
+    }
+    for (panel, out) in out.chunks_exact_mut(PANEL_ROWS * k).enumerate() {
+        for (lane, row) in (panel * PANEL_ROWS..(panel + 1) * PANEL_ROWS).enumerate() {
+            for i in 0..k {
+                out[i * PANEL_ROWS + lane] = if row < n { w[row * k + i] } else { W::ZERO };
+            }
+        }
+    }
+}
+
+/// Packed weights, `[n, k]`.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatPanels<'a, W> {
+    pub(crate) values: &'a [W],
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
+impl<'a, W: Element> FloatPanels<'a, W> {
+    /// Weights as [`pack_float`] wrote them.
+    ///
+    /// # Panics
+    ///
+    /// If `values` do not fit the shape.
+    pub fn new(values: &'a [W], n: usize, k: usize) -> Self {
+        let len = n.next_multiple_of(PANEL_ROWS) * k;
+        assert_eq!(values.len(), len, "FloatPanels: values do not fit");
+        Self { values, n, k }
+    }
+
+    /// The columns of a panel: `k` times sixteen rows.
+    #[inline(always)]
+    pub(crate) fn panel(&self, panel: usize) -> &'a [[W; PANEL_ROWS]] {
+        let size = PANEL_ROWS * self.k;
+        self.values[panel * size..][..size].as_chunks().0
+    }
+}

@@ -1,0 +1,74 @@
+//! Every op of the plan vocabulary on `f32` slices, fast on x86-64.
+//!
+//! Numbers only: slices in, slices out, no threads, no allocation. Names and meanings are those of
+//! `kernels/reference`. Every op takes an [`Isa`]; callers split work over threads by rows, or by
+//! columns of a product's output ([`OutputColumns`]). **The bits of a row depend only on its own
+//! inputs**: not on other rows, their number, the split, or the instruction set.
+
+#![allow(unsafe_code, reason = "vector instructions, and disjoint columns of one output")]
+
+mod affine_panels;
+mod argmax;
+mod attend;
+mod cast;
+mod concat;
+mod element;
+mod elementwise;
+mod embed;
+mod float_panels;
+mod gather;
+mod geglu;
+mod isa;
+mod keep_above;
+mod lanes;
+mod layer_norm;
+mod log_sum_exp;
+mod math;
+mod matmul;
+mod matmul_affine;
+mod output_columns;
+mod quantize_rows;
+mod reduce;
+mod rms_norm;
+mod rope;
+mod scatter_add;
+mod slice;
+mod softmax;
+mod store_kv;
+mod swiglu;
+#[cfg(test)]
+mod testing;
+mod top_k;
+mod transpose;
+mod unary;
+
+pub use affine_panels::{AffineDesc, AffinePanels, AffineRows, pack_affine};
+pub use argmax::{argmax, max};
+pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
+pub use cast::{cast, narrow, widen};
+pub use concat::concat;
+pub use elementwise::{BinaryOp, Rhs, elementwise};
+pub use embed::embed;
+pub use float_panels::{FloatPanels, pack_float};
+pub use gather::gather;
+pub use geglu::geglu;
+pub use isa::Isa;
+pub use keep_above::keep_above;
+pub use lanes::Element;
+pub use layer_norm::layer_norm;
+pub use log_sum_exp::log_sum_exp;
+pub use matmul::matmul;
+pub use matmul_affine::matmul_affine;
+pub use output_columns::{OutputColumns, PANEL_ROWS};
+pub use quantize_rows::{ACT_BLOCK, QuantizedRows, quantize_rows, quantized_row_bytes};
+pub use reduce::{reduce_max, reduce_mean, reduce_sum};
+pub use rms_norm::rms_norm;
+pub use rope::{Pairing, RopeShape, rope, rope_table};
+pub use scatter_add::scatter_add;
+pub use slice::slice;
+pub use softmax::softmax;
+pub use store_kv::{BlockTable, KvState, TokenRefs, store_kv};
+pub use swiglu::swiglu;
+pub use top_k::top_k;
+pub use transpose::transpose;
+pub use unary::{UnaryOp, offset, scale, unary};

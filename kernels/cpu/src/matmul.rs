@@ -1,0 +1,181 @@
+//! Matrix product of `f32` activations with float weights.
+//!
+//! One output is `acc = fma(w[j, i], x[r, i], acc)` for `i` in order, whatever tile computes it.
+
+use crate::{
+    float_panels::FloatPanels,
+    isa::{Isa, Kernel, dispatch},
+    lanes::{Element, Lanes},
+    output_columns::{OutputColumns, PANEL_ROWS},
+};
+
+/// Writes `out[r, j] = sum over i of x[r, i] * w[j, i]` for the columns `j` of `out`.
+///
+/// | argument | shape       | dtype                                         |
+/// |----------|-------------|-----------------------------------------------|
+/// | `w`      | `[n, k]`    | `f32`, `f16`, `bf16`; see [`crate::pack_float`]|
+/// | `x`      | `[rows, k]` | `f32`                                         |
+/// | `out`    | `[rows, n]` | `f32`; the view's columns are written         |
+///
+/// Callers divide the work over threads by columns. An output's bits depend on its row of `x` and
+/// its row of `w` only, and are the same on every instruction set.
+///
+/// # Panics
+///
+/// If the shapes do not fit, or the view begins or ends inside a panel of [`PANEL_ROWS`] columns
+/// (the last one may be short).
+pub fn matmul<W: Element>(isa: Isa, w: FloatPanels<'_, W>, x: &[f32], out: &mut OutputColumns<'_>) {
+    assert_eq!(x.len(), out.rows() * w.k, "matmul: x is not [rows, k]");
+    out.assert_fits("matmul", out.rows(), w.n);
+    dispatch(isa, Product { w, x, out });
+}
+
+struct Product<'a, 'b, W> {
+    w: FloatPanels<'a, W>,
+    x: &'a [f32],
+    out: &'a mut OutputColumns<'b>,
+}
+
+impl<W: Element> Kernel for Product<'_, '_, W> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self) {
+        let columns = self.out.columns();
+        let end = columns.end.div_ceil(PANEL_ROWS);
+        let mut panel = columns.start / PANEL_ROWS;
+        // One row needs many panels at a time to hide the latency of its sums; many rows do not.
+        while panel < end {
+            panel += if end - panel >= 4 && self.out.rows() == 1 {
+                self.panels::<L, 4>(panel)
+            } else if end - panel >= 2 {
+                self.panels::<L, 2>(panel)
+            } else {
+                self.panels::<L, 1>(panel)
+            };
+        }
+    }
+}
+
+impl<W: Element> Product<'_, '_, W> {
+    /// Computes all rows of `P` panels' columns; returns `P`.
+    #[inline(always)]
+    fn panels<L: Lanes, const P: usize>(&mut self, panel: usize) -> usize {
+        let mut row = 0;
+        while row < self.out.rows() {
+            let left = self.out.rows() - row;
+            row += if left >= 8 && L::TILE_ROWS >= 8 && P <= 2 {
+                self.tile::<L, P, 8>(panel, row)
+            } else if left >= 2 && P <= 2 {
+                self.tile::<L, P, 2>(panel, row)
+            } else {
+                self.tile::<L, P, 1>(panel, row)
+            };
+        }
+        P
+    }
+
+    /// Computes `R` rows of `P` panels' columns; returns `R`.
+    #[inline(always)]
+    fn tile<L: Lanes, const P: usize, const R: usize>(
+        &mut self,
+        panel: usize,
+        row: usize,
+    ) -> usize {
+        let k = self.w.k;
+        let w: [_; P] = std::array::from_fn(|p| &self.w.panel(panel + p)[..k]);
+        let x: [_; R] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
+        let mut sums = [[L::splat(0.0); P]; R];
+        for i in 0..k {
+            let mut column = [L::splat(0.0); P];
+            for p in 0..P {
+                column[p] = W::load(&w[p][i]);
+            }
+            for r in 0..R {
+                let x = L::splat(x[r][i]);
+                for p in 0..P {
+                    sums[r][p] = column[p].fma(x, sums[r][p]);
+                }
+            }
+        }
+        for (r, sums) in sums.into_iter().enumerate() {
+            for (p, sum) in sums.into_iter().enumerate() {
+                let first = (panel + p) * PANEL_ROWS;
+                let out = self.out.row_mut(row + r, first..(first + PANEL_ROWS).min(self.w.n));
+                match out.first_chunk_mut() {
+                    Some(out) => sum.store(out),
+                    None => sum.store_part(out),
+                }
+            }
+        }
+        R
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+    use crate::{
+        pack_float,
+        testing::{bits, doubles, floats, isas},
+    };
+
+    fn run<W: Element>(
+        isa: Isa,
+        panels: &[W],
+        x: &[f32],
+        n: usize,
+        k: usize,
+        split: usize,
+    ) -> Vec<f32> {
+        let mut out = vec![f32::NAN; x.len() / k * n];
+        let w = FloatPanels::new(panels, n, k);
+        let (mut left, mut right) = OutputColumns::new(&mut out, n).split_at(split);
+        matmul(isa, w, x, &mut left);
+        matmul(isa, w, x, &mut right);
+        out
+    }
+
+    fn check<W: Element>() {
+        for (rows, n, k) in
+            [(1, 1, 1), (1, 150, 7), (2, 16, 8), (3, 17, 9), (17, 63, 63), (9, 40, 257)]
+        {
+            let x = floats(rows * k, 1);
+            let w: Vec<W> = floats(n * k, 2).into_iter().map(W::from_f32).collect();
+            let exact: Vec<f64> = w.iter().map(|w| f64::from(w.to_f32())).collect();
+            let mut expected = vec![0.0_f64; rows * n];
+            kernels_reference::matmul(&doubles(&x), &exact, [rows, n, k], &mut expected);
+            let mut panels = vec![W::ZERO; n.next_multiple_of(PANEL_ROWS) * k];
+            pack_float(&w, n, k, &mut panels);
+            let first = run(Isa::Scalar, &panels, &x, n, k, 0);
+            for (found, expected) in first.iter().zip(expected) {
+                let error = (f64::from(*found) - expected).abs();
+                assert!(error <= 4e-6 * k as f64, "{rows} {n} {k}: {found}, not {expected}");
+            }
+            for isa in isas() {
+                let found = run(isa, &panels, &x, n, k, n / 2 / PANEL_ROWS * PANEL_ROWS);
+                assert_eq!(bits(&found), bits(&first), "{isa:?} {rows} {n} {k}");
+                for row in 0..rows {
+                    let alone = run(isa, &panels, &x[row * k..][..k], n, k, 0);
+                    assert_eq!(bits(&alone), bits(&first[row * n..][..n]), "{isa:?} row {row}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn is_the_product_with_equal_bits_for_every_isa_split_and_row_count() {
+        check::<f32>();
+        check::<f16>();
+        check::<bf16>();
+    }
+
+    #[test]
+    #[should_panic(expected = "not whole panels")]
+    fn refuses_a_split_inside_a_panel() {
+        let panels = vec![0.0_f32; 32];
+        run(Isa::Scalar, &panels, &[1.0], 20, 1, 3);
+    }
+}

@@ -1,0 +1,385 @@
+//! Matrix product of quantized activations with affine-quantized weights.
+//!
+//! One output is, for each segment along `k` in order, with exact integer sums inside:
+//! `acc = fma(dot - zero_point * sum, scale * x_scale, acc)`, then with mins
+//! `acc = fma(min, x_scale * sum, acc)`. A segment is 32 elements, one block of activations, where
+//! groups are whole blocks, else 16. The order is that of the format, never of the tile.
+
+use half::f16;
+
+use crate::{
+    affine_panels::AffinePanels,
+    isa::{Isa, Kernel, dispatch},
+    lanes::{LANES, Lanes},
+    output_columns::{OutputColumns, PANEL_ROWS},
+    quantize_rows::{ACT_BLOCK, BLOCK_BYTES, QuantizedRows, word},
+};
+
+/// Writes `out[r, j] = sum over i of x[r, i] * w[j, i]` for the columns `j` of `out`.
+///
+/// | argument | shape       | dtype                                         |
+/// |----------|-------------|-----------------------------------------------|
+/// | `w`      | `[n, k]`    | see [`crate::pack_affine`]                    |
+/// | `x`      | `[rows, k]` | see [`crate::quantize_rows`]                  |
+/// | `out`    | `[rows, n]` | `f32`; the view's columns are written         |
+///
+/// Callers divide the work over threads by columns. An output's bits depend on its row of `x` and
+/// its row of `w` only, and are the same on every instruction set.
+///
+/// # Panics
+///
+/// If the shapes do not fit, or the view begins or ends inside a panel of [`PANEL_ROWS`] columns
+/// (the last one may be short).
+pub fn matmul_affine(
+    isa: Isa,
+    w: AffinePanels<'_>,
+    x: QuantizedRows<'_>,
+    out: &mut OutputColumns<'_>,
+) {
+    assert_eq!(w.k, x.k(), "matmul_affine: weights and activations differ in k");
+    out.assert_fits("matmul_affine", x.rows(), w.n);
+    let is_paired = w.desc.group.is_multiple_of(ACT_BLOCK);
+    match (w.desc.bits, is_paired) {
+        (..=4, true) => dispatch(isa, Product::<NIBBLES, true> { w, x, out }),
+        (..=4, false) => dispatch(isa, Product::<NIBBLES, false> { w, x, out }),
+        (..=7, true) => dispatch(isa, Product::<SMALL, true> { w, x, out }),
+        (..=7, false) => dispatch(isa, Product::<SMALL, false> { w, x, out }),
+        (_, true) => dispatch(isa, Product::<BYTES, true> { w, x, out }),
+        (_, false) => dispatch(isa, Product::<BYTES, false> { w, x, out }),
+    }
+}
+
+/// Codes below 16, two in a byte.
+const NIBBLES: u8 = 0;
+/// Codes below 128, one in a byte.
+const SMALL: u8 = 1;
+/// Codes below 256, one in a byte.
+const BYTES: u8 = 2;
+
+/// The product for one way of packing; `PAIRED` says that a segment is two halves of a block.
+struct Product<'a, 'b, const CODES: u8, const PAIRED: bool> {
+    w: AffinePanels<'a>,
+    x: QuantizedRows<'a>,
+    out: &'a mut OutputColumns<'b>,
+}
+
+impl<const CODES: u8, const PAIRED: bool> Kernel for Product<'_, '_, CODES, PAIRED> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self) {
+        let columns = self.out.columns();
+        for panel in columns.start / PANEL_ROWS..columns.end.div_ceil(PANEL_ROWS) {
+            let mut row = 0;
+            while row < self.x.rows() {
+                let left = self.x.rows() - row;
+                row += if left >= 8 && L::TILE_ROWS >= 8 {
+                    self.tile::<L, 8>(panel, row)
+                } else if left >= 4 && L::TILE_ROWS >= 4 {
+                    self.tile::<L, 4>(panel, row)
+                } else if left >= 2 && L::TILE_ROWS >= 2 {
+                    self.tile::<L, 2>(panel, row)
+                } else {
+                    self.tile::<L, 1>(panel, row)
+                };
+            }
+        }
+    }
+}
+
+impl<const CODES: u8, const PAIRED: bool> Product<'_, '_, CODES, PAIRED> {
+    /// Computes `R` rows of one panel's columns; returns `R`.
+    #[inline(always)]
+    fn tile<L: Lanes, const R: usize>(&mut self, panel: usize, row: usize) -> usize {
+        let desc = self.w.desc;
+        let (codes, scales) = self.w.panel(panel);
+        let x: [_; R] = std::array::from_fn(|r| self.x.row(row + r));
+        let mut sums = [L::splat(0.0); R];
+        let mut segment = 0;
+        let group_codes = codes.chunks_exact(desc.code_bytes(desc.group));
+        for (codes, scales) in group_codes.zip(scales.chunks_exact(desc.scale_bytes())) {
+            let (scale, min) = load_scales::<L>(desc.has_f16_scales, desc.has_min, scales);
+            for codes in codes.as_chunks::<64>().0.chunks_exact(Self::VECTORS) {
+                let block = if PAIRED { segment } else { segment / 2 };
+                // Which of the block's sums: that of both halves, or of one.
+                let part = if PAIRED { 2 } else { segment % 2 };
+                let mut at = [&EMPTY; R];
+                for r in 0..R {
+                    at[r] = &x[r][block];
+                }
+                let x = at;
+                let dots = Self::dots::<L, R>(desc.zero_point, codes, x, part);
+                for r in 0..R {
+                    let factor = scale.mul(L::splat(float(x[r], word::SCALE)));
+                    sums[r] = L::from_ints(dots[r]).fma(factor, sums[r]);
+                }
+                if let Some(min) = min {
+                    for r in 0..R {
+                        let sum = L::splat(float(x[r], word::SCALED_SUMS[part]));
+                        sums[r] = min.fma(sum, sums[r]);
+                    }
+                }
+                segment += 1;
+            }
+        }
+        let first = panel * PANEL_ROWS;
+        let end = (first + PANEL_ROWS).min(self.w.n);
+        for (r, sum) in sums.into_iter().enumerate() {
+            let out = self.out.row_mut(row + r, first..end);
+            match out.first_chunk_mut() {
+                Some(out) => sum.store(out),
+                None => sum.store_part(out),
+            }
+        }
+        R
+    }
+
+    /// Vectors of codes in a segment.
+    const VECTORS: usize = {
+        let of_half = if CODES == NIBBLES { 2 } else { 4 };
+        if PAIRED { of_half * 2 } else { of_half }
+    };
+
+    /// The integer sums of one segment: `dot(codes - zero_point, x)` for `R` rows of `x`.
+    #[inline(always)]
+    fn dots<L: Lanes, const R: usize>(
+        zero_point: u8,
+        codes: &[[u8; 64]],
+        x: [&[u8; BLOCK_BYTES]; R],
+        part: usize,
+    ) -> [L::Ints; R] {
+        let bias = if CODES == BYTES { L::BYTE_BIAS } else { 0 };
+        let correction = bias - i32::from(zero_point);
+        let mut dots: [_; R] = [L::ints(0); R];
+        for r in 0..R {
+            let sum = i32::from_le_bytes(four(x[r], word::SUMS[part]));
+            dots[r] = L::ints(correction * sum);
+        }
+        let first = if part == 1 { LANES } else { 0 };
+        for (vector, codes) in codes.iter().enumerate() {
+            let packed = L::codes(codes);
+            if CODES == NIBBLES {
+                let (low, high) = (L::low_nibbles(packed), L::high_nibbles(packed));
+                for r in 0..R {
+                    dots[r] = L::dot_small(dots[r], low, four(x[r], first + vector * 8));
+                }
+                for r in 0..R {
+                    dots[r] = L::dot_small(dots[r], high, four(x[r], first + vector * 8 + 4));
+                }
+            } else {
+                for r in 0..R {
+                    let x = four(x[r], first + vector * 4);
+                    dots[r] = if CODES == SMALL {
+                        L::dot_small(dots[r], packed, x)
+                    } else {
+                        L::dot_bytes(dots[r], packed, x)
+                    };
+                }
+            }
+        }
+        dots
+    }
+}
+
+/// The scales of a group, and its mins.
+#[inline(always)]
+fn load_scales<L: Lanes>(is_f16: bool, has_min: bool, bytes: &[u8]) -> (L, Option<L>) {
+    if is_f16 {
+        let (halves, _) = bytes.as_chunks::<32>();
+        let min = if has_min { Some(load_f16_bytes(&halves[1])) } else { None };
+        (load_f16_bytes(&halves[0]), min)
+    } else {
+        let (floats, _) = bytes.as_chunks::<64>();
+        let min = if has_min { Some(load_f32_bytes(&floats[1])) } else { None };
+        (load_f32_bytes(&floats[0]), min)
+    }
+}
+
+#[inline(always)]
+fn load_f16_bytes<L: Lanes>(bytes: &[u8; 32]) -> L {
+    let (pairs, _) = bytes.as_chunks::<2>();
+    L::load_f16(&std::array::from_fn(|i| f16::from_le_bytes(pairs[i])))
+}
+
+#[inline(always)]
+fn load_f32_bytes<L: Lanes>(bytes: &[u8; 64]) -> L {
+    let (quads, _) = bytes.as_chunks::<4>();
+    L::load(&std::array::from_fn(|i| f32::from_le_bytes(quads[i])))
+}
+
+#[inline(always)]
+fn four(block: &[u8; BLOCK_BYTES], at: usize) -> [u8; 4] {
+    [block[at], block[at + 1], block[at + 2], block[at + 3]]
+}
+
+#[inline(always)]
+fn float(block: &[u8; BLOCK_BYTES], at: usize) -> f32 {
+    f32::from_le_bytes(four(block, at))
+}
+
+const EMPTY: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
+#[cfg(test)]
+mod tests {
+    use kernels_reference as reference;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        AffineDesc, AffineRows, pack_affine, quantize_rows, quantized_row_bytes,
+        testing::{bits, codes, floats, isas},
+    };
+
+    /// Canonical weights and activations of one product, and their packed forms.
+    struct Case {
+        desc: AffineDesc,
+        shape: [usize; 3],
+        codes: Vec<u8>,
+        scales: Vec<f32>,
+        mins: Vec<f32>,
+        x: Vec<f32>,
+        panels: Vec<u8>,
+        acts: Vec<u8>,
+    }
+
+    impl Case {
+        fn new(desc: AffineDesc, [rows, n, k]: [usize; 3], seed: u64) -> Self {
+            let round = |x: f32| if desc.has_f16_scales { f16::from_f32(x).to_f32() } else { x };
+            let groups = n * k / desc.group;
+            let codes = codes(n * k, desc.bits, seed);
+            let scales: Vec<f32> = floats(groups, seed + 1).into_iter().map(round).collect();
+            let mins_len = if desc.has_min { groups } else { 0 };
+            let mins: Vec<f32> = floats(mins_len, seed + 2).into_iter().map(round).collect();
+            let x = floats(rows * k, seed + 3);
+            let mut panels = vec![0; desc.packed_bytes(n, k)];
+            let canonical = AffineRows { codes: &codes, scales: &scales, mins: &mins };
+            pack_affine(desc, canonical, n, k, &mut panels);
+            let mut acts = vec![0; rows * quantized_row_bytes(k)];
+            quantize_rows(Isa::Scalar, &x, k, &mut acts);
+            Self { desc, shape: [rows, n, k], codes, scales, mins, x, panels, acts }
+        }
+
+        fn run(&self, isa: Isa, rows: std::ops::Range<usize>, splits: &[usize]) -> Vec<f32> {
+            let [_, n, k] = self.shape;
+            let w = AffinePanels::new(self.desc, n, k, &self.panels);
+            let x = QuantizedRows::new(&self.acts, k).select(rows.clone());
+            let mut out = vec![f32::NAN; rows.len() * n];
+            let mut rest = OutputColumns::new(&mut out, n);
+            for &split in splits {
+                let (mut part, right) = rest.split_at(split);
+                matmul_affine(isa, w, x, &mut part);
+                rest = right;
+            }
+            matmul_affine(isa, w, x, &mut rest);
+            out
+        }
+
+        /// Checks against the decoded product in double precision, relative to the terms' sum.
+        fn check(&self, isa: Isa) {
+            let [rows, n, k] = self.shape;
+            let blocks = k.div_ceil(ACT_BLOCK);
+            let (mut x_codes, mut x_scales) = (vec![0; rows * k], vec![0.0; rows * blocks]);
+            reference::quantize_rows(&self.x, k, &mut x_codes, &mut x_scales);
+            let w = reference::AffineRef {
+                codes: &self.codes,
+                scales: &self.scales,
+                mins: self.desc.has_min.then_some(&self.mins),
+                zero_point: self.desc.zero_point,
+                group: self.desc.group,
+            };
+            let mut expected = vec![0.0_f64; rows * n];
+            reference::matmul_affine(&x_codes, &x_scales, &w, self.shape, &mut expected);
+            for (at, found) in self.run(isa, 0..rows, &[]).into_iter().enumerate() {
+                let (row, column) = (at / n, at % n);
+                let terms: f64 = (0..k)
+                    .map(|i| {
+                        let scale = f64::from(x_scales[row * blocks + i / ACT_BLOCK]);
+                        let x = scale * f64::from(x_codes[row * k + i]);
+                        (x * w.weight::<f64>(column * k + i)).abs()
+                    })
+                    .sum();
+                let error = (f64::from(found) - expected[at]).abs();
+                assert!(error <= 1e-5 * terms, "{isa:?} {:?} {:?}: {found}", self.desc, self.shape);
+            }
+        }
+    }
+
+    /// The formats of the project: bits, group, zero point, min, scales in `f16`.
+    fn formats() -> impl Iterator<Item = AffineDesc> {
+        #[rustfmt::skip]
+        let rows = [
+            (4, 32,   8, false, true),
+            (4, 32,   0, true,  true),
+            (4, 32,   0, true,  false),
+            (2, 16,   0, true,  false),
+            (5, 32,  16, false, true),
+            (5, 32,   0, true,  false),
+            (6, 16,  32, false, false),
+            (8, 32, 128, false, true),
+            (8, 16,   0, true,  false),
+            (4, 64,   8, false, true),
+            (4, 48,   8, true,  true),
+            (7, 128, 64, false, false),
+        ];
+        rows.into_iter().map(|(bits, group, zero_point, has_min, has_f16_scales)| AffineDesc {
+            bits,
+            group,
+            zero_point,
+            has_min,
+            has_f16_scales,
+        })
+    }
+
+    #[test]
+    fn is_the_decoded_product_with_equal_bits_on_every_isa() {
+        for desc in formats() {
+            for (rows, n, groups) in
+                [(0, 16, 1), (1, 1, 1), (1, 7, 3), (2, 16, 2), (9, 63, 5), (17, 40, 3)]
+            {
+                let case = Case::new(desc, [rows, n, groups * desc.group], 11);
+                case.check(Isa::Scalar);
+                let first = case.run(Isa::Scalar, 0..rows, &[]);
+                for isa in isas() {
+                    let found = case.run(isa, 0..rows, &[]);
+                    assert_eq!(bits(&found), bits(&first), "{isa:?} {desc:?} {:?}", case.shape);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_codes_do_not_saturate() {
+        for desc in formats() {
+            let (rows, n, k) = (2, 16, desc.group * 2);
+            let mut case = Case::new(desc, [rows, n, k], 1);
+            case.codes.fill(u8::MAX >> (8 - desc.bits));
+            case.x.iter_mut().enumerate().for_each(|(i, x)| *x = if i < k { 1.0 } else { -1.0 });
+            let canonical =
+                AffineRows { codes: &case.codes, scales: &case.scales, mins: &case.mins };
+            pack_affine(desc, canonical, n, k, &mut case.panels);
+            quantize_rows(Isa::Scalar, &case.x, k, &mut case.acts);
+            isas().for_each(|isa| case.check(isa));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn a_row_has_the_same_bits_alone_and_among_others(
+            seed in any::<u64>(), format in 0..12_usize, rows in 1..20_usize, n in 1..80_usize,
+            groups in 1..6_usize, split in 0..6_usize,
+        ) {
+            let desc = formats().nth(format).unwrap();
+            let case = Case::new(desc, [rows, n, groups * desc.group], seed >> 8);
+            let splits = [(split * PANEL_ROWS).min(n / PANEL_ROWS * PANEL_ROWS)];
+            for isa in isas() {
+                let together = case.run(isa, 0..rows, &splits);
+                for row in 0..rows {
+                    let alone = case.run(isa, row..row + 1, &[]);
+                    prop_assert_eq!(bits(&alone), bits(&together[row * n..][..n]));
+                }
+            }
+        }
+    }
+}

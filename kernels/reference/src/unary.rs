@@ -1,0 +1,118 @@
+//! Unary ops, element by element.
+
+use crate::Real;
+
+/// What is computed from one element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnaryOp {
+    /// `-x`
+    Neg,
+    /// `e^x`
+    Exp,
+    /// `ln x`
+    Log,
+    /// Square root.
+    Sqrt,
+    /// `1 / sqrt(x)`
+    Rsqrt,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `1 / (1 + e^-x)`
+    Sigmoid,
+    /// `x * sigmoid(x)`; Elfwing et al., arXiv:1702.03118.
+    Silu,
+    /// `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`; Hendrycks and Gimpel,
+    /// arXiv:1606.08415, section 2.
+    GeluTanh,
+}
+
+/// Writes `out[i] = op(x[i])`.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn unary<T: Real>(op: UnaryOp, x: &[T], out: &mut [T]) {
+    assert_eq!(x.len(), out.len(), "unary: x and out differ in length");
+    for (x, out) in x.iter().zip(out) {
+        *out = apply(op, *x);
+    }
+}
+
+/// Writes `out[i] = x[i] * factor`.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn scale<T: Real>(x: &[T], factor: T, out: &mut [T]) {
+    assert_eq!(x.len(), out.len(), "scale: x and out differ in length");
+    for (x, out) in x.iter().zip(out) {
+        *out = *x * factor;
+    }
+}
+
+/// Writes `out[i] = x[i] + value`.
+///
+/// # Panics
+///
+/// If the lengths differ.
+pub fn offset<T: Real>(x: &[T], value: T, out: &mut [T]) {
+    assert_eq!(x.len(), out.len(), "offset: x and out differ in length");
+    for (x, out) in x.iter().zip(out) {
+        *out = *x + value;
+    }
+}
+
+pub(crate) fn apply<T: Real>(op: UnaryOp, x: T) -> T {
+    let one = T::one();
+    match op {
+        UnaryOp::Neg => -x,
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Log => x.ln(),
+        UnaryOp::Sqrt => x.sqrt(),
+        UnaryOp::Rsqrt => one / x.sqrt(),
+        UnaryOp::Tanh => x.tanh(),
+        UnaryOp::Sigmoid => one / (one + (-x).exp()),
+        UnaryOp::Silu => x / (one + (-x).exp()),
+        UnaryOp::GeluTanh => {
+            let root = T::from_f64((2.0 / std::f64::consts::PI).sqrt());
+            let inner = root * (x + T::from_f64(0.044_715) * x * x * x);
+            T::from_f64(0.5) * x * (one + inner.tanh())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matches_values_computed_by_hand() {
+        #[rustfmt::skip]
+        let cases = [
+            (UnaryOp::Neg,       3.0,   -3.0),
+            (UnaryOp::Exp,       1.0,   std::f64::consts::E),
+            (UnaryOp::Log,       1.0,   0.0),
+            (UnaryOp::Sqrt,      9.0,   3.0),
+            (UnaryOp::Rsqrt,     4.0,   0.5),
+            (UnaryOp::Tanh,      0.0,   0.0),
+            (UnaryOp::Sigmoid,   0.0,   0.5),
+            (UnaryOp::Silu,      1.0,   0.731_058_578_630_004_9),
+            (UnaryOp::GeluTanh,  1.0,   0.841_191_990_608_827_7),
+            (UnaryOp::GeluTanh, -1.0,  -0.158_808_009_391_172_32),
+        ];
+        for (op, x, expected) in cases {
+            let mut out = [0.0_f64];
+            unary(op, &[x], &mut out);
+            assert!((out[0] - expected).abs() < 1e-12, "{op:?}({x}) = {}", out[0]);
+        }
+    }
+
+    #[test]
+    fn scales_and_offsets_every_element() {
+        let mut out = [0.0_f32; 3];
+        scale(&[1.0, 2.0, 3.0], 2.0, &mut out);
+        assert_eq!(out, [2.0, 4.0, 6.0]);
+        offset(&[1.0, 2.0, 3.0], -1.0, &mut out);
+        assert_eq!(out, [0.0, 1.0, 2.0]);
+    }
+}

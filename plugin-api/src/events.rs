@@ -1,0 +1,304 @@
+//! Events: what happens, who may answer, and how to subscribe.
+//!
+//! A *hook* runs synchronously on the step thread, ordered by (phase, priority, plugin name), may
+//! change what its event lends and answers with a [`Flow`]; the strictest answer wins. An
+//! *observer* reads [`Record`]s on a thread of its own; it may lose some, and the losses are
+//! counted. A topic without subscribers costs one atomic load. A hook never emits on its own topic.
+
+use std::any::Any;
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::kinds::decoding_strategy::FinishReason;
+
+/// A topic of the bus. `Payload` is what one event lends for the time of the call.
+pub trait Event: 'static {
+    /// The name in configuration, logs and records.
+    const NAME: &'static str;
+    /// Time that all hooks of this topic together should stay below, in microseconds.
+    const BUDGET_US: u32;
+    /// What is lent.
+    type Payload<'a>;
+
+    /// What observers read of an event.
+    fn record(payload: &Self::Payload<'_>) -> Record;
+}
+
+/// What a hook answers. Strictest last: the strictest answer of all hooks wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// End the request, with what there is.
+    Finish(FinishReason),
+    /// Do not begin, or break off.
+    Refuse,
+}
+
+impl Flow {
+    /// The stricter of two answers.
+    pub fn and(self, other: Self) -> Self {
+        let strictness = |flow: &Self| match flow {
+            Self::Continue => 0,
+            Self::Finish(_) => 1,
+            Self::Refuse => 2,
+        };
+        if strictness(&other) > strictness(&self) { other } else { self }
+    }
+}
+
+/// When a hook runs among those of its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Phase {
+    /// Before everyone else: checks that may refuse.
+    Early,
+    /// The usual place.
+    #[default]
+    Normal,
+    /// After everyone else: sees what the others left.
+    Late,
+}
+
+/// What observers get: numbers only, copied, so that emitting neither allocates nor waits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Record {
+    /// [`Event::NAME`].
+    pub topic: &'static str,
+    /// The request, or 0.
+    pub request: u64,
+    /// Names and numbers; unused ones have an empty name.
+    pub values: [(&'static str, f64); 6],
+}
+
+impl Record {
+    /// A record with up to six numbers.
+    pub fn new(topic: &'static str, request: u64, values: &[(&'static str, f64)]) -> Self {
+        let mut record = Self { topic, request, values: [("", 0.0); 6] };
+        for (place, value) in record.values.iter_mut().zip(values) {
+            *place = *value;
+        }
+        record
+    }
+
+    /// The numbers that are set.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.values.into_iter().take_while(|(name, _)| !name.is_empty())
+    }
+}
+
+/// A synchronous subscriber.
+pub type HookFn<E> = Box<dyn for<'p> FnMut(&mut <E as Event>::Payload<'p>, &Host) -> Flow + Send>;
+
+/// An asynchronous subscriber.
+pub type ObserverFn = Box<dyn FnMut(&Record, &Host) + Send>;
+
+/// One hook with its place in the order. `hook` is a [`HookFn`] of the topic's event.
+pub struct HookEntry {
+    /// [`Event::NAME`].
+    pub topic: &'static str,
+    /// First part of the order.
+    pub phase: Phase,
+    /// Second part of the order: lower runs first.
+    pub priority: i32,
+    /// The boxed [`HookFn`].
+    pub hook: Box<dyn Any + Send>,
+}
+
+/// What a hook plugin wants to be called for.
+#[derive(Default)]
+pub struct Subscriptions {
+    /// Synchronous subscribers.
+    pub hooks: Vec<HookEntry>,
+    /// Asynchronous subscribers of all topics.
+    pub observers: Vec<ObserverFn>,
+    phase: Phase,
+    priority: i32,
+}
+
+impl Subscriptions {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the hooks that follow run among those of their topic.
+    pub fn order(&mut self, phase: Phase, priority: i32) -> &mut Self {
+        (self.phase, self.priority) = (phase, priority);
+        self
+    }
+
+    /// Calls `observer` with the records of every topic, on a thread of its own.
+    pub fn observe(&mut self, observer: impl FnMut(&Record, &Host) + Send + 'static) {
+        self.observers.push(Box::new(observer));
+    }
+
+    /// Calls `hook` on the topic `E`; the named methods below spare the turbofish.
+    pub fn on<E: Event>(&mut self, hook: HookFn<E>) {
+        let (phase, priority) = (self.phase, self.priority);
+        self.hooks.push(HookEntry { topic: E::NAME, phase, priority, hook: Box::new(hook) });
+    }
+}
+
+/// Declares an event and the method that subscribes to it.
+macro_rules! event {
+    (
+        $(#[$doc:meta])*
+        $event:ident, $method:ident, $name:literal, budget_us: $budget:literal,
+        $record:expr,
+        { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        #[allow(clippy::needless_lifetimes, reason = "some payloads borrow nothing")]
+        pub struct $event<'a> {
+            $($(#[$field_doc])* pub $field: $type,)*
+            /// Keeps room for borrows in events that have none.
+            pub lent: std::marker::PhantomData<&'a ()>,
+        }
+
+        impl Event for $event<'static> {
+            const NAME: &'static str = $name;
+            const BUDGET_US: u32 = $budget;
+            type Payload<'a> = $event<'a>;
+
+            fn record(payload: &Self::Payload<'_>) -> Record {
+                let describe: fn(&$event<'_>) -> Record = $record;
+                describe(payload)
+            }
+        }
+
+        impl Subscriptions {
+            #[doc = concat!("Calls `hook` on every `", $name, "`: see [`", stringify!($event), "`].")]
+            pub fn $method(
+                &mut self,
+                hook: impl for<'p> FnMut(&mut $event<'p>, &Host) -> Flow + Send + 'static,
+            ) {
+                self.on::<$event<'static>>(Box::new(hook));
+            }
+        }
+    };
+}
+
+event! {
+    /// A request has arrived; its prompt may be edited, or the request refused. [step thread]
+    BeforeGenerate, before_generate, "before-generate", budget_us: 1_000,
+    |e| Record::new("before-generate", e.request, &[("prompt_bytes", e.prompt.len() as f64)]),
+    {
+        /// The request.
+        request: u64,
+        /// Text that will be tokenized, chat template applied.
+        prompt: &'a mut String,
+        /// Parameters of the request.
+        params: &'a Config,
+    }
+}
+
+event! {
+    /// A batch is about to run. `Refuse` is treated as `Continue`: a step is nobody's own.
+    BeforeStep, before_step, "before-step", budget_us: 50,
+    |e| Record::new("before-step", 0, &[
+        ("step", e.step as f64), ("tokens", e.tokens as f64), ("seqs", e.seqs as f64),
+    ]),
+    {
+        /// Steps since the engine started.
+        step: u64,
+        /// Tokens in the batch.
+        tokens: usize,
+        /// Sequences in the batch.
+        seqs: usize,
+    }
+}
+
+event! {
+    /// A batch has run. Answers other than `Continue` are ignored. [step thread]
+    AfterStep, after_step, "after-step", budget_us: 50,
+    |e| Record::new("after-step", 0, &[
+        ("step", e.step as f64), ("tokens", e.tokens as f64), ("seqs", e.seqs as f64),
+        ("model_us", e.model_us as f64), ("blocks_used", e.blocks_used as f64),
+    ]),
+    {
+        /// Steps since the engine started.
+        step: u64,
+        /// Tokens in the batch.
+        tokens: usize,
+        /// Sequences in the batch.
+        seqs: usize,
+        /// Time in the backend, in microseconds.
+        model_us: u64,
+        /// Cache blocks in use.
+        blocks_used: usize,
+    }
+}
+
+event! {
+    /// A token belongs to an answer; the answer may end here. [step thread]
+    AfterToken, after_token, "after-token", budget_us: 50,
+    |e| Record::new("after-token", e.request, &[
+        ("index", e.index as f64), ("token", f64::from(e.token)), ("logprob", f64::from(e.logprob)),
+    ]),
+    {
+        /// The request.
+        request: u64,
+        /// How many tokens of the answer came before.
+        index: usize,
+        /// The token.
+        token: u32,
+        /// Natural logarithm of its probability.
+        logprob: f32,
+        /// The answer so far, this token included.
+        text: &'a str,
+        /// Bytes of `text` that belong to the answer: a hook that ends it may cut them.
+        keep_bytes: usize,
+        /// Bytes at the end of the kept text that are not shown yet, since the next token may
+        /// make them part of a stop text. Hooks only raise it.
+        hold_bytes: usize,
+        /// Parameters of the request.
+        params: &'a Config,
+    }
+}
+
+event! {
+    /// An answer is complete. Answers other than `Continue` are ignored. [step thread]
+    AfterGenerate, after_generate, "after-generate", budget_us: 1_000,
+    |e| Record::new("after-generate", e.request, &[
+        ("prompt_tokens", e.prompt_tokens as f64), ("tokens", e.tokens as f64),
+        ("seconds", e.seconds),
+    ]),
+    {
+        /// The request.
+        request: u64,
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Tokens of the answer.
+        tokens: usize,
+        /// The answer.
+        text: &'a str,
+        /// Why it ended.
+        reason: FinishReason,
+        /// Time since the request arrived, in seconds.
+        seconds: f64,
+    }
+}
+
+event! {
+    /// A request ended before it was answered. Answers other than `Continue` are ignored.
+    OnCancel, on_cancel, "on-cancel", budget_us: 100,
+    |e| Record::new("on-cancel", e.request, &[("tokens", e.tokens as f64)]),
+    {
+        /// The request.
+        request: u64,
+        /// Tokens that had been generated.
+        tokens: usize,
+    }
+}
+
+/// Names of all topics.
+pub const TOPICS: [&str; 6] = [
+    BeforeGenerate::NAME,
+    BeforeStep::NAME,
+    AfterStep::NAME,
+    AfterToken::NAME,
+    AfterGenerate::NAME,
+    OnCancel::NAME,
+];

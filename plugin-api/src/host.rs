@@ -1,0 +1,152 @@
+//! What a plugin may ask of the host, and what it was granted.
+//!
+//! Plugins reach files, network, processes and clocks only through a [`Host`]. Everything is
+//! denied unless the configuration grants it; each denial is an error that names the line which
+//! would allow it, and is recorded.
+
+use std::fmt;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// A plugin's handle on the host: services, with this plugin's grants.
+#[derive(Clone)]
+pub struct Host {
+    plugin: Arc<str>,
+    services: Arc<dyn HostServices>,
+}
+
+impl Host {
+    /// A handle for the plugin called `plugin`.
+    pub fn new(plugin: &str, services: Arc<dyn HostServices>) -> Self {
+        Self { plugin: plugin.into(), services }
+    }
+
+    /// The plugin that this handle was made for.
+    pub fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// Logs for people who run the service.
+    pub fn info(&self, message: fmt::Arguments<'_>) {
+        self.services.log(&self.plugin, Level::Info, message);
+    }
+
+    /// Logs what somebody should look at.
+    pub fn warn(&self, message: fmt::Arguments<'_>) {
+        self.services.log(&self.plugin, Level::Warn, message);
+    }
+
+    /// Everything else: files, network, processes, clock.
+    pub fn services(&self) -> &dyn HostServices {
+        &*self.services
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("plugin", &self.plugin).finish_non_exhaustive()
+    }
+}
+
+/// How much a log line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For people who run the service.
+    Info,
+    /// Somebody should look at it.
+    Warn,
+}
+
+/// Something that can be read and searched.
+pub trait ReadSeek: Read + Seek + Send {}
+impl<T: Read + Seek + Send> ReadSeek for T {}
+
+/// The services behind a [`Host`]. Each checks the plugin's grants first.
+///
+/// # Errors
+///
+/// Every method that returns a result may return [`Error::Denied`](crate::Error::Denied) and, for
+/// what the world does, [`Error::Outside`](crate::Error::Outside).
+pub trait HostServices: Send + Sync {
+    /// Takes a log line. Never denied.
+    fn log(&self, plugin: &str, level: Level, message: fmt::Arguments<'_>);
+
+    /// Microseconds since the host started. Never denied.
+    fn monotonic_us(&self) -> u64;
+
+    /// Seconds since 1970. Needs the grant `clock`.
+    fn unix_seconds(&self) -> Result<f64>;
+
+    /// Opens a file to read. Needs the grant `read` for the path.
+    fn open(&self, path: &Path) -> Result<Box<dyn ReadSeek>>;
+
+    /// Names in a folder, in order; empty if there is no such folder. Needs `read`.
+    fn list(&self, folder: &Path) -> Result<Vec<String>>;
+
+    /// Size of a file, or of all files below a folder, in bytes; nothing if it does not exist.
+    /// Needs `read`.
+    fn size_bytes(&self, path: &Path) -> Result<Option<u64>>;
+
+    /// Appends to a file, creating it and its folder. Needs the grant `write` for the path.
+    fn append(&self, path: &Path, bytes: &[u8]) -> Result<()>;
+
+    /// Renames within a folder tree, atomically. Needs `write` for both.
+    fn rename(&self, from: &Path, to: &Path) -> Result<()>;
+
+    /// Removes a file, or a folder with everything below. Needs `write`.
+    fn remove(&self, path: &Path) -> Result<()>;
+
+    /// Runs a program until it ends, calling `tick` about ten times a second. Needs the grant
+    /// `process` for the program.
+    fn run(&self, command: &Command, tick: &mut dyn FnMut()) -> Result<Ended>;
+
+    /// Fetches `url` from byte `offset` on, handing out pieces as they come. Needs the grant
+    /// `network` for the host of the URL.
+    fn http_get(
+        &self,
+        url: &str,
+        offset: u64,
+        piece: &mut dyn FnMut(HttpPiece<'_>) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// A program with its arguments: no shell in between.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Command {
+    /// Name or path of the program.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Variables set on top of the host's own.
+    pub env: Vec<(String, String)>,
+    /// Where it runs.
+    pub folder: Option<PathBuf>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its exit status; nothing if a signal ended it.
+    pub status: Option<i32>,
+    /// Standard output, at most the last 64 KiB.
+    pub output: String,
+    /// Standard error, at most the last 64 KiB.
+    pub errors: String,
+}
+
+/// Part of an HTTP answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpPiece<'a> {
+    /// The answer begins.
+    Start {
+        /// Status code.
+        status: u16,
+        /// Bytes that follow, if announced.
+        len: Option<u64>,
+    },
+    /// The next bytes.
+    Bytes(&'a [u8]),
+}

@@ -1,0 +1,124 @@
+//! Caches of keys and values: layout, allocation, sharing, eviction.
+//!
+//! A cache is policy: it says which block of memory a token's state goes to. It never computes
+//! attention (the backend does) and never owns the memory (the host does).
+
+use super::{SemanticId, kind};
+use crate::error::{Error, Result};
+use crate::plan::{Part, Per, StateSpec};
+use crate::tensor::DType;
+
+/// Decides where the state of each token lies.
+///
+/// A sequence is known from its first [`reserve`](Self::reserve) or [`fork`](Self::fork) until its
+/// [`release`](Self::release).
+pub trait KvCache: Send {
+    /// Lays out memory for these states, for sequences of up to `limits`. Called once before
+    /// anything else. [loading]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for states it cannot keep, [`Error::NoSpace`] if not even one block
+    /// fits into the limits.
+    fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec>;
+
+    /// Makes room for `tokens` more tokens of `seq`, all or nothing, and returns its block table:
+    /// token `i` lies in entry `i / block_size`. Reservations add up until they are committed. A
+    /// block that another sequence shares is copied before it is written: such copies are appended
+    /// to `moves` and have to happen before the step. [step thread]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`] with nothing taken.
+    fn reserve(&mut self, seq: SeqId, tokens: usize, moves: &mut Vec<BlockCopy>) -> Result<&[u32]>;
+
+    /// Keeps the first `keep` of the reserved tokens and gives the rest back. Copies that have to
+    /// happen before the next step are appended to `moves`. [step thread]
+    fn commit(&mut self, seq: SeqId, keep: usize, moves: &mut Vec<BlockCopy>);
+
+    /// Lets `child` start with everything that `parent` has committed. [step thread]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`] with nothing taken.
+    fn fork(&mut self, parent: SeqId, child: SeqId, moves: &mut Vec<BlockCopy>) -> Result<()>;
+
+    /// Forgets the tokens of `seq` from `upto` on; the sequence itself when `upto` is 0.
+    /// [step thread]
+    fn release(&mut self, seq: SeqId, upto: usize);
+
+    /// How much is in use. [any thread between steps]
+    fn usage(&self) -> PoolUsage;
+
+    /// Background work of at most `budget_bytes`: eviction, tiers, re-encoding. [boundary]
+    fn tick(&mut self, budget_bytes: u64, moves: &mut Vec<BlockCopy>) {
+        let _ = (budget_bytes, moves);
+    }
+}
+
+kind!(KvCache, "kv-cache", EngineStep, traced: false);
+
+/// One growing list of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SeqId(pub u32);
+
+/// What a pool has to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Sequences at a time.
+    pub num_seqs_max: usize,
+    /// Tokens in one sequence.
+    pub tokens_per_seq_max: usize,
+    /// Bytes of state memory, over all sequences.
+    pub size_bytes_max: u64,
+}
+
+/// How a cache lays out its memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Tokens in a block.
+    pub block_size: usize,
+    /// Blocks in the pool.
+    pub num_blocks: usize,
+    /// Most blocks that one sequence has.
+    pub blocks_per_seq_max: usize,
+    /// Type of the stored elements.
+    pub dtype: DType,
+    /// What the stored numbers mean: caches with equal ids may take over from each other.
+    pub semantic_id: SemanticId,
+}
+
+/// How much of a pool is in use, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Blocks that hold tokens.
+    pub used: usize,
+    /// All blocks.
+    pub total: usize,
+}
+
+/// Bytes that one token takes in all `states` together, stored as `dtype`.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] for a state that is not kept per token.
+pub fn bytes_per_token(states: &[StateSpec], dtype: DType) -> Result<u64> {
+    let mut elements = 0;
+    for state in states {
+        if state.per == Per::Sequence {
+            let missing = "this cache keeps states per token only";
+            return Err(Error::unsupported(format!("state `{}`", state.name), missing));
+        }
+        elements += state.parts.iter().map(Part::num_elements).sum::<u64>();
+    }
+    Ok(elements * dtype.size_bytes() as u64)
+}
+
+/// One block to be copied to another, in every state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Block to read.
+    pub from: u32,
+    /// Block to write.
+    pub to: u32,
+}

@@ -1,0 +1,231 @@
+//! The shape that an op gives: where mistakes in a trace are found and named.
+
+use super::ops::{self, Attrs, OpId};
+use super::spec::{Dim, Spec};
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+
+/// Specs of the results of `op`.
+///
+/// # Errors
+///
+/// [`Error::ShapeMismatch`] or [`Error::Malformed`] that names the op; [`Error::NotFound`] for an
+/// op outside the vocabulary.
+pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spec>> {
+    let one = |spec| Ok(vec![spec]);
+    match op {
+        ops::EMBED => {
+            let [table, ids] = take(op, inputs)?;
+            one(rows_of(op, table, ids)?)
+        }
+        ops::GATHER => {
+            let [x, indices] = take(op, inputs)?;
+            one(rows_of(op, x, indices)?)
+        }
+        ops::MATMUL => one(matmul(op, inputs)?),
+        ops::ADD | ops::SUB | ops::MUL | ops::DIV | ops::MAX | ops::MIN => one(binary(op, inputs)?),
+        ops::NEG
+        | ops::EXP
+        | ops::LOG
+        | ops::SQRT
+        | ops::RSQRT
+        | ops::TANH
+        | ops::SIGMOID
+        | ops::SILU
+        | ops::GELU_TANH
+        | ops::SOFTMAX
+        | ops::COS
+        | ops::SIN => {
+            let [x] = take(op, inputs)?;
+            one(x.clone())
+        }
+        ops::SCALE | ops::OFFSET => {
+            let [x] = take(op, inputs)?;
+            attrs.get_float("by")?;
+            one(x.clone())
+        }
+        ops::REDUCE_SUM | ops::REDUCE_MEAN | ops::REDUCE_MAX => {
+            let [x] = take(op, inputs)?;
+            one(with_width(x, 1)?)
+        }
+        ops::TOP_K => {
+            let [x] = take(op, inputs)?;
+            let k = attrs.get_count("k")? as u64;
+            if k > x.width()? {
+                return Err(Error::shape(op, format!("at most {} of a row", x.width()?), k));
+            }
+            let values = with_width(x, k)?;
+            let indices = Spec::new(DType::U32, values.dims.clone());
+            Ok(vec![values, indices])
+        }
+        ops::SCATTER_ADD => {
+            let [base, indices, updates] = take(op, inputs)?;
+            if rows_of(op, base, indices)?.dims != updates.dims {
+                return Err(Error::shape(op, rows_of(op, base, indices)?, updates));
+            }
+            one(base.clone())
+        }
+        ops::CONCAT => one(concat(op, inputs, attrs)?),
+        ops::SLICE => one(slice(op, inputs, attrs)?),
+        ops::RESHAPE => one(reshape(op, inputs, attrs)?),
+        ops::TRANSPOSE => one(transpose(op, inputs, attrs)?),
+        ops::CAST => {
+            let [x] = take(op, inputs)?;
+            let name = attrs.get_text("dtype")?;
+            let dtype = DType::ALL.iter().find(|(dtype, _)| dtype.to_string() == name);
+            let (dtype, _) = dtype.ok_or_else(|| Error::malformed(op, "a dtype", name))?;
+            one(Spec::new(*dtype, x.dims.clone()))
+        }
+        ops::CONSTANT => {
+            let values = attrs.get_floats("values")?;
+            one(Spec::f32([Dim::Fixed(values.len() as u64)]))
+        }
+        ops::ATTEND => one(attend(op, inputs, attrs)?),
+        _ => Err(Error::NotFound {
+            kind: "op".to_owned(),
+            name: op.to_string(),
+            known: ops::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        }),
+    }
+}
+
+fn take<'a, const N: usize>(op: OpId, inputs: &[&'a Spec]) -> Result<[&'a Spec; N]> {
+    <[&Spec; N]>::try_from(inputs)
+        .map_err(|_| Error::shape(op, format!("{N} inputs"), format!("{}", inputs.len())))
+}
+
+fn rows_of(op: OpId, x: &Spec, indices: &Spec) -> Result<Spec> {
+    let ([_, width], [count], DType::U32) = (&x.dims[..], &indices.dims[..], indices.dtype) else {
+        return Err(Error::shape(op, "[rows, width] and u32[n]", format!("{x} and {indices}")));
+    };
+    Ok(Spec::new(x.dtype, [*count, *width]))
+}
+
+fn matmul(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
+    let [x, w] = take(op, inputs)?;
+    match &w.dims[..] {
+        [n, k] if x.dims.last() == Some(k) => {
+            let mut dims = x.dims.clone();
+            dims.pop();
+            dims.push(*n);
+            Ok(Spec::new(x.dtype, dims))
+        }
+        _ => Err(Error::shape(op, "x [.., k] and w [n, k]", format!("{x} and {w}"))),
+    }
+}
+
+fn binary(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
+    let [a, b] = take(op, inputs)?;
+    let is_row = b.dims.len() == 1 && b.dims.last() == a.dims.last();
+    let is_per_row = b.dims.len() == a.dims.len()
+        && b.dims.last() == Some(&Dim::Fixed(1))
+        && b.dims[..b.dims.len() - 1] == a.dims[..a.dims.len() - 1];
+    if a.dtype == b.dtype && (a.dims == b.dims || is_row || is_per_row) {
+        Ok(a.clone())
+    } else {
+        Err(Error::shape(op, format!("{a} and the same, one row or one column"), b))
+    }
+}
+
+fn with_width(x: &Spec, width: u64) -> Result<Spec> {
+    x.width()?;
+    let mut spec = x.clone();
+    if let Some(last) = spec.dims.last_mut() {
+        *last = Dim::Fixed(width);
+    }
+    Ok(spec)
+}
+
+fn axis_of(op: OpId, x: &Spec, attrs: &Attrs) -> Result<(usize, u64)> {
+    let axis = attrs.get_count("axis")?;
+    match x.dims.get(axis) {
+        Some(Dim::Fixed(n)) => Ok((axis, *n)),
+        _ => Err(Error::shape(op, format!("a fixed axis {axis}"), x)),
+    }
+}
+
+fn concat(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let first = inputs.first().ok_or_else(|| Error::shape(op, "inputs", "none"))?;
+    let mut joined = (*first).clone();
+    let mut total = 0;
+    for x in inputs {
+        let (axis, n) = axis_of(op, x, attrs)?;
+        total += n;
+        joined.dims[axis] = x.dims[axis];
+        if joined.dims != x.dims || joined.dtype != x.dtype {
+            return Err(Error::shape(op, first, x));
+        }
+    }
+    joined.dims[attrs.get_count("axis")?] = Dim::Fixed(total);
+    Ok(joined)
+}
+
+fn slice(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [x] = take(op, inputs)?;
+    let (axis, n) = axis_of(op, x, attrs)?;
+    let (start, len) = (attrs.get_count("start")? as u64, attrs.get_count("len")? as u64);
+    if start.checked_add(len).is_none_or(|end| end > n) {
+        return Err(Error::shape(op, format!("a part of {n}"), format!("{start} + {len}")));
+    }
+    let mut spec = x.clone();
+    spec.dims[axis] = Dim::Fixed(len);
+    Ok(spec)
+}
+
+fn reshape(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [x] = take(op, inputs)?;
+    let wanted = attrs.get_ints("dims")?;
+    let mut dims = Vec::with_capacity(wanted.len());
+    for (i, &n) in wanted.iter().enumerate() {
+        dims.push(match (i, n) {
+            (0, -1) => *x.dims.first().ok_or_else(|| Error::shape(op, "an axis to keep", x))?,
+            (_, 1..) => Dim::Fixed(n.unsigned_abs()),
+            _ => return Err(Error::shape(op, "positive extents, -1 first only", n)),
+        });
+    }
+    // Symbols may not be merged or split, so the fixed extents must agree on their own.
+    let fixed = |dims: &[Dim]| {
+        let mut sizes = dims.iter().filter_map(|dim| dim.fixed());
+        sizes.try_fold(1_u64, u64::checked_mul)
+    };
+    let symbols =
+        |dims: &[Dim]| dims.iter().copied().filter(|dim| dim.fixed().is_none()).collect::<Vec<_>>();
+    let spec = Spec::new(x.dtype, dims);
+    if fixed(&spec.dims) != fixed(&x.dims) || symbols(&spec.dims) != symbols(&x.dims) {
+        return Err(Error::shape(op, format!("the elements of {x}"), &spec));
+    }
+    Ok(spec)
+}
+
+fn transpose(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [x] = take(op, inputs)?;
+    let axes = attrs.get_ints("axes")?;
+    let mut sorted: Vec<i64> = axes.to_vec();
+    sorted.sort_unstable();
+    if !sorted.into_iter().eq((0..).take(x.dims.len())) {
+        return Err(Error::shape(op, format!("a permutation for {x}"), format!("{axes:?}")));
+    }
+    let dims: Vec<Dim> = axes.iter().map(|&axis| x.dims[axis.unsigned_abs() as usize]).collect();
+    Ok(Spec::new(x.dtype, dims))
+}
+
+fn attend(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [q, k, v, _state, positions, sequence_index, block_table] = take(op, inputs)?;
+    attrs.get_float("scale")?;
+    attrs.get_float("softcap")?;
+    let expected = "q [t, h, d], k and v [t, g, d] with g dividing h, u32[t] twice, u32[s, b]";
+    let found = || format!("{q}, {k}, {v}, {positions}, {sequence_index}, {block_table}");
+    let ([tq, hq, dq], [tk, hk, dk]) = (&q.dims[..], &k.dims[..]) else {
+        return Err(Error::shape(op, expected, found()));
+    };
+    let heads_fit = match (hq.fixed(), hk.fixed()) {
+        (Some(h), Some(g)) => g > 0 && h.is_multiple_of(g),
+        _ => false,
+    };
+    let is_index = |spec: &Spec| spec.dtype == DType::U32 && spec.dims[..] == [*tq];
+    let fits = tq == tk && dq == dk && heads_fit && k.dims == v.dims;
+    if !(fits && is_index(positions) && is_index(sequence_index) && block_table.dims.len() == 2) {
+        return Err(Error::shape(op, expected, found()));
+    }
+    Ok(q.clone())
+}

@@ -1,0 +1,167 @@
+//! The vocabulary of ops, and the attributes they take.
+//!
+//! A dense tensor of shape `[.., width]` is a number of rows of `width` elements.
+//!
+//! | op | inputs | attributes | result |
+//! |---|---|---|---|
+//! | `embed` | table `[vocab, width]`, ids `u32 [tokens]` | | `[tokens, width]` |
+//! | `matmul` | x `[.., k]`, w `[n, k]` | | x times w transposed, `[.., n]` |
+//! | `add` `sub` `mul` `div` `max` `min` | a, b: same shape, or b one row `[width]`, or b one value per row `[.., 1]` | | as a |
+//! | `neg` `exp` `log` `sqrt` `rsqrt` `tanh` `sigmoid` `silu` `gelu_tanh` | x | | as x |
+//! | `scale`, `offset` | x | `by` | as x |
+//! | `reduce_sum` `reduce_mean` `reduce_max` | x `[.., width]` | | `[.., 1]` |
+//! | `softmax` | x | | as x, over each row |
+//! | `top_k` | x | `k` | values and indices `[.., k]`, ties by lowest index |
+//! | `gather` | x `[rows, width]`, indices `u32 [m]` | | `[m, width]` |
+//! | `scatter_add` | base `[rows, width]`, indices `u32 [m]`, updates `[m, width]` | | as base |
+//! | `concat` | parts | `axis` | joined along `axis` |
+//! | `slice` | x | `axis`, `start`, `len` | part of `axis` |
+//! | `reshape` | x | `dims`: extents, -1 keeps the outermost | same elements |
+//! | `transpose` | x | `axes` | permuted |
+//! | `cast` | x | `dtype` | as x |
+//! | `attend` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, state, positions, sequence_index `u32 [tokens]`, block_table `u32 [seqs, blocks]` | `scale`, `softcap` (0 = none) | `[tokens, heads, head_dim]` |
+//!
+//! Fused, each with an expansion in the above: `rms_norm` (`eps`, `weight_offset`), `layer_norm`
+//! (`eps`), `rope` (`inv_freq`, `pairing`, `attention_factor`), `swiglu`, `geglu`.
+//!
+//! `attend` first stores k and v of every token at `block_table[seq][position / block_size]`, then
+//! lets each token read its own sequence up to its own position, as far back as the window of the
+//! state says. Its softmax runs in fixed splits of 256 positions, merged in order by
+//! log-sum-exp, so that no bit depends on block size or batch mates.
+
+use super::spec::Word;
+use crate::error::{Error, Result};
+
+/// The name of an op.
+pub type OpId = Word;
+
+macro_rules! ops {
+    ($($constant:ident = $name:literal),* $(,)?) => {
+        $(#[doc = concat!("`", $name, "`")] pub const $constant: OpId = Word::of($name);)*
+        /// Every op of the vocabulary, fused ones included.
+        pub const ALL: &[OpId] = &[$($constant),*];
+    };
+}
+
+ops! {
+    EMBED = "embed", MATMUL = "matmul",
+    ADD = "add", SUB = "sub", MUL = "mul", DIV = "div", MAX = "max", MIN = "min",
+    NEG = "neg", EXP = "exp", LOG = "log", SQRT = "sqrt", RSQRT = "rsqrt", TANH = "tanh",
+    SIGMOID = "sigmoid", SILU = "silu", GELU_TANH = "gelu_tanh", SCALE = "scale", OFFSET = "offset",
+    REDUCE_SUM = "reduce_sum", REDUCE_MEAN = "reduce_mean", REDUCE_MAX = "reduce_max",
+    SOFTMAX = "softmax", TOP_K = "top_k", GATHER = "gather", SCATTER_ADD = "scatter_add",
+    CONCAT = "concat", SLICE = "slice", RESHAPE = "reshape", TRANSPOSE = "transpose",
+    CAST = "cast", ATTEND = "attend", CONSTANT = "constant", COS = "cos", SIN = "sin",
+    RMS_NORM = "rms_norm", LAYER_NORM = "layer_norm", ROPE = "rope",
+    SWIGLU = "swiglu", GEGLU = "geglu",
+}
+
+/// One attribute of an op.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attr {
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// Whole numbers in order.
+    Ints(Vec<i64>),
+    /// Numbers in order.
+    Floats(Vec<f32>),
+}
+
+/// The attributes of an op, by name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attrs(pub(super) Vec<(String, Attr)>);
+
+impl Attrs {
+    /// No attributes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same attributes and one more.
+    #[must_use]
+    pub fn with(mut self, name: &str, attr: Attr) -> Self {
+        self.0.push((name.to_owned(), attr));
+        self
+    }
+
+    /// A whole-number attribute added.
+    #[must_use]
+    pub fn int(self, name: &str, x: i64) -> Self {
+        self.with(name, Attr::Int(x))
+    }
+
+    /// A number attribute added.
+    #[must_use]
+    pub fn float(self, name: &str, x: f64) -> Self {
+        self.with(name, Attr::Float(x))
+    }
+
+    /// A text attribute added.
+    #[must_use]
+    pub fn text(self, name: &str, x: &str) -> Self {
+        self.with(name, Attr::Text(x.to_owned()))
+    }
+
+    /// The attribute called `name`.
+    pub fn get(&self, name: &str) -> Option<&Attr> {
+        self.0.iter().find_map(|(key, attr)| (key == name).then_some(attr))
+    }
+
+    /// Names and attributes in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Attr)> {
+        self.0.iter().map(|(name, attr)| (name.as_str(), attr))
+    }
+
+    /// A number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if it is missing or something else; likewise the other getters.
+    pub fn get_float(&self, name: &str) -> Result<f64> {
+        match self.get(name) {
+            Some(Attr::Float(x)) => Ok(*x),
+            other => Err(wrong(name, "a number", other)),
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub fn get_count(&self, name: &str) -> Result<usize> {
+        match self.get(name) {
+            Some(Attr::Int(x)) if *x >= 0 => Ok(x.unsigned_abs() as usize),
+            other => Err(wrong(name, "a whole number from 0", other)),
+        }
+    }
+
+    /// Text.
+    pub fn get_text(&self, name: &str) -> Result<&str> {
+        match self.get(name) {
+            Some(Attr::Text(x)) => Ok(x),
+            other => Err(wrong(name, "text", other)),
+        }
+    }
+
+    /// Whole numbers in order.
+    pub fn get_ints(&self, name: &str) -> Result<&[i64]> {
+        match self.get(name) {
+            Some(Attr::Ints(x)) => Ok(x),
+            other => Err(wrong(name, "whole numbers", other)),
+        }
+    }
+
+    /// Numbers in order.
+    pub fn get_floats(&self, name: &str) -> Result<&[f32]> {
+        match self.get(name) {
+            Some(Attr::Floats(x)) => Ok(x),
+            other => Err(wrong(name, "numbers", other)),
+        }
+    }
+}
+
+fn wrong(name: &str, expected: &str, found: Option<&Attr>) -> Error {
+    let found = found.map_or_else(|| "nothing".to_owned(), |attr| format!("{attr:?}"));
+    Error::malformed(format!("attribute `{name}`"), expected, found)
+}

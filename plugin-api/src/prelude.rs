@@ -1,0 +1,31 @@
+//! What most plugins use: `use plugin_api::prelude::*;`.
+
+pub use crate::config::{Config, Value};
+pub use crate::error::{Error, Result};
+pub use crate::events::{Flow, Phase, Subscriptions};
+pub use crate::export_plugin;
+pub use crate::host::Host;
+pub use crate::kinds::decoding_strategy::{
+    Action, Actions, DecodingStrategy, Eval, Evals, FinishReason, GroupId, Outcome, RequestView,
+    SingleAnswer, Want,
+};
+pub use crate::kinds::feed_forward::FeedForward;
+pub use crate::kinds::hook::Hook;
+pub use crate::kinds::kv_cache::{
+    BlockCopy, KvCache, PoolLimits, PoolSpec, PoolUsage, SeqId, bytes_per_token,
+};
+pub use crate::kinds::logits_processor::{
+    BatchChange, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,
+};
+pub use crate::kinds::mixer::Mixer;
+pub use crate::kinds::model_source::{ModelEntry, ModelSource, Progress};
+pub use crate::kinds::norm::Norm;
+pub use crate::kinds::quantizer::{AffineMut, Calibration, FormatDesc, Lowering, Quantizer};
+pub use crate::kinds::residual::Residual;
+pub use crate::kinds::rotary_embedding::{Pairing, RotaryEmbedding, Rotation};
+pub use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
+pub use crate::kinds::{Capability, Handover, LayerRef, SemanticId, Traced};
+pub use crate::plan::{
+    Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, Spec, StateSpec, Val, fused, ops,
+};
+pub use crate::tensor::DType;

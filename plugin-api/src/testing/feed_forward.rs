@@ -1,0 +1,46 @@
+//! Contract suite of feed-forward parts.
+
+pub use super::traced::run;
+
+use super::traced::{Scene, check_capability, check_rows, check_trace, made};
+use crate::config::Config;
+use crate::kinds::Capability;
+use crate::kinds::feed_forward::FeedForward;
+use crate::plan::{Dim, Plan, Spec};
+
+/// Runs the whole suite, with the weights of a gated part, with and without biases.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite<T: Capability + FeedForward>() {
+    check_capability::<T>();
+    for (hidden, intermediate) in [(1, 1), (8, 7), (7, 20)] {
+        check_rows(&trace::<T>(hidden, intermediate, false));
+        check_rows(&trace::<T>(hidden, intermediate, true));
+    }
+}
+
+/// The plan over `x [tokens, hidden]`, with the weights `gate_proj`, `up_proj` and `down_proj`.
+///
+/// # Panics
+///
+/// If the part cannot be traced.
+pub fn trace<T: Capability + FeedForward>(hidden: u64, intermediate: u64, biases: bool) -> Plan {
+    let config = Config::new()
+        .with("hidden_size", hidden as i64)
+        .with("intermediate_size", intermediate as i64);
+    let mut scene = Scene::new(&config);
+    for (name, rows, cols) in [
+        ("gate_proj", intermediate, hidden),
+        ("up_proj", intermediate, hidden),
+        ("down_proj", hidden, intermediate),
+    ] {
+        scene = scene.weight(&format!("{name}.weight"), &[rows, cols]);
+        if biases {
+            scene = scene.weight(&format!("{name}.bias"), &[rows]);
+        }
+    }
+    let x = Spec::f32([Dim::TOKENS, hidden.into()]);
+    check_trace(&scene, &made::<T>(), &[("x", x)])
+}

@@ -1,0 +1,122 @@
+//! Attention over the state arena: stores, gathers what is read, attends.
+
+use kernels_reference as kernels;
+
+use super::op::Call;
+use super::state::StateArena;
+use super::value::{Arithmetic, Value};
+use crate::error::{Error, Result};
+use crate::plan::ops;
+use crate::plan::{Per, StatePort};
+
+impl<T: Arithmetic> Call<'_, T> {
+    /// Every index is checked before anything is stored.
+    pub(super) fn attend(
+        &self,
+        states: &[StatePort],
+        arena: &mut StateArena<'_>,
+    ) -> Result<Vec<T>> {
+        let (&[tokens, heads, head_dim], &[_, kv_heads, _]) = (self.shape(0)?, self.shape(1)?)
+        else {
+            return Err(Error::shape(self.op, "q and k of three axes", "others"));
+        };
+        let Value::State(index) = *self.value(3)? else {
+            return Err(Error::shape(self.op, "a state", "another value"));
+        };
+        let window = match states.get(index).map(|port| port.spec.per) {
+            Some(Per::Token { window }) => window as usize,
+            _ => return Err(Error::unsupported(self.op, "a state that is not per token")),
+        };
+        let spec = kernels::AttendSpec {
+            scale: self.float("scale")?,
+            window,
+            softcap: self.float("softcap")?,
+        };
+        let shape = kernels::AttendShape { heads, kv_heads, head_dim };
+        let width = kv_heads * head_dim;
+        let parts = [arena.check(index, 0, width)?, arena.check(index, 1, width)?];
+        let table = kernels::BlockTable {
+            entries: self.value(6)?.indices()?,
+            blocks_per_seq: self.shape(6)?[1],
+            block_size: arena.block_size,
+        };
+        let refs = kernels::TokenRefs {
+            positions: self.value(4)?.indices()?,
+            sequence_index: self.value(5)?.indices()?,
+        };
+        let seen = Seen::new(refs, table, window, self.shape(6)?[0], parts[0].num_blocks)?;
+        for (part, rows) in parts.iter().zip([self.reals(1)?, self.reals(2)?]) {
+            for t in 0..tokens {
+                let slot = table.slot(refs.sequence_index[t] as usize, refs.positions[t] as usize);
+                arena.write(*part, slot, &rows[t * width..][..width]);
+            }
+        }
+        let mut pools: [Vec<T>; 2] = [Vec::new(), Vec::new()];
+        for (pool, part) in pools.iter_mut().zip(parts) {
+            seen.slots.iter().for_each(|&slot| arena.read(part, slot, pool));
+        }
+        let [k, v] = &mut pools;
+        let mut out = vec![T::zero(); tokens * heads * head_dim];
+        let state = kernels::KvState { k, v };
+        kernels::attend(spec, shape, &self.reals(0)?, refs, seen.table(), &state, &mut out);
+        Ok(out)
+    }
+}
+
+/// The slots that the tokens of one `attend` read, each once, in the order of their positions.
+struct Seen {
+    slots: Vec<usize>,
+    /// `[seqs, positions]`: where in `slots` a position is.
+    entries: Vec<u32>,
+    positions: usize,
+}
+
+impl Seen {
+    fn new(
+        tokens: kernels::TokenRefs<'_>,
+        table: kernels::BlockTable<'_>,
+        window: usize,
+        num_seqs: usize,
+        num_blocks: usize,
+    ) -> Result<Self> {
+        let end = tokens.positions.iter().map(|&p| p as usize + 1).max().unwrap_or(0);
+        let places = table.blocks_per_seq.saturating_mul(table.block_size);
+        if end > places || table.block_size == 0 {
+            return Err(Error::shape(ops::ATTEND, format!("positions below {places}"), end));
+        }
+        let mut seen =
+            Self { slots: Vec::new(), entries: vec![u32::MAX; num_seqs * end], positions: end };
+        for (&sequence, &position) in tokens.sequence_index.iter().zip(tokens.positions) {
+            let (sequence, position) = (sequence as usize, position as usize);
+            if sequence >= num_seqs {
+                return Err(Error::shape(ops::ATTEND, format!("{num_seqs} sequences"), sequence));
+            }
+            let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
+            for p in first..=position {
+                let entry = &mut seen.entries[sequence * end + p];
+                if *entry == u32::MAX {
+                    let slot = table.slot(sequence, p);
+                    if slot / table.block_size >= num_blocks {
+                        let block = slot / table.block_size;
+                        return Err(Error::shape(
+                            ops::ATTEND,
+                            format!("{num_blocks} blocks"),
+                            block,
+                        ));
+                    }
+                    *entry = seen.slots.len() as u32;
+                    seen.slots.push(slot);
+                }
+            }
+        }
+        Ok(seen)
+    }
+
+    fn table(&self) -> kernels::BlockTable<'_> {
+        kernels::BlockTable {
+            entries: &self.entries,
+            blocks_per_seq: self.positions,
+            block_size: 1,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Everything that a run reads, by name: for tests.
+
+use std::collections::BTreeMap;
+
+use super::{Args, Arithmetic, FusedAs, Numbers, OwnedArena, run};
+use crate::error::{Error, Result};
+use crate::plan::{Dim, Plan, Port, Symbol};
+use crate::tensor::{DType, TensorRef};
+
+/// Sizes, inputs and weights by name.
+#[derive(Debug, Clone, Default)]
+pub struct Feed {
+    sizes: BTreeMap<Symbol, usize>,
+    reals: BTreeMap<String, Vec<f32>>,
+    indices: BTreeMap<String, Vec<u32>>,
+}
+
+impl Feed {
+    /// Nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The size of a symbol; nothing happens for a fixed extent.
+    #[must_use]
+    pub fn size(mut self, dim: Dim, size: usize) -> Self {
+        if let Dim::Symbol(symbol) = dim {
+            self.sizes.insert(symbol, size);
+        }
+        self
+    }
+
+    /// A float input or a weight.
+    #[must_use]
+    pub fn reals(mut self, name: &str, values: &[f32]) -> Self {
+        self.reals.insert(name.to_owned(), values.to_vec());
+        self
+    }
+
+    /// An input of indices.
+    #[must_use]
+    pub fn indices(mut self, name: &str, values: &[u32]) -> Self {
+        self.indices.insert(name.to_owned(), values.to_vec());
+        self
+    }
+
+    /// The same with every input of `tokens` rows cut to its first row.
+    #[must_use]
+    pub fn first_row(&self, plan: &Plan, tokens: usize) -> Self {
+        let mut feed = self.clone().size(Dim::TOKENS, 1);
+        for port in &plan.inputs {
+            if plan.spec(port.val).dims.first() == Some(&Dim::TOKENS) {
+                let cut = |len: usize| len / tokens;
+                if let Some(x) = feed.reals.get_mut(&port.name) {
+                    x.truncate(cut(x.len()));
+                }
+                if let Some(x) = feed.indices.get_mut(&port.name) {
+                    x.truncate(cut(x.len()));
+                }
+            }
+        }
+        feed
+    }
+
+    /// What [`size`](Self::size) was given, or 1.
+    pub fn size_of(&self, symbol: Symbol) -> usize {
+        self.sizes.get(&symbol).copied().unwrap_or(1)
+    }
+
+    /// The sizes in the order of the plan's symbols.
+    pub fn sizes_of(&self, plan: &Plan) -> Vec<usize> {
+        plan.symbols().into_iter().map(|symbol| self.size_of(symbol)).collect()
+    }
+
+    /// The inputs in the order of the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] for an input that was not given.
+    pub fn inputs_of(&self, plan: &Plan) -> Result<Vec<TensorRef<'_>>> {
+        let tensor = |port: &Port| match (self.reals.get(&port.name), self.indices.get(&port.name))
+        {
+            (Some(x), _) => Ok(TensorRef::F32(x)),
+            (_, Some(x)) => Ok(TensorRef::U32(x)),
+            (None, None) => Err(missing("input", &port.name)),
+        };
+        plan.inputs.iter().map(tensor).collect()
+    }
+
+    /// The weights in the order of the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] for a weight that was not given.
+    pub fn weights_of(&self, plan: &Plan) -> Result<Vec<&[f32]>> {
+        let weight = |port: &Port| {
+            let weight = self.reals.get(&port.name).map(Vec::as_slice);
+            weight.ok_or_else(|| missing("weight", &port.name))
+        };
+        plan.weights.iter().map(weight).collect()
+    }
+
+    /// Runs a plan that keeps nothing, and returns its outputs in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn run<T: Arithmetic>(&self, plan: &Plan, fused: FusedAs) -> Result<Vec<Numbers<T>>> {
+        self.run_with(plan, fused, &mut OwnedArena::new(plan, 0, 16, DType::F32))
+    }
+
+    /// Runs a plan over a state, and returns its outputs in order.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    pub fn run_with<T: Arithmetic>(
+        &self,
+        plan: &Plan,
+        fused: FusedAs,
+        state: &mut OwnedArena,
+    ) -> Result<Vec<Numbers<T>>> {
+        let (sizes, inputs) = (self.sizes_of(plan), self.inputs_of(plan)?);
+        let weights = self.weights_of(plan)?;
+        let args = Args { sizes: &sizes, inputs: &inputs, weights: &weights, fused };
+        run(plan, args, &mut state.arena())
+    }
+}
+
+fn missing(kind: &str, name: &str) -> Error {
+    Error::NotFound { kind: kind.to_owned(), name: name.to_owned(), known: String::new() }
+}

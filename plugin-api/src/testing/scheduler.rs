@@ -1,0 +1,84 @@
+//! Contract suite of schedulers: random queues, and what must hold for every choice.
+
+use super::random::Random;
+use crate::config::Config;
+use crate::kinds::Capability;
+use crate::kinds::kv_cache::SeqId;
+use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
+
+/// Runs the whole suite on schedulers made from `config`.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite<T: Capability + Scheduler>(config: &Config) {
+    let mut random = Random::new(1);
+    let mut scheduler = T::from_config(config).expect("the configuration is the suite's own");
+    for size in [0, 1, 7, 8, 9, 63, 257] {
+        for _ in 0..64 {
+            let queue: Vec<Waiting> = (0..size).map(|i| waiting(&mut random, i)).collect();
+            let limits = Limits { tokens: random.below(300), seqs: random.below(20) };
+            check(&queue, &limits, &pick(&mut scheduler, &queue, &limits));
+        }
+    }
+    finishes_every_entry(&mut scheduler, &mut random);
+    for _ in 0..100 {
+        drop(T::from_config(config));
+    }
+}
+
+/// What `scheduler` picks.
+pub fn pick(scheduler: &mut dyn Scheduler, queue: &[Waiting], limits: &Limits) -> Vec<Picked> {
+    let mut out = Vec::new();
+    scheduler.pick(queue, limits, &mut out);
+    out
+}
+
+fn waiting(random: &mut Random, index: usize) -> Waiting {
+    Waiting {
+        seq: SeqId(index as u32),
+        pending: 1 + random.below(200) * random.below(2),
+        is_running: random.below(2) == 0,
+        is_atomic: random.below(4) == 0,
+        priority: random.below(3) as i32,
+    }
+}
+
+fn check(queue: &[Waiting], limits: &Limits, picked: &[Picked]) {
+    let mut is_picked = vec![false; queue.len()];
+    for pick in picked {
+        let entry = queue.get(pick.index).expect("an entry of the queue");
+        assert!(!is_picked[pick.index], "entry {} is picked twice", pick.index);
+        is_picked[pick.index] = true;
+        assert!((1..=entry.pending).contains(&pick.tokens), "{pick:?} of {entry:?}");
+        assert!(!entry.is_atomic || pick.tokens == entry.pending, "splits an atomic {entry:?}");
+    }
+    let tokens: usize = picked.iter().map(|pick| pick.tokens).sum();
+    assert!(tokens <= limits.tokens, "{tokens} tokens, the limit is {}", limits.tokens);
+    assert!(
+        picked.len() <= limits.seqs,
+        "{} sequences, the limit is {}",
+        picked.len(),
+        limits.seqs
+    );
+    let fits = |entry: &Waiting| !entry.is_atomic || entry.pending <= limits.tokens;
+    let could_run = limits.tokens > 0 && limits.seqs > 0 && queue.iter().any(fits);
+    assert_eq!(picked.is_empty(), !could_run, "runs something if and only if anything fits");
+}
+
+/// A queue that nobody adds to becomes empty.
+fn finishes_every_entry(scheduler: &mut dyn Scheduler, random: &mut Random) {
+    let mut queue: Vec<Waiting> = (0..40).map(|i| waiting(random, i)).collect();
+    let limits = Limits { tokens: 200, seqs: 5 };
+    let most_steps: usize = queue.iter().map(|entry| entry.pending).sum();
+    for _ in 0..most_steps {
+        let picked = pick(scheduler, &queue, &limits);
+        check(&queue, &limits, &picked);
+        for pick in picked {
+            queue[pick.index].pending -= pick.tokens;
+            queue[pick.index].is_running = true;
+        }
+        queue.retain(|entry| entry.pending > 0);
+    }
+    assert!(queue.is_empty(), "starved: {queue:?}");
+}

@@ -1,0 +1,52 @@
+//! The plain residual: adds the result of a sublayer to the stream around it.
+//!
+//! Source: He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, section 3.2.
+
+use plugin_api::prelude::*;
+
+/// Traces `stream + branch`.
+#[derive(Debug)]
+pub struct Add;
+
+impl Capability for Add {
+    const NAME: &'static str = "add";
+
+    fn from_config(_config: &Config) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Traced for Add {
+    fn semantic_id(&self) -> SemanticId {
+        SemanticId::new("add/1")
+    }
+
+    fn trace(&self, g: &mut dyn OpSink, x: &[Val], _at: &LayerRef<'_>) -> Result<Vec<Val>> {
+        Ok(vec![g.add(x[0], x[1])?])
+    }
+}
+
+impl Residual for Add {}
+
+export_plugin!(Add);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::residual;
+
+    use super::*;
+
+    #[test]
+    fn passes_the_contract_suite() {
+        residual::suite::<Add>();
+    }
+
+    #[test]
+    fn adds_the_branch() {
+        let cases = [(1.0, 2.0, 3.0), (1.0, 0.0, 1.0), (-2.5, 2.5, 0.0)];
+        let plan = residual::trace::<Add>(1);
+        for (stream, branch, expected) in cases {
+            assert_eq!(residual::run(&plan, &[stream], &[branch]), [expected]);
+        }
+    }
+}

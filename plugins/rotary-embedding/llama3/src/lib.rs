@@ -1,0 +1,149 @@
+//! Rotary position embedding with the scaling of Llama 3.1: slow pairs turn slower still.
+//!
+//! Source: Dubey et al., "The Llama 3 Herd of Models", arXiv:2407.21783; the formula as in
+//! `modeling_rope_utils.py` of transformers 5.23.0, `_compute_llama3_parameters`.
+
+use std::f64::consts::TAU;
+
+use plugin_api::prelude::*;
+
+/// Traces a rotation whose wavelengths beyond the original context are stretched.
+#[derive(Debug)]
+pub struct Llama3;
+
+impl Capability for Llama3 {
+    const NAME: &'static str = "llama3";
+
+    fn from_config(_config: &Config) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Traced for Llama3 {
+    fn semantic_id(&self) -> SemanticId {
+        SemanticId::new("rope llama3/1")
+    }
+
+    fn trace(&self, g: &mut dyn OpSink, x: &[Val], at: &LayerRef<'_>) -> Result<Vec<Val>> {
+        Ok(vec![fused::rope(g, x[0], x[1], &self.rotation(at.config)?)?])
+    }
+}
+
+impl RotaryEmbedding for Llama3 {
+    fn rotation(&self, config: &Config) -> Result<Rotation> {
+        let mut rotation = Rotation::standard(config)?;
+        let scaling = Scaling::of(config)?;
+        for inv_freq in &mut rotation.inv_freq {
+            *inv_freq = scaling.apply(f64::from(*inv_freq)) as f32;
+        }
+        Ok(rotation)
+    }
+}
+
+/// The table `rope_scaling`.
+struct Scaling {
+    factor: f64,
+    low: f64,
+    high: f64,
+    /// Tokens of the context before scaling.
+    original: f64,
+}
+
+impl Scaling {
+    fn of(config: &Config) -> Result<Self> {
+        let table = config.table("rope_scaling")?;
+        let table = table.ok_or_else(|| config.wrong("rope_scaling", "a table", None))?;
+        let original = table.count("original_max_position_embeddings", 1..=1 << 32)?;
+        Ok(Self {
+            factor: table.number("factor", 1.0..=1e6)?,
+            low: table.number("low_freq_factor", 1e-6..=1e6)?,
+            high: table.number("high_freq_factor", 1e-6..=1e6)?,
+            original: original as f64,
+        })
+    }
+
+    /// A frequency: as it is where the wavelength is short, divided where it is long, in between
+    /// in between. With `low == high` there is no in between.
+    fn apply(&self, inv_freq: f64) -> f64 {
+        let turns = self.original * inv_freq / TAU;
+        if turns > self.high {
+            return inv_freq;
+        }
+        if turns < self.low || self.high <= self.low {
+            return inv_freq / self.factor;
+        }
+        let smooth = (turns - self.low) / (self.high - self.low);
+        (1.0 - smooth) * inv_freq / self.factor + smooth * inv_freq
+    }
+}
+
+export_plugin!(Llama3);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::{golden, rotary_embedding};
+
+    use super::*;
+
+    const GOLDEN: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/golden/vectors.json"));
+
+    fn scaling(factor: f64, low: f64, high: f64, original: i64) -> Config {
+        Config::new()
+            .with("factor", factor)
+            .with("low_freq_factor", low)
+            .with("high_freq_factor", high)
+            .with("original_max_position_embeddings", original)
+    }
+
+    #[test]
+    fn passes_the_contract_suite() {
+        let config = Config::new().with("rope_scaling", scaling(8.0, 1.0, 4.0, 8192));
+        rotary_embedding::suite::<Llama3>(&config);
+    }
+
+    #[test]
+    fn gives_the_frequencies_of_transformers() {
+        let number = |field: &str| golden::numbers(GOLDEN, "llama3_8x", field)[0];
+        let (low, high) = (number("low"), number("high"));
+        let table = scaling(number("factor"), low, high, number("orig") as i64);
+        let config = Config::new()
+            .with("rope_theta", number("theta"))
+            .with("head_dim", number("dim") as i64)
+            .with("rope_scaling", table);
+        let found = Llama3.rotation(&config).unwrap().inv_freq;
+        let expected = golden::numbers(GOLDEN, "llama3_8x", "inv_freq");
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(expected) {
+            let found = f64::from(*found);
+            assert!((found - expected).abs() <= 4e-7 * expected, "{found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn stretches_long_wavelengths_only() {
+        // The original context holds 10 turns at this frequency.
+        let at = 10.0 * TAU / 1000.0;
+        #[rustfmt::skip]
+        let cases = [
+            // name                    low   high  found / given, with factor 2
+            ("short wavelength",       1.0,  9.0,  1.0),
+            ("long wavelength",        11.0, 12.0, 0.5),
+            ("half way between",       9.0,  11.0, 0.75),
+            ("no way between",         10.5, 10.5, 0.5),
+            ("no way between, fast",   9.5,  9.5,  1.0),
+        ];
+        for (name, low, high, expected) in cases {
+            let scaling = Scaling { factor: 2.0, low, high, original: 1000.0 };
+            let found = scaling.apply(at) / at;
+            assert!((found - expected).abs() < 1e-9, "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn says_which_key_is_missing() {
+        let config = Config::new().with("head_dim", 4);
+        let error = Llama3.rotation(&config).unwrap_err();
+        assert_eq!(error.to_string(), "rope_scaling: expected a table, found nothing");
+    }
+}

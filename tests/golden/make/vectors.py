@@ -1,0 +1,72 @@
+"""Blocks of the GGUF formats with the values they stand for, and the RoPE frequencies of Llama 3.1.
+
+Made with Python 3.11 and
+    pip install gguf==0.19.0 numpy==2.4.6 safetensors==0.8.0
+    python tests/golden/make/vectors.py tests/golden/vectors.json
+
+Entries already in the file are kept and checked: `bytes` has to be what the gguf package makes of `x`, `deq` what it makes
+of `bytes`. Formats that are missing are added, with seeded values. The gguf package cannot quantize the K formats: for
+those the bytes are random, with scales that keep the values near 1.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from files import write_entries
+from gguf import GGMLQuantizationType as Type
+from gguf import dequantize, quantize
+
+NAMES = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"]
+NUM_ROWS = 2
+
+
+def add_quantized(rng, kind):
+    x = rng.standard_normal((NUM_ROWS, 32)).astype(np.float32)
+    blocks = quantize(x, kind)
+    return {"x": x.tolist(), "bytes": blocks.tolist(), "deq": dequantize(blocks, kind).tolist()}
+
+
+def add_q5_k(rng):
+    """Q5_K: d, dmin (F16), 12 bytes of 6-bit scales and minima, 32 of high bits, 128 of low bits: 256 values."""
+    blocks = rng.integers(0, 256, (NUM_ROWS, 176)).astype(np.uint8)
+    blocks[:, 0:2] = np.frombuffer(np.float16(0.01).tobytes(), np.uint8)
+    blocks[:, 2:4] = np.frombuffer(np.float16(0.02).tobytes(), np.uint8)
+    return {"bytes": blocks.tolist(), "deq": dequantize(blocks, Type.Q5_K).tolist()}
+
+
+def llama3_inv_freq(theta, dim, factor, low, high, orig):
+    inv_freq = theta ** (-np.arange(0, dim, 2) / dim)
+    wavelength = 2 * np.pi / inv_freq
+    smooth = (orig / wavelength - low) / (high - low)
+    return inv_freq * ((1 - smooth.clip(0, 1)) / factor + smooth.clip(0, 1))
+
+
+def check(name, entry):
+    if name == "llama3_8x":
+        parameters = {key: value for key, value in entry.items() if key != "inv_freq"}
+        np.testing.assert_allclose(llama3_inv_freq(**parameters), entry["inv_freq"], rtol=1e-6)
+        return
+    kind = Type[name.removeprefix("gguf_")]
+    blocks = np.array(entry["bytes"], np.uint8)
+    if "x" in entry:
+        assert (quantize(np.array(entry["x"], np.float32), kind) == blocks).all(), name
+    assert (dequantize(blocks, kind) == np.array(entry["deq"], np.float32)).all(), name
+
+
+def main():
+    path = Path(sys.argv[1])
+    entries = json.loads(path.read_text()) if path.exists() else {}
+    for i, name in enumerate(NAMES):
+        rng = np.random.default_rng(20261121 + i)
+        if f"gguf_{name}" not in entries:
+            entries[f"gguf_{name}"] = add_q5_k(rng) if name == "Q5_K" else add_quantized(rng, Type[name])
+    for name, entry in entries.items():
+        check(name, entry)
+        print(name, "agrees with the gguf package" if name.startswith("gguf_") else "agrees with its formula")
+    write_entries(path, entries)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+//! Who may import whom, and which packages from outside each layer may use.
+
+use crate::tree::{Crate, Tree};
+
+/// Layer of a crate: imports go to lower layers only, and among the leaves named below.
+fn layer(package: &Crate) -> Option<u32> {
+    let folder = package.folder.as_str();
+    Some(match folder {
+        "plugin-api/macros" | "plugin-api/abi" => 0,
+        "plugin-api" => 1,
+        "host/runtime" => 2,
+        "host/loader" | "host/engine" => 3,
+        "host/server" => 4,
+        "host/cli" => 5,
+        _ if folder.starts_with("kernels/") => 0,
+        _ if folder.starts_with("plugins/") || folder.starts_with("backends/") => 2,
+        _ if folder.starts_with("tests") || folder.starts_with("examples/") => 6,
+        _ => return None,
+    })
+}
+
+pub(crate) fn layers(tree: &Tree) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for package in &tree.crates {
+        let Some(mine) = layer(package) else {
+            mistakes.push(format!("{}: expected a folder with a layer", package.folder));
+            continue;
+        };
+        for name in &package.dependencies {
+            let Some(other) = tree.crates.iter().find(|other| other.name == *name) else { continue };
+            let theirs = layer(other).unwrap_or(u32::MAX);
+            if theirs >= mine {
+                mistakes.push(format!(
+                    "{} (layer {mine}): expected imports from lower layers, found {name} ({theirs})",
+                    package.folder
+                ));
+            }
+        }
+    }
+    mistakes
+}
+
+/// Packages from outside, where they may be used, and why they are.
+#[rustfmt::skip]
+const ALLOWED: [(&str, &[&str], &str); 35] = [
+    ("anyhow",             &["host/cli"],                  "errors with context for people"),
+    ("bytemuck",           &["host/engine"],               "typed views of aligned memory without unsafe"),
+    ("candle-core",        &["backends/candle"],           "a second real backend, and an oracle"),
+    ("clap",               &["host/cli"],                  "arguments and their help"),
+    ("half",               &["kernels/", "backends/", "plugins/quantizer/", "plugin-api"], "16-bit floats"),
+    ("indicatif",          &["host/cli"],                  "progress bars"),
+    ("inventory",          &["plugin-api"],                "builtin plugins register themselves"),
+    ("libc",               &["backends/cpu"],              "waiting threads"),
+    ("memmap2",            &["host/engine"],               "weights are mapped, not read"),
+    ("minijinja",          &["host/engine"],               "chat templates"),
+    ("minijinja-contrib",  &["host/engine"],               "what templates expect of Python"),
+    ("safetensors",        &["host/engine"],               "the file format of Hugging Face"),
+    ("semver",             &["host/loader"],               "versions in manifests"),
+    ("serde",              &["host/", "plugins/model-source/"], "reading documents"),
+    ("serde_json",         &["host/", "plugins/", "tests"], "JSON"),
+    ("sha2",               &["host/", "plugins/model-source/"], "digests of plans and files"),
+    ("thiserror",          &["plugin-api", "host/"],       "error enums"),
+    ("tokenizers",         &["host/engine"],               "byte-pair encoding as Hugging Face does it"),
+    ("toml",               &["host/", "tests"],            "configuration, manifests, blueprints"),
+    ("tracing",            &["host/"],                     "logs for operators"),
+    ("tracing-subscriber", &["host/cli"],                  "printing them"),
+    ("ureq",               &["host/loader"],               "the network service"),
+    ("url",                &["host/loader"],               "checking addresses against grants"),
+    ("zip",                &["plugins/model-source/pypi"], "wheels are zip files"),
+    ("arc-swap",           &["host/runtime"],              "values read on every step and rarely replaced"),
+    ("rand",               &["host/engine"],               "random numbers"),
+    ("notify",             &["host/loader"],               "watching folders"),
+    ("rustix",             &["host/loader"],               "files as the system sees them"),
+    ("abi_stable",         &["plugin-api/abi", "host/loader"], "layouts that are checked"),
+    ("libloading",         &["host/loader"],               "the native lane"),
+    ("wasmtime",           &["host/loader"],               "the WASM lane"),
+    ("cudarc",             &["backends/cuda", "kernels/cuda"], "the CUDA driver, loaded when it is there"),
+    ("tokio",              &["host/server"],               "many connections"),
+    ("axum",               &["host/server"],               "HTTP"),
+    ("utoipa",             &["host/server"],               "the interface described from code"),
+];
+
+pub(crate) fn allowed(tree: &Tree) -> Vec<String> {
+    let mut mistakes = Vec::new();
+    for package in &tree.crates {
+        for name in &package.dependencies {
+            if tree.crates.iter().any(|other| other.name == *name)
+                || package.folder.starts_with("tests")
+            {
+                continue;
+            }
+            let rule = ALLOWED.iter().find(|(allowed, _, _)| allowed == name);
+            let is_allowed =
+                rule.is_some_and(|(_, rooms, _)| rooms.iter().any(|r| package.folder.starts_with(r)));
+            if !is_allowed {
+                mistakes.push(format!(
+                    "{}: expected packages that tests/tidy/dependencies.rs allows there, found {name}",
+                    package.folder
+                ));
+            }
+        }
+    }
+    mistakes
+}
