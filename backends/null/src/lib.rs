@@ -76,6 +76,12 @@ impl Backend for Null {
     }
 
     fn compile(&self, plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Exe> {
+        for place in &memory.weights {
+            if place.layout != self.layout(&place.desc, &place.lowering)? {
+                let (name, layout) = (&place.desc.name, &place.layout.id.0);
+                return Err(Error::unsupported(format!("{name} as {layout}"), "only null"));
+            }
+        }
         let check = BindingCheck::new(plan, bucket, memory, 0)?;
         let Dim::Symbol(tokens) = Dim::TOKENS else {
             return Err(Error::malformed("plan", "a symbol for tokens", "a number"));
@@ -151,3 +157,62 @@ fn logits_width(spec: &Spec) -> Option<usize> {
 }
 
 export_plugin!(Null);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::TensorRef;
+    use plugin_api::plan::PlanBuilder;
+    use plugin_api::testing::backend;
+
+    use super::*;
+
+    const VOCAB: usize = 5;
+
+    #[test]
+    fn refuses_wrong_bindings() {
+        backend::bindings(&Null::default());
+    }
+
+    /// `positions [tokens]`, `rows [logit_rows]` to `logits [logit_rows, VOCAB]`.
+    fn plan() -> Plan {
+        let mut b = PlanBuilder::new();
+        let positions = b.input("positions", Spec::u32([Dim::TOKENS])).unwrap();
+        let rows = b.input("rows", Spec::u32([Dim::LOGIT_ROWS])).unwrap();
+        let x = b.cast(positions, DType::F32).unwrap();
+        let x = b.reshape(x, &[-1, 1]).unwrap();
+        let x = b.concat(&[x; VOCAB], 1).unwrap();
+        let logits = b.gather(x, rows).unwrap();
+        b.output("logits", logits).unwrap();
+        b.finish()
+    }
+
+    #[test]
+    fn counts_up_from_the_position_of_each_row() {
+        let counters = Arc::new(Counters::default());
+        let null = Null::counting(Arc::clone(&counters));
+        let (Dim::Symbol(tokens), Dim::Symbol(rows)) = (Dim::TOKENS, Dim::LOGIT_ROWS) else {
+            panic!("both are symbols");
+        };
+        let bucket = Bucket { sizes: vec![(tokens, 4), (rows, 4)] };
+        let exe = null.compile(&plan(), &bucket, &MemoryMap::default()).unwrap();
+        let mut logits = [7.0; 2 * VOCAB];
+        let fence = null.run(
+            &exe,
+            StreamId(0),
+            &mut Bindings {
+                sizes: &[3, 2],
+                inputs: &[TensorRef::U32(&[10, 11, 3]), TensorRef::U32(&[1, 2])],
+                weights: &[],
+                state: &mut [],
+                scratch: &mut [],
+                outputs: &mut [TensorMut::F32(&mut logits)],
+            },
+        );
+        assert_eq!(fence, Ok(Fence::Done));
+        // Position 11 names token 12 % 5 = 2, position 3 names token 4.
+        assert_eq!(logits, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((count(&counters.plans), count(&counters.runs)), (1, 1));
+        assert_eq!((count(&counters.tokens), count(&counters.packed_bytes)), (3, 0));
+    }
+}

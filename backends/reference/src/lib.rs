@@ -74,6 +74,12 @@ impl Backend for Reference {
                 return Err(Error::unsupported(format!("node {:?}", node.kind), missing));
             }
         }
+        for place in &memory.weights {
+            if place.layout != self.layout(&place.desc, &place.lowering)? {
+                let (name, layout) = (&place.desc.name, &place.layout.id.0);
+                return Err(Error::unsupported(format!("{name} as {layout}"), "only dense f32"));
+            }
+        }
         let check = BindingCheck::new(plan, bucket, memory, 0)?;
         Ok(Exe::new(0, Code { plan: plan.clone(), memory: memory.clone(), check }))
     }
@@ -133,3 +139,26 @@ fn write<T: Arithmetic>(output: &mut TensorMut<'_>, result: &Numbers<T>) {
 }
 
 export_plugin!(Reference);
+
+#[cfg(test)]
+mod tests {
+    use plugin_api::testing::backend;
+
+    use super::*;
+
+    #[test]
+    fn passes_the_contract_suite() {
+        backend::suite(&Reference::from_config(&Config::new()).unwrap());
+    }
+
+    #[test]
+    fn passes_it_in_double_precision() {
+        backend::suite(&Reference::from_config(&Config::new().with("dtype", "f64")).unwrap());
+    }
+
+    #[test]
+    fn takes_two_dtypes_only() {
+        let error = Reference::from_config(&Config::new().with("dtype", "f16")).unwrap_err();
+        assert_eq!(error.to_string(), "dtype: expected one of f32, f64, found \"f16\"");
+    }
+}

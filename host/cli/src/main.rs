@@ -1,55 +1,7 @@
-//! The command line: arguments to calls. What a command does lives in the crates below.
+//! The binary: everything is in the library, so that tests can link it.
 
-mod args;
-mod builtins;
-mod commands;
-mod progress;
-mod setup;
-
-use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Cli, Command};
-use setup::Session;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_max_level(tracing::Level::WARN)
-        .without_time()
-        .with_target(false)
-        .init();
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output has had enough: no mistake of ours.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "jackfield: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(cli: &Cli) -> anyhow::Result<()> {
-    if matches!(cli.command, Command::Config(args::Config::Check)) {
-        return commands::config::check(&cli.common);
-    }
-    let session = Session::open(&cli.common)?;
-    match &cli.command {
-        Command::Generate(args) => commands::generate::run(&session, args),
-        Command::Chat(sampling) => commands::chat::run(&session, sampling),
-        Command::Bench(args) => commands::bench::run(&session, args),
-        Command::Model(args) => commands::model::run(&session, args),
-        Command::Plugin(args::Plugin::Ls) => commands::plugin::ls(&session),
-        Command::Config(_) => commands::config::show(&session),
-        Command::Doctor => commands::doctor::run(&session),
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+    jackfield::main()
 }

@@ -54,23 +54,7 @@ impl Session {
                 wiring.table_mut(&backend).set("threads", threads as i64);
             }
         }
-        let plugins = load_builtins()?;
-        assert!(
-            plugins.len() >= crate::builtins::LISTED,
-            "{} builtin plugins are listed, {} are linked: the linker dropped some",
-            crate::builtins::LISTED,
-            plugins.len(),
-        );
-        let mut registry = Registry::new();
-        for plugin in &plugins {
-            let info = PluginInfo {
-                name: plugin.manifest.name.clone(),
-                description: plugin.manifest.description.clone(),
-                api: plugin.manifest.api.clone(),
-                lane: Lane::Builtin,
-            };
-            registry.add(info, plugin.provided.clone())?;
-        }
+        let (plugins, registry) = load_plugins()?;
         let models_folder = match &common.models_folder {
             Some(folder) => folder.clone(),
             None => match config.text("models_folder") {
@@ -190,6 +174,40 @@ impl Session {
         bar.clear();
         Ok(engine)
     }
+}
+
+/// A registry of every builtin plugin.
+///
+/// # Errors
+///
+/// What a plugin's manifest has wrong.
+///
+/// # Panics
+///
+/// If the linker dropped a plugin that is listed.
+pub fn load_registry() -> Result<Registry> {
+    Ok(load_plugins()?.1)
+}
+
+fn load_plugins() -> Result<(Vec<LoadedPlugin>, Registry)> {
+    let plugins = load_builtins()?;
+    assert!(
+        plugins.len() >= crate::builtins::LISTED,
+        "{} builtin plugins are listed, {} are linked: the linker dropped some",
+        crate::builtins::LISTED,
+        plugins.len(),
+    );
+    let mut registry = Registry::new();
+    for plugin in &plugins {
+        let info = PluginInfo {
+            name: plugin.manifest.name.clone(),
+            description: plugin.manifest.description.clone(),
+            api: plugin.manifest.api.clone(),
+            lane: Lane::Builtin,
+        };
+        registry.add(info, plugin.provided.clone())?;
+    }
+    Ok((plugins, registry))
 }
 
 /// The configuration file: the flag, then the working folder, then the user's own.

@@ -1,4 +1,5 @@
 //! Replays the fuzz corpus, and every beginning of each file, on every build.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 

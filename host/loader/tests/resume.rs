@@ -1,4 +1,5 @@
 //! A download over loopback that is cut once: the real HTTP service and the real plugin go on.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,5 @@
 //! Host services on the real machine: files, programs, HTTP over loopback, and what is denied.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 use std::sync::mpsc;

@@ -173,3 +173,89 @@ impl<'a> AffinePanels<'a> {
         (codes, &rest[..self.k / self.desc.group * self.desc.scale_bytes()])
     }
 }
+
+/// Writes row `row` of packed weights as numbers: `scale * (code - zero_point) + min`.
+///
+/// | argument | shape |
+/// |----------|-------|
+/// | `out`    | `[k]` |
+///
+/// # Panics
+///
+/// If `row` is not below `n`, or `out` is not `[k]`.
+pub fn unpack_affine_row(w: AffinePanels<'_>, row: usize, out: &mut [f32]) {
+    let desc = w.desc;
+    assert!(row < w.n, "unpack_affine_row: row {row} of {}", w.n);
+    assert_eq!(out.len(), w.k, "unpack_affine_row: out is not [k]");
+    let (codes, scales) = w.panel(row / PANEL_ROWS);
+    let lane = row % PANEL_ROWS;
+    let groups = out.chunks_exact_mut(desc.group).zip(scales.chunks_exact(desc.scale_bytes()));
+    for (group, (out, scales)) in groups.enumerate() {
+        let scale = take(desc, lane, scales);
+        let min = if desc.has_min { take(desc, PANEL_ROWS + lane, scales) } else { 0.0 };
+        let first = group * desc.group / 4;
+        for (quad, out) in (first..).zip(out.as_chunks_mut::<4>().0) {
+            let (vector, shift) =
+                if desc.has_nibbles() { (quad / 2, quad % 2 * 4) } else { (quad, 0) };
+            let mask = if desc.has_nibbles() { 0xf } else { 0xff };
+            let codes = &codes[vector * 64 + lane * 4..][..4];
+            for (code, out) in codes.iter().zip(out) {
+                let code = i32::from((code >> shift) & mask) - i32::from(desc.zero_point);
+                *out = scale * code as f32 + min;
+            }
+        }
+    }
+}
+
+fn take(desc: AffineDesc, index: usize, from: &[u8]) -> f32 {
+    if desc.has_f16_scales {
+        f16::from_le_bytes([from[index * 2], from[index * 2 + 1]]).to_f32()
+    } else {
+        let at = index * 4;
+        f32::from_le_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{bits, codes, floats};
+
+    #[test]
+    fn a_row_comes_back_as_the_numbers_that_it_stands_for() {
+        #[rustfmt::skip]
+        let formats = [
+            (4, 32,   8, false, true),
+            (4, 48,   0, true,  false),
+            (2, 16,   1, true,  true),
+            (6, 16,  32, false, false),
+            (8, 32, 128, true,  true),
+        ];
+        for (format_bits, group, zero_point, has_min, has_f16_scales) in formats {
+            let desc =
+                AffineDesc { bits: format_bits, group, zero_point, has_min, has_f16_scales };
+            let (n, k) = (19, 3 * group);
+            let round = |x: f32| if has_f16_scales { f16::from_f32(x).to_f32() } else { x };
+            let codes = codes(n * k, format_bits, 1);
+            let scales: Vec<f32> = floats(n * 3, 2).into_iter().map(round).collect();
+            let mins_len = if has_min { n * 3 } else { 0 };
+            let mins: Vec<f32> = floats(mins_len, 3).into_iter().map(round).collect();
+            let mut packed = vec![0; desc.packed_bytes(n, k)];
+            let rows = AffineRows { codes: &codes, scales: &scales, mins: &mins };
+            pack_affine(desc, rows, n, k, &mut packed);
+            let panels = AffinePanels::new(desc, n, k, &packed);
+            for row in 0..n {
+                let expected: Vec<f32> = (0..k)
+                    .map(|i| {
+                        let at = row * 3 + i / group;
+                        let code = f32::from(codes[row * k + i]) - f32::from(zero_point);
+                        scales[at] * code + if has_min { mins[at] } else { 0.0 }
+                    })
+                    .collect();
+                let mut found = vec![f32::NAN; k];
+                unpack_affine_row(panels, row, &mut found);
+                assert_eq!(bits(&found), bits(&expected), "{desc:?} row {row}");
+            }
+        }
+    }
+}

@@ -57,3 +57,45 @@ impl<'a, W: Element> FloatPanels<'a, W> {
         self.values[panel * size..][..size].as_chunks().0
     }
 }
+
+/// Writes row `row` of packed weights as `f32`, exactly.
+///
+/// | argument | shape |
+/// |----------|-------|
+/// | `out`    | `[k]` |
+///
+/// # Panics
+///
+/// If `row` is not below `n`, or `out` is not `[k]`.
+pub fn unpack_float_row<W: Element>(w: FloatPanels<'_, W>, row: usize, out: &mut [f32]) {
+    assert!(row < w.n, "unpack_float_row: row {row} of {}", w.n);
+    assert_eq!(out.len(), w.k, "unpack_float_row: out is not [k]");
+    let lane = row % PANEL_ROWS;
+    for (column, out) in w.panel(row / PANEL_ROWS).iter().zip(out) {
+        *out = column[lane].to_f32();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+    use crate::testing::{bits, floats};
+
+    #[test]
+    fn a_row_comes_back_exactly() {
+        for (n, k) in [(1, 1), (16, 7), (37, 9), (3, 0)] {
+            let w: Vec<f16> = floats(n * k, 1).into_iter().map(f16::from_f32).collect();
+            let mut packed = vec![f16::ZERO; n.next_multiple_of(PANEL_ROWS) * k];
+            pack_float(&w, n, k, &mut packed);
+            let panels = FloatPanels::new(&packed, n, k);
+            for row in 0..n {
+                let expected: Vec<f32> = w[row * k..][..k].iter().map(|x| x.to_f32()).collect();
+                let mut found = vec![f32::NAN; k];
+                unpack_float_row(panels, row, &mut found);
+                assert_eq!(bits(&found), bits(&expected), "{n} {k} row {row}");
+            }
+        }
+    }
+}

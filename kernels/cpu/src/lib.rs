@@ -42,14 +42,14 @@ mod top_k;
 mod transpose;
 mod unary;
 
-pub use affine_panels::{AffineDesc, AffinePanels, AffineRows, pack_affine};
+pub use affine_panels::{AffineDesc, AffinePanels, AffineRows, pack_affine, unpack_affine_row};
 pub use argmax::{argmax, max};
 pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
 pub use cast::{cast, narrow, widen};
 pub use concat::concat;
 pub use elementwise::{BinaryOp, Rhs, elementwise};
 pub use embed::embed;
-pub use float_panels::{FloatPanels, pack_float};
+pub use float_panels::{FloatPanels, pack_float, unpack_float_row};
 pub use gather::gather;
 pub use geglu::geglu;
 pub use isa::Isa;

@@ -37,6 +37,20 @@ impl<'a> OutputColumns<'a> {
         Self { start: out.as_mut_ptr(), rows, n, columns: 0..n, lifetime: PhantomData }
     }
 
+    /// `columns` of the `[rows, n]` array at `start`, for callers whose workers share a pointer.
+    ///
+    /// # Safety
+    ///
+    /// For all of `'a`, `start` points to `rows * n` floats, and nobody else uses their `columns`.
+    ///
+    /// # Panics
+    ///
+    /// If `columns` are not within the array.
+    pub unsafe fn from_raw(start: *mut f32, rows: usize, n: usize, columns: Range<usize>) -> Self {
+        assert!(columns.start <= columns.end && columns.end <= n, "OutputColumns: outside of n");
+        Self { start, rows, n, columns, lifetime: PhantomData }
+    }
+
     /// Rows of the array.
     pub fn rows(&self) -> usize {
         self.rows

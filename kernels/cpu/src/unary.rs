@@ -28,6 +28,10 @@ pub enum UnaryOp {
     /// `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`; Hendrycks and Gimpel,
     /// arXiv:1606.08415, section 2.
     GeluTanh,
+    /// Cosine of radians, one element at a time.
+    Cos,
+    /// Sine of radians, one element at a time.
+    Sin,
 }
 
 /// Writes `out[i] = op(x[i])`.
@@ -41,6 +45,8 @@ pub fn unary(isa: Isa, op: UnaryOp, x: &[f32], out: &mut [f32]) {
         UnaryOp::Neg => dispatch(isa, Map { x, out, op: Neg }),
         UnaryOp::Exp => dispatch(isa, Map { x, out, op: Exp }),
         UnaryOp::Log => x.iter().zip(out).for_each(|(x, out)| *out = x.ln()),
+        UnaryOp::Cos => x.iter().zip(out).for_each(|(x, out)| *out = x.cos()),
+        UnaryOp::Sin => x.iter().zip(out).for_each(|(x, out)| *out = x.sin()),
         UnaryOp::Sqrt => dispatch(isa, Map { x, out, op: Sqrt }),
         UnaryOp::Rsqrt => dispatch(isa, Map { x, out, op: Rsqrt }),
         UnaryOp::Tanh => dispatch(isa, Map { x, out, op: Tanh }),

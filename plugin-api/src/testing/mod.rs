@@ -3,6 +3,7 @@
 //! One file a kind: `testing::norm::suite::<RmsNorm>()` is the one line that a plugin's tests
 //! need. A suite panics with a sentence when its contract is broken.
 
+pub mod backend;
 pub mod decoding_strategy;
 pub mod feed_forward;
 pub mod golden;

@@ -139,12 +139,14 @@ mod tests {
 
     const CUT: f32 = f32::NEG_INFINITY;
 
+    type Case = (&'static str, fn(&mut Rows), [f32; 4]);
+
     #[test]
     fn edits_do_what_the_trait_says() {
         let ln = f32::ln;
         let row = [ln(0.2), ln(0.5), ln(0.2), ln(0.1)];
         #[rustfmt::skip]
-        let cases: [(&str, fn(&mut Rows), [f32; 4]); 8] = [
+        let cases: [Case; 8] = [
             ("scale",          |r| r.scale(0, 2.0),         row.map(|l| l * 2.0)),
             ("set",            |r| r.set(0, 3, 1.0),        [row[0], row[1], row[2], 1.0]),
             ("set outside",    |r| r.set(0, 9, 1.0),        row),

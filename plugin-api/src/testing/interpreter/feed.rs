@@ -44,18 +44,19 @@ impl Feed {
         self
     }
 
-    /// The same with every input of `tokens` rows cut to its first row.
+    /// The same with every input of `tokens` rows cut to `count` of them from `start` on.
     #[must_use]
-    pub fn first_row(&self, plan: &Plan, tokens: usize) -> Self {
-        let mut feed = self.clone().size(Dim::TOKENS, 1);
+    pub fn rows(&self, plan: &Plan, start: usize, count: usize) -> Self {
+        let Dim::Symbol(tokens) = Dim::TOKENS else { return self.clone() };
+        let tokens = self.size_of(tokens);
+        let mut feed = self.clone().size(Dim::TOKENS, count);
         for port in &plan.inputs {
             if plan.spec(port.val).dims.first() == Some(&Dim::TOKENS) {
-                let cut = |len: usize| len / tokens;
                 if let Some(x) = feed.reals.get_mut(&port.name) {
-                    x.truncate(cut(x.len()));
+                    cut(x, tokens, start, count);
                 }
                 if let Some(x) = feed.indices.get_mut(&port.name) {
-                    x.truncate(cut(x.len()));
+                    cut(x, tokens, start, count);
                 }
             }
         }
@@ -125,6 +126,12 @@ impl Feed {
         let args = Args { sizes: &sizes, inputs: &inputs, weights: &weights, fused };
         run(plan, args, &mut state.arena())
     }
+}
+
+fn cut<E>(x: &mut Vec<E>, tokens: usize, start: usize, count: usize) {
+    let width = x.len() / tokens.max(1);
+    x.truncate((start + count) * width);
+    x.drain(..start * width);
 }
 
 fn missing(kind: &str, name: &str) -> Error {

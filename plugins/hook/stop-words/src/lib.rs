@@ -99,6 +99,8 @@ mod tests {
     use super::*;
     use plugin_api::testing::hook::{AfterTokenAnswer, after_token, suite};
 
+    type Case = (&'static str, &'static [&'static str], &'static str, Flow, usize, usize);
+
     fn params(stop: &[&str]) -> Config {
         let stop: Vec<Value> = stop.iter().map(|&text| Value::from(text)).collect();
         Config::new().with("stop", stop)
@@ -120,7 +122,7 @@ mod tests {
         const GO: Flow = Flow::Continue;
         const END: Flow = Flow::Finish(FinishReason::Stop);
         #[rustfmt::skip]
-        let cases: [(&str, &[&str], &str, Flow, usize, usize); 9] = [
+        let cases: [Case; 9] = [
             // name                stop texts        answer       flow keep hold
             ("nothing to stop at", &[],              "abc",       GO,  3,   0),
             ("not there",          &["END"],         "abc",       GO,  3,   0),

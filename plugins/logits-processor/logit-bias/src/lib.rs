@@ -65,6 +65,8 @@ mod tests {
     use super::*;
     use plugin_api::testing::logits_processor;
 
+    type Case = (&'static str, &'static [(&'static str, f64)], [f32; 3]);
+
     fn params(biases: &[(&str, f64)]) -> Config {
         let mut table = Config::at("logit_bias");
         biases.iter().for_each(|&(token, bias)| table.set(token, bias));
@@ -80,7 +82,7 @@ mod tests {
     fn adds_to_the_named_tokens() {
         const CUT: f32 = f32::NEG_INFINITY;
         #[rustfmt::skip]
-        let cases: [(&str, &[(&str, f64)], [f32; 3]); 5] = [
+        let cases: [Case; 5] = [
             // name                   biases                        out of [1, 2, masked]
             ("adds and subtracts",    &[("0", 100.0), ("1", -0.5)], [101.0, 1.5, CUT]),
             ("masked stays so",       &[("2", 100.0)],              [1.0, 2.0, CUT]),

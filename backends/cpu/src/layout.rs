@@ -1,0 +1,167 @@
+//! How weights lie in memory, and how they get there. The same for every thread count and
+//! instruction set: packed weights may be adopted by another instance.
+
+use half::{bf16, f16};
+use kernels_cpu::{AffineDesc, AffineRows, Element, PANEL_ROWS, pack_affine, pack_float};
+use plugin_api::kinds::backend::{Layout, LayoutId, RawForm, RawRows, RawValues, WeightDesc};
+use plugin_api::{Error, Lowering, Result};
+
+/// How the rows of a weight are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// One row of `f32`.
+    Dense,
+    /// Panels of codes with their scales.
+    Affine(AffineDesc),
+    /// Panels of `f32`.
+    F32,
+    /// Panels of `f16`.
+    F16,
+    /// Panels of `bf16`.
+    BF16,
+}
+
+impl Packing {
+    /// The packing of a weight: vectors are read by ops that want them plain.
+    pub(crate) fn of(weight: &WeightDesc, lowering: &Lowering) -> Self {
+        if weight.rows == 1 {
+            return Self::Dense;
+        }
+        match *lowering {
+            Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact } => {
+                let is_known = (1..=8).contains(&bits) && group > 0 && group.is_multiple_of(16);
+                if !is_known || weight.cols == 0 || !weight.cols.is_multiple_of(group) {
+                    return Self::F32;
+                }
+                let (bits, has_f16_scales) = (bits as u8, is_f16_exact);
+                Self::Affine(AffineDesc { bits, group, zero_point, has_min, has_f16_scales })
+            }
+            Lowering::MiniFloat { exponent: 5, mantissa: 10 } => Self::F16,
+            Lowering::MiniFloat { exponent: 8, mantissa: 7 } => Self::BF16,
+            _ => Self::F32,
+        }
+    }
+
+    fn id(self) -> LayoutId {
+        LayoutId(match self {
+            Self::Dense => format!("{VERSION} dense f32"),
+            Self::F32 => format!("{VERSION} panels f32"),
+            Self::F16 => format!("{VERSION} panels f16"),
+            Self::BF16 => format!("{VERSION} panels bf16"),
+            Self::Affine(desc) => {
+                let AffineDesc { bits, group, zero_point, .. } = desc;
+                let min = if desc.has_min { "min" } else { "no min" };
+                let scales = if desc.has_f16_scales { "f16" } else { "f32" };
+                let codes = format!("{bits} bits, group {group}, zero {zero_point}, {min}");
+                format!("{VERSION} affine {codes}, scales {scales}")
+            }
+        })
+    }
+
+    /// Bytes of a panel of rows of `cols` elements; of a row, if dense.
+    fn block_bytes(self, cols: usize) -> Option<usize> {
+        match self {
+            Self::Dense => cols.checked_mul(size_of::<f32>()),
+            Self::F32 => cols.checked_mul(PANEL_ROWS * size_of::<f32>()),
+            Self::F16 | Self::BF16 => cols.checked_mul(PANEL_ROWS * size_of::<f16>()),
+            Self::Affine(desc) => {
+                // Codes and scales take 24 bytes an element and panel row at the very most.
+                cols.checked_mul(PANEL_ROWS * 24).map(|_| desc.panel_bytes(cols))
+            }
+        }
+    }
+}
+
+/// How `weight` would be packed.
+pub(crate) fn layout(weight: &WeightDesc, lowering: &Lowering) -> Result<Layout> {
+    let packing = Packing::of(weight, lowering);
+    let row_block = if packing == Packing::Dense { 1 } else { PANEL_ROWS };
+    let block_bytes = packing.block_bytes(weight.cols);
+    let wants = match packing {
+        Packing::Affine(_) => RawForm::Affine,
+        _ => RawForm::Floats,
+    };
+    match block_bytes {
+        Some(block_bytes) => Ok(Layout { id: packing.id(), row_block, block_bytes, wants }),
+        None => Err(Error::shape(&weight.name, "rows that fit into memory", weight.cols)),
+    }
+}
+
+/// Packs rows into whole panels.
+pub(crate) fn pack(raw: &RawRows<'_>, expected: &Layout, out: &mut [u8]) -> Result<()> {
+    let (name, rows, cols) = (&raw.desc.name, raw.rows, raw.desc.cols);
+    let packing = Packing::of(raw.desc, raw.lowering);
+    let mine = layout(raw.desc, raw.lowering)?;
+    if mine != *expected {
+        return Err(Error::shape(name, format!("layout {mine:?}"), format!("{expected:?}")));
+    }
+    if out.len() != mine.size_bytes(rows) {
+        return Err(Error::shape(name, format!("{} bytes", mine.size_bytes(rows)), out.len()));
+    }
+    let Some(len) = rows.checked_mul(cols) else {
+        return Err(Error::shape(name, "rows that fit into memory", rows));
+    };
+    match (packing, raw.values) {
+        (Packing::Affine(desc), RawValues::Affine { codes, scales, mins }) => {
+            let canonical = AffineRows { codes, scales, mins };
+            check_affine(name, desc, &canonical, len)?;
+            pack_affine(desc, canonical, rows, cols, out);
+            Ok(())
+        }
+        (Packing::Affine(_), _) => Err(Error::shape(name, "codes and scales", "numbers")),
+        (_, RawValues::Affine { .. }) => Err(Error::shape(name, "numbers", "codes and scales")),
+        (_, RawValues::Floats(values)) if values.len() != len => {
+            Err(Error::shape(name, format!("{len} numbers"), values.len()))
+        }
+        (Packing::Dense, RawValues::Floats(values)) => {
+            out.copy_from_slice(bytemuck::cast_slice(values));
+            Ok(())
+        }
+        (Packing::F32, RawValues::Floats(x)) => floats(name, x, [rows, cols], out),
+        (Packing::F16, RawValues::Floats(x)) => {
+            let x: Vec<f16> = x.iter().map(|x| f16::from_f32(*x)).collect();
+            floats(name, &x, [rows, cols], out)
+        }
+        (Packing::BF16, RawValues::Floats(x)) => {
+            let x: Vec<bf16> = x.iter().map(|x| bf16::from_f32(*x)).collect();
+            floats(name, &x, [rows, cols], out)
+        }
+    }
+}
+
+fn floats<W: Element + bytemuck::Pod>(
+    name: &str,
+    values: &[W],
+    [rows, cols]: [usize; 2],
+    out: &mut [u8],
+) -> Result<()> {
+    let out = bytemuck::try_cast_slice_mut(out);
+    let out = out.map_err(|e| Error::shape(name, "aligned memory", e))?;
+    pack_float(values, rows, cols, out);
+    Ok(())
+}
+
+/// What `pack_affine` takes for granted.
+fn check_affine(name: &str, desc: AffineDesc, rows: &AffineRows<'_>, len: usize) -> Result<()> {
+    let groups = len / desc.group;
+    let mins = if desc.has_min { groups } else { 0 };
+    let (expected, found) =
+        ([len, groups, mins], [rows.codes.len(), rows.scales.len(), rows.mins.len()]);
+    if expected != found {
+        let what = "codes, scales and minima";
+        return Err(Error::shape(name, format!("{expected:?} {what}"), format!("{found:?}")));
+    }
+    let limit = u8::MAX >> (8 - desc.bits);
+    if let Some(code) = rows.codes.iter().find(|code| **code > limit) {
+        return Err(Error::malformed(name, format!("codes of {} bits", desc.bits), code));
+    }
+    let is_exact = |x: &f32| f16::from_f32(*x).to_f32().to_bits() == x.to_bits();
+    let mut halves = rows.scales.iter().chain(rows.mins);
+    match halves.find(|x| desc.has_f16_scales && !is_exact(x)) {
+        Some(x) => Err(Error::malformed(name, "scales that are exact in f16", x)),
+        None => Ok(()),
+    }
+}
+
+/// Of the layouts named here. Another number where bytes lie differently.
+const VERSION: &str = "cpu/1";

@@ -1,0 +1,92 @@
+//! Runs plans on the cores of this machine.
+//!
+//! A plan becomes a flat list of instructions over memory laid out in advance ([`compile`]); a run
+//! walks that list and divides what is worth dividing over persistent threads ([`pool`]). Numbers
+//! are `kernels-cpu`'s: no bit depends on threads, instruction set, batch mates or chunking.
+
+#![allow(unsafe_code, reason = "threads share one arena, each writing its own part of it")]
+
+mod check;
+mod code;
+mod compile;
+mod execute;
+mod frame;
+mod layout;
+mod pool;
+mod run;
+mod size;
+mod support;
+#[cfg(test)]
+mod tests;
+
+use kernels_cpu::Isa;
+use plugin_api::kinds::backend::{
+    Backend, Bindings, Bucket, DomainDesc, DomainId, Exe, Fence, Layout, MemoryMap, NodeView,
+    RawRows, StreamId, Support, WeightDesc,
+};
+use plugin_api::prelude::*;
+
+use self::pool::Pool;
+
+/// Runs plans on the cores of this machine.
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    pool: Pool,
+}
+
+impl Capability for Cpu {
+    const NAME: &'static str = "cpu";
+
+    fn from_config(config: &Config) -> Result<Self> {
+        let available = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let threads = config.count_or("threads", available.min(THREADS_MAX), 1..=THREADS_MAX)?;
+        let isa = match config.one_of("isa", &["auto", "avx512", "avx2", "scalar"])? {
+            "avx512" => Isa::Avx512,
+            "avx2" => Isa::Avx2,
+            "scalar" => Isa::Scalar,
+            _ => Isa::detect(),
+        };
+        if !isa.is_available() {
+            let needs = match isa {
+                Isa::Avx512 => "this processor lacks one of AVX-512 F, BW, VL, DQ, VNNI",
+                _ => "this processor lacks one of AVX2, FMA, F16C",
+            };
+            return Err(Error::unsupported(format!("isa {isa:?}"), needs));
+        }
+        Ok(Self { isa, pool: Pool::new(threads as usize)? })
+    }
+}
+
+impl Backend for Cpu {
+    fn domains(&self) -> Vec<DomainDesc> {
+        vec![DomainDesc { id: DomainId::HOST, name: "host".to_owned(), size_bytes: None }]
+    }
+
+    fn support(&self, node: &NodeView<'_>) -> Support {
+        support::support(node)
+    }
+
+    fn layout(&self, weight: &WeightDesc, lowering: &Lowering) -> Result<Layout> {
+        layout::layout(weight, lowering)
+    }
+
+    fn pack(&self, raw: &RawRows<'_>, layout: &Layout, out: &mut [u8]) -> Result<()> {
+        layout::pack(raw, layout, out)
+    }
+
+    fn compile(&self, plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Exe> {
+        let code = compile::compile(plan, bucket, memory)?;
+        Ok(Exe::new(code.scratch_bytes, code))
+    }
+
+    fn run(&self, exe: &Exe, _stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence> {
+        run::run(exe.code()?, self.isa, &self.pool, bind)?;
+        Ok(Fence::Done)
+    }
+}
+
+export_plugin!(Cpu);
+
+/// Most threads that a configuration may ask for.
+const THREADS_MAX: u64 = 256;

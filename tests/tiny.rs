@@ -1,0 +1,121 @@
+//! Seeded two-layer models of every blueprint: logits and greedy tokens equal those of mlx-lm, on
+//! every backend, cache and chunking.
+
+use jackfield_engine::Request;
+use jackfield_tests::{Setup, answer, golden, tiny_model};
+use serde_json::Value;
+
+/// Largest distance of a logit, over the largest logit: F32 sums in another order (the reference
+/// and an F64 computation are 8e-6 apart).
+const TOLERANCE: f64 = 1e-4;
+
+const MODELS: [&str; 4] = ["tiny", "tiny_qwen2", "tiny_qwen3", "tiny_gemma3"];
+
+/// Backend, cache, most tokens in a step.
+const SETUPS: [(&str, &str, usize); 1] = [
+    ("reference", "paged", 512),
+];
+
+fn setup(backend: &str, cache: &str, tokens_per_step_max: usize) -> Setup {
+    let mut setup = Setup::new(backend).with("kv-cache", cache).set(cache, "dtype", "f32");
+    setup.options.tokens_per_step_max = tokens_per_step_max;
+    setup.options.logit_rows_max = 64;
+    setup
+}
+
+fn expected() -> Value {
+    let text = std::fs::read_to_string(golden("tiny_expected.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+#[test]
+fn logits_equal_those_of_the_reference() {
+    let expected = expected();
+    for model in MODELS {
+        let folder = tiny_model(model);
+        for (backend, cache, tokens) in SETUPS {
+            let mut engine = setup(backend, cache, tokens).load(folder.path()).unwrap();
+            for case in expected[model].as_array().unwrap() {
+                let prompt = ids(&case["ids"]);
+                let last = prompt.len() - 1;
+                let mut logits = Vec::new();
+                engine
+                    .evaluate(&prompt, last, tokens, &mut |_, row| logits.extend_from_slice(row))
+                    .unwrap();
+                let theirs = case["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap());
+                let theirs: Vec<f64> = theirs.collect();
+                let largest = theirs.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
+                for (ours, theirs) in logits.iter().zip(&theirs) {
+                    let distance = (f64::from(*ours) - theirs).abs() / largest;
+                    assert!(
+                        distance <= TOLERANCE,
+                        "{model}, {} tokens, {backend}/{cache}/{tokens}: {ours} against {theirs}",
+                        prompt.len()
+                    );
+                }
+                assert_eq!(logits.len(), theirs.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_equal_those_of_the_reference() {
+    let expected = expected();
+    for model in MODELS {
+        let folder = tiny_model(model);
+        for (backend, cache, tokens) in SETUPS {
+            let mut engine = setup(backend, cache, tokens).load(folder.path()).unwrap();
+            for case in expected[model].as_array().unwrap() {
+                let theirs = ids(&case["greedy"]);
+                let request = Request::new(ids(&case["ids"]))
+                    .strategy("greedy")
+                    .with("max_tokens", theirs.len() as i64)
+                    .with("ignore_eos", true);
+                let (_, ours) = answer(&mut engine, request);
+                assert_eq!(ours, theirs, "{model}, {backend}/{cache}/{tokens}");
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_do_not_depend_on_who_else_is_answered() {
+    let folder = tiny_model("tiny");
+    let prompts: Vec<Vec<u32>> =
+        (0..9_u32).map(|n| (0..=n * 5).map(|i| (i * 37 + n * 11) % 510).collect()).collect();
+    let request = |prompt: &Vec<u32>, seed: i64| {
+        Request::new(prompt.clone())
+            .with("max_tokens", 24)
+            .with("seed", seed)
+            .with("temperature", 0.8)
+            .with("top_p", 0.95)
+    };
+    for backend in ["reference"] {
+        let mut alone = Vec::new();
+        for (prompt, seed) in prompts.iter().zip(1..) {
+            let mut engine = setup(backend, "paged", 512).load(folder.path()).unwrap();
+            alone.push(answer(&mut engine, request(prompt, seed)).1);
+        }
+        let mut engine = setup(backend, "paged", 16).load(folder.path()).unwrap();
+        let mut together = vec![Vec::new(); prompts.len()];
+        let mut of_request = Vec::new();
+        for (prompt, seed) in prompts.iter().zip(1..) {
+            of_request.push(engine.submit(request(prompt, seed)).unwrap());
+        }
+        engine
+            .run_to_end(&mut |output| {
+                if let jackfield_engine::Output::Token { request, token, .. } = output {
+                    let index = of_request.iter().position(|id| *id == request).unwrap();
+                    together[index].push(token);
+                }
+            })
+            .unwrap();
+        assert_eq!(together, alone, "{backend}");
+        assert_eq!(engine.cache_usage().used, 0, "every block comes back");
+    }
+}
