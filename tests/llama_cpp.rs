@@ -16,7 +16,11 @@ struct Case {
 }
 
 const CASES: [Case; 3] = [
-    Case { golden: "smollm2", name: "SmolLM2-135M-Instruct", file: "SmolLM2-135M-Instruct.Q4_1.gguf" },
+    Case {
+        golden: "smollm2",
+        name: "SmolLM2-135M-Instruct",
+        file: "SmolLM2-135M-Instruct.Q4_1.gguf",
+    },
     Case { golden: "gemma3", name: "gemma-3-270m", file: "gemma-3-270m-q4_k_m.gguf" },
     Case {
         golden: "qwen2",
@@ -65,7 +69,8 @@ fn teacher_forced_on_their_greedy_tokens() {
     for case in &CASES {
         let Some(path) = real_model(case.name, case.file) else { continue };
         let mut engine = load(&path);
-        let bytes = std::fs::read(golden(&format!("llama_cpp/{}.safetensors", case.golden))).unwrap();
+        let bytes =
+            std::fs::read(golden(&format!("llama_cpp/{}.safetensors", case.golden))).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let prompts: Vec<String> = file
             .names()
@@ -81,7 +86,11 @@ fn teacher_forced_on_their_greedy_tokens() {
         let (share, kl) = (exempt as f64 / all.positions as f64, all.kl / all.positions as f64);
         println!(
             "{}: {} positions, {} equal, {} ties, {exempt} exempt ({:.2} %), mean KL {kl:.2e}",
-            case.golden, all.positions, all.equal, all.ties, share * 100.0
+            case.golden,
+            all.positions,
+            all.equal,
+            all.ties,
+            share * 100.0
         );
         assert!(share <= EXEMPT_MAX, "{}: {exempt} of {} differ", case.golden, all.positions);
         assert!(kl <= KL_MAX, "{}: mean KL {kl}", case.golden);

@@ -12,8 +12,11 @@ const TOLERANCE: f64 = 1e-4;
 const MODELS: [&str; 4] = ["tiny", "tiny_qwen2", "tiny_qwen3", "tiny_gemma3"];
 
 /// Backend, cache, most tokens in a step.
-const SETUPS: [(&str, &str, usize); 1] = [
+const SETUPS: [(&str, &str, usize); 4] = [
     ("reference", "paged", 512),
+    ("cpu", "paged", 512),
+    ("cpu", "contiguous", 512),
+    ("cpu", "paged", 5),
 ];
 
 fn setup(backend: &str, cache: &str, tokens_per_step_max: usize) -> Setup {
@@ -95,7 +98,7 @@ fn answers_do_not_depend_on_who_else_is_answered() {
             .with("temperature", 0.8)
             .with("top_p", 0.95)
     };
-    for backend in ["reference"] {
+    for backend in ["reference", "cpu"] {
         let mut alone = Vec::new();
         for (prompt, seed) in prompts.iter().zip(1..) {
             let mut engine = setup(backend, "paged", 512).load(folder.path()).unwrap();

@@ -1,11 +1,12 @@
 //! Plans as bytes and as text: what is written reads back, what is spoilt is refused.
 
+#![allow(clippy::unwrap_used, reason = "the plans of these tests are their own")]
+
 use plugin_api::DType;
 use plugin_api::Result;
 use plugin_api::kinds::rotary_embedding::{Pairing, Rotation};
 use plugin_api::plan::{
-    Attr, Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, PlanBuilder, Spec, StateSpec, Val, fused,
-    ops,
+    Attr, Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, PlanBuilder, Spec, StateSpec, fused, ops,
 };
 use proptest::prelude::*;
 
@@ -131,11 +132,12 @@ type Step = (u8, usize, usize, f64);
 /// Applies what fits; what does not is refused by the builder, which must stay as it was.
 fn trace(steps: &[Step]) -> Plan {
     let mut b = PlanBuilder::new();
-    let mut vals: Vec<Val> = Vec::new();
-    vals.push(b.input("x", Spec::f32([Dim::TOKENS, 4.into()])).unwrap());
-    vals.push(b.input("ids", Spec::u32([Dim::TOKENS])).unwrap());
-    vals.push(b.declare_weight("w", Spec::f32([4.into(), 4.into()])).unwrap());
-    vals.push(b.declare_weight("n", Spec::f32([4.into()])).unwrap());
+    let mut vals = vec![
+        b.input("x", Spec::f32([Dim::TOKENS, 4.into()])).unwrap(),
+        b.input("ids", Spec::u32([Dim::TOKENS])).unwrap(),
+        b.declare_weight("w", Spec::f32([4.into(), 4.into()])).unwrap(),
+        b.declare_weight("n", Spec::f32([4.into()])).unwrap(),
+    ];
     for &(op, i, j, number) in steps {
         let (a, c) = (vals[i % vals.len()], vals[j % vals.len()]);
         let before = b.plan().clone();

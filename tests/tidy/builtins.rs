@@ -23,7 +23,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut mistakes = Vec::new();
     for (path, expected) in [(MANIFEST, manifest), (SOURCE, source)] {
         if tree.file(path).is_none_or(|file| file.text != expected) {
-            mistakes.push(format!("{path}: expected the plugins there are: run BLESS=1 cargo tidy"));
+            mistakes
+                .push(format!("{path}: expected the plugins there are: run BLESS=1 cargo tidy"));
         }
     }
     mistakes

@@ -53,7 +53,12 @@ pub(crate) fn links(tree: &Tree) -> Vec<String> {
 }
 
 pub(crate) fn banned_phrases(tree: &Tree) -> Vec<String> {
-    let banned = [concat!("../", "shared"), concat!("artifact", "ory"), concat!("TO", "DO"), concat!("FIX", "ME")];
+    let banned = [
+        concat!("../", "shared"),
+        concat!("artifact", "ory"),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+    ];
     let mut mistakes = Vec::new();
     for file in &tree.files {
         if file.path == "Cargo.lock" || file.path.starts_with("tests/golden/") {

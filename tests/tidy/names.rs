@@ -14,7 +14,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         for part in file.path.split('/') {
             let stem = part.split('.').next().unwrap_or(part);
             if BANNED.contains(&stem) {
-                mistakes.push(format!("{}: expected a noun of the field, found `{stem}`", file.path));
+                mistakes
+                    .push(format!("{}: expected a noun of the field, found `{stem}`", file.path));
             }
         }
     }

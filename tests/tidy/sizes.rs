@@ -41,8 +41,9 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
         let lines = tree.file(&readme).map(|file| file.text.lines().count());
         match lines {
             Some(lines) if lines <= README_LINES_MAX => {}
-            Some(lines) => mistakes
-                .push(format!("{readme}: expected at most {README_LINES_MAX} lines, found {lines}")),
+            Some(lines) => mistakes.push(format!(
+                "{readme}: expected at most {README_LINES_MAX} lines, found {lines}"
+            )),
             None => mistakes.push(format!("{readme}: expected one, found none")),
         }
     }

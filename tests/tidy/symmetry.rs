@@ -26,7 +26,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
             }
         };
         if !kinds.contains(&kind.replace('-', "_").as_str()) {
-            mistakes.push(format!("{}: expected a kind of plugin-api, found {kind}", plugin.folder));
+            mistakes
+                .push(format!("{}: expected a kind of plugin-api, found {kind}", plugin.folder));
         }
         let manifest = format!("{}/plugin.toml", plugin.folder);
         let text = tree.file(&manifest).map_or("", |file| file.text.as_str());
@@ -34,9 +35,9 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
             mistakes.push(format!("{manifest}: kind: expected {kind}, found another"));
         }
         let library = format!("{}/src/lib.rs", plugin.folder);
-        let has_suite = tree.rust().any(|file| {
-            file.path.starts_with(&plugin.folder) && file.text.contains("::suite")
-        });
+        let has_suite = tree
+            .rust()
+            .any(|file| file.path.starts_with(&plugin.folder) && file.text.contains("::suite"));
         if !has_suite {
             mistakes.push(format!("{library}: expected a test that runs the contract suite"));
         }

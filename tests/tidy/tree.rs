@@ -31,9 +31,9 @@ impl Tree {
         let mut files = Vec::new();
         walk(&root, &root, &mut files);
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        let manifests = files.iter().filter(|file| {
-            file.path.ends_with("/Cargo.toml") && !file.path.contains("/fuzz/")
-        });
+        let manifests = files
+            .iter()
+            .filter(|file| file.path.ends_with("/Cargo.toml") && !file.path.contains("/fuzz/"));
         let crates = manifests.map(|file| read_crate(&file.path, &file.text)).collect();
         Self { root, files, crates }
     }

@@ -108,6 +108,9 @@ impl<'a> Frame<'a> {
         let found = &self.code.slots[slot];
         let len = found.len.of(self.sizes);
         assert_eq!(size_of::<T>(), found.element.size_bytes(), "slot {slot}: another type");
+        if len == 0 {
+            return (std::ptr::dangling(), 0);
+        }
         let start: *const T = match found.place {
             Place::Scratch(offset) => {
                 // SAFETY: the arena's offsets, with the length at its largest, are within the
@@ -257,6 +260,9 @@ impl<'f> Part<'f> {
 
     /// Elements of the state arena that the instruction reads.
     pub(crate) fn state<T: Pod>(&self, offset: usize, len: usize) -> &'f [T] {
+        if len == 0 {
+            return &[];
+        }
         let start = self.state_at::<T>(offset, len);
         // SAFETY: the range is within the arena and aligned; state is written only by instructions
         // of one unit through `state_mut`, and no other instruction runs.
@@ -271,6 +277,9 @@ impl<'f> Part<'f> {
     ) -> [&mut [T]; 2] {
         let units = self.instruction.units.of(self.frame.sizes);
         assert!(units == 1 && self.units == (0..1), "state is written by one thread");
+        if len == 0 {
+            return [&mut [], &mut []];
+        }
         let bytes = len * size_of::<T>();
         assert!(offsets[0].abs_diff(offsets[1]) >= bytes, "parts of a state overlap");
         // SAFETY: both ranges are within the arena, which is exclusively borrowed, aligned, and

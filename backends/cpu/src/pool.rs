@@ -98,6 +98,7 @@ impl Pool {
         // SAFETY: the gate is closed and nobody has joined: nobody looks at `job`.
         unsafe { *shared.job.get() = Some((job, chunks)) };
         shared.next.store(0, Ordering::Relaxed);
+        shared.has_panicked.store(false, Ordering::Relaxed);
         let number = (shared.gate.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
         // Sequentially consistent with `asleep`: either the worker sees the open gate before it
         // sleeps, or it is seen sleeping here.
@@ -163,7 +164,7 @@ impl Crew<'_> {
         let closing = Closing(pool);
         pool.shared.claim(chunks, job);
         drop(closing);
-        if pool.shared.has_panicked.swap(false, Ordering::Relaxed) {
+        if pool.shared.has_panicked.load(Ordering::Relaxed) {
             return Err(Error::outside("cpu backend", "an instruction panicked"));
         }
         Ok(())

@@ -58,57 +58,36 @@ fn first(bind: &mut Bindings<'_>, edit: impl FnOnce(&mut [f32])) {
     }
 }
 
-fn last_bit(x: &mut f32) {
-    *x = f32::from_bits(x.to_bits() ^ 1);
+fn off_by_a_thousandth(bind: &mut Bindings<'_>, _tokens: usize) {
+    first(bind, |y| y.iter_mut().take(1).for_each(|y| *y = *y * 1.001 + 1e-3));
+}
+
+fn last_row_forgotten(bind: &mut Bindings<'_>, tokens: usize) {
+    first(bind, |y| {
+        let start = y.len() - y.len() / tokens.max(1);
+        y[start..].fill(-7777.0);
+    });
+}
+
+fn other_bit_in_17_rows(bind: &mut Bindings<'_>, tokens: usize) {
+    if tokens == 17 {
+        first(bind, |y| y.iter_mut().take(1).for_each(|y| *y = f32::from_bits(y.to_bits() ^ 1)));
+    }
+}
+
+fn wrong_in_257_rows(bind: &mut Bindings<'_>, tokens: usize) {
+    if tokens == 257 {
+        first(bind, |y| y.iter_mut().skip(200).take(1).for_each(|y| *y += 1.0));
+    }
 }
 
 #[test]
 fn the_suite_finds_each_fault() {
     let faults: [(&str, Fault, bool); 5] = [
-        (
-            "a number off by a thousandth",
-            |b, _| {
-                first(b, |y| {
-                    if let Some(y) = y.last_mut() {
-                        *y = *y * 1.001 + 1e-3;
-                    }
-                })
-            },
-            false,
-        ),
-        (
-            "the last row forgotten",
-            |b, tokens| {
-                first(b, |y| {
-                    let width = y.len() / tokens.max(1);
-                    let start = y.len().saturating_sub(width);
-                    y[start..].fill(-7777.0);
-                })
-            },
-            false,
-        ),
-        (
-            "a bit that depends on the number of rows",
-            |b, tokens| {
-                first(b, |y| {
-                    if tokens == 17 {
-                        y.iter_mut().take(1).for_each(last_bit);
-                    }
-                })
-            },
-            false,
-        ),
-        (
-            "only wrong with 257 rows",
-            |b, tokens| {
-                first(b, |y| {
-                    if tokens == 257 {
-                        y.iter_mut().skip(200).take(1).for_each(|y| *y += 1.0);
-                    }
-                })
-            },
-            false,
-        ),
+        ("a number off by a thousandth", off_by_a_thousandth, false),
+        ("the last row forgotten", last_row_forgotten, false),
+        ("a bit that depends on the number of rows", other_bit_in_17_rows, false),
+        ("only wrong with 257 rows", wrong_in_257_rows, false),
         ("outputs written by a refused run", |b, _| first(b, |y| y.fill(0.0)), true),
     ];
     for (name, fault, always) in faults {

@@ -191,8 +191,8 @@ pub(crate) enum Config {
 }
 
 fn parse_choice(text: &str) -> Result<(String, String), String> {
-    let (kind, name) = text.split_once('=').ok_or_else(|| {
-        format!("expected KIND=NAME such as backend=reference, found `{text}`")
-    })?;
+    let (kind, name) = text
+        .split_once('=')
+        .ok_or_else(|| format!("expected KIND=NAME such as backend=reference, found `{text}`"))?;
     Ok((kind.to_owned(), name.to_owned()))
 }

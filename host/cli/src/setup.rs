@@ -124,7 +124,12 @@ impl Session {
             let Some(entry) = source.resolve(model, host)? else { continue };
             let mut bar = Bar::bytes(self.is_json);
             let path = source
-                .fetch(&entry, &self.models_folder, &mut |p| bar.show(p.stage, p.done, p.total), host)
+                .fetch(
+                    &entry,
+                    &self.models_folder,
+                    &mut |p| bar.show(p.stage, p.done, p.total),
+                    host,
+                )
                 .with_context(|| format!("model `{model}` from source `{name}`"))?;
             bar.clear();
             return Ok(path);
@@ -149,7 +154,8 @@ impl Session {
                 size("tokens_per_step", options.tokens_per_step_max, 1 << 16)?;
             options.num_seqs_max = size("num_seqs", options.num_seqs_max, 4096)?;
             options.logit_rows_max = size("logit_rows", options.num_seqs_max, 4096)?;
-            options.context_length_max = size("context_length", options.context_length_max, 1 << 24)?;
+            options.context_length_max =
+                size("context_length", options.context_length_max, 1 << 24)?;
             options.state_bytes_max = table.count_or("kv_memory_mib", 1024, 1..=1 << 20)? << 20;
         }
         Ok(options)
@@ -216,13 +222,15 @@ fn config_path(common: &Common) -> Option<PathBuf> {
         return Some(path.clone());
     }
     let here = PathBuf::from("jackfield.toml");
-    let user = user_folder("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("jackfield/jackfield.toml"));
+    let user =
+        user_folder("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("jackfield/jackfield.toml"));
     [Some(here), user].into_iter().flatten().find(|path| path.is_file())
 }
 
 fn cache_folder() -> Result<PathBuf> {
-    let folder = user_folder("XDG_CACHE_HOME", ".cache")
-        .context("cache folder: expected XDG_CACHE_HOME or HOME to be set: or name --models-folder")?;
+    let folder = user_folder("XDG_CACHE_HOME", ".cache").context(
+        "cache folder: expected XDG_CACHE_HOME or HOME to be set: or name --models-folder",
+    )?;
     Ok(folder.join("jackfield"))
 }
 

@@ -81,6 +81,10 @@ impl EngineError {
         expected: impl Into<String>,
         found: impl fmt::Display,
     ) -> Self {
-        Self::Inconsistent { what: what.into(), expected: expected.into(), found: format!("{found}") }
+        Self::Inconsistent {
+            what: what.into(),
+            expected: expected.into(),
+            found: format!("{found}"),
+        }
     }
 }

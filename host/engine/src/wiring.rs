@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
-    Backend, Config, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual,
-    RotaryEmbedding, Scheduler, Traced, Value,
+    Backend, Config, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual, RotaryEmbedding,
+    Scheduler, Traced, Value,
 };
 
 use crate::error::EngineError;

@@ -2,16 +2,14 @@
 //!
 //! Compare within one run only: machines differ, ratios travel.
 
-use std::fmt;
 use std::marker::PhantomData;
-use std::path::Path;
-use std::sync::Arc;
 
 use divan::{Bencher, black_box};
-use jackfield_runtime::{Bus, Topic};
+use jackfield_runtime::{Bus, Lane, PluginInfo, Registry, Slot, Topic};
 use plugin_api::events::{AfterToken, Flow, Subscriptions};
-use plugin_api::host::{Command, Ended, HostServices, HttpPiece, Level, ReadSeek};
-use plugin_api::{Config, Error, Host, Result};
+use plugin_api::kinds::scheduler::{Limits, Picked, Waiting};
+use plugin_api::testing::machine::Machine;
+use plugin_api::{Capability, Config, Registrar, Result, Scheduler};
 
 fn main() {
     divan::main();
@@ -25,6 +23,38 @@ fn dyn_call(bencher: Bencher<'_, '_>) {
         Flow::Continue
     });
     bencher.bench_local(|| black_box(&mut hook)(black_box(7)));
+}
+
+/// A plugin of the builtin lane, made by the registry and called through its slot.
+#[divan::bench]
+fn builtin_call(bencher: Bencher<'_, '_>) {
+    let mut registrar = Registrar::new();
+    registrar.provide::<dyn Scheduler, Idle>();
+    let (name, description, api) = ("idle".to_owned(), String::new(), "0.0".to_owned());
+    let info = PluginInfo { name, description, api, lane: Lane::Builtin };
+    let mut registry = Registry::new();
+    registry.add(info, registrar.into_provided()).expect("the registry is empty");
+    let idle = registry.make::<dyn Scheduler>("idle", &Config::new()).expect("it is there");
+    let mut slot = Slot::new("scheduler", "idle", idle);
+    let (limits, mut out) = (Limits { tokens: 1, seqs: 1 }, Vec::new());
+    bencher.bench_local(|| slot.get_mut().pick(black_box(&[]), &limits, &mut out));
+}
+
+/// Schedules nothing.
+struct Idle;
+
+impl Capability for Idle {
+    const NAME: &'static str = "idle";
+
+    fn from_config(_: &Config) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Scheduler for Idle {
+    fn pick(&mut self, queue: &[Waiting], _: &Limits, _: &mut Vec<Picked>) {
+        black_box(queue);
+    }
 }
 
 #[divan::bench]
@@ -44,7 +74,7 @@ fn twenty_hooks(bencher: Bencher<'_, '_>) {
 
 fn emit(bencher: Bencher<'_, '_>, num_hooks: usize) {
     let bus = Bus::new();
-    let host = Host::new("bench", Arc::new(Nothing));
+    let host = Machine::new().host("bench");
     for _ in 0..num_hooks {
         let mut on = Subscriptions::new();
         on.after_token(|event, _| {
@@ -68,50 +98,4 @@ fn emit(bencher: Bencher<'_, '_>, num_hooks: usize) {
         lent: PhantomData,
     };
     bencher.bench_local(|| topic.emit(black_box(&mut event)));
-}
-
-/// A host without services.
-struct Nothing;
-
-impl HostServices for Nothing {
-    fn log(&self, _: &str, _: Level, _: fmt::Arguments<'_>) {}
-    fn monotonic_us(&self) -> u64 {
-        0
-    }
-    fn unix_seconds(&self) -> Result<f64> {
-        none()
-    }
-    fn open(&self, _: &Path) -> Result<Box<dyn ReadSeek>> {
-        none()
-    }
-    fn list(&self, _: &Path) -> Result<Vec<String>> {
-        none()
-    }
-    fn size_bytes(&self, _: &Path) -> Result<Option<u64>> {
-        none()
-    }
-    fn append(&self, _: &Path, _: &[u8]) -> Result<()> {
-        none()
-    }
-    fn rename(&self, _: &Path, _: &Path) -> Result<()> {
-        none()
-    }
-    fn remove(&self, _: &Path) -> Result<()> {
-        none()
-    }
-    fn run(&self, _: &Command, _: &mut dyn FnMut()) -> Result<Ended> {
-        none()
-    }
-    fn http_get(
-        &self,
-        _: &str,
-        _: u64,
-        _: &mut dyn FnMut(HttpPiece<'_>) -> Result<()>,
-    ) -> Result<()> {
-        none()
-    }
-}
-
-fn none<T>() -> Result<T> {
-    Err(Error::unsupported("host service", "a bench has none"))
 }

@@ -299,57 +299,14 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plugin_api::Config;
     use plugin_api::events::{AfterToken, BeforeStep};
-    use plugin_api::host::{Command, Ended, HostServices, HttpPiece, Level, ReadSeek};
     use plugin_api::kinds::decoding_strategy::FinishReason;
-    use plugin_api::{Config, Error, Result};
+    use plugin_api::testing::machine::Machine;
     use std::marker::PhantomData;
-    use std::path::Path;
-
-    /// A host that can nothing but take log lines.
-    struct Bare;
-
-    impl HostServices for Bare {
-        fn log(&self, _: &str, _: Level, _: fmt::Arguments<'_>) {}
-        fn monotonic_us(&self) -> u64 {
-            0
-        }
-        fn unix_seconds(&self) -> Result<f64> {
-            Err(Error::unsupported("clock", "none"))
-        }
-        fn open(&self, _: &Path) -> Result<Box<dyn ReadSeek>> {
-            Err(Error::unsupported("files", "none"))
-        }
-        fn list(&self, _: &Path) -> Result<Vec<String>> {
-            Ok(Vec::new())
-        }
-        fn size_bytes(&self, _: &Path) -> Result<Option<u64>> {
-            Ok(None)
-        }
-        fn append(&self, _: &Path, _: &[u8]) -> Result<()> {
-            Err(Error::unsupported("files", "none"))
-        }
-        fn rename(&self, _: &Path, _: &Path) -> Result<()> {
-            Err(Error::unsupported("files", "none"))
-        }
-        fn remove(&self, _: &Path) -> Result<()> {
-            Err(Error::unsupported("files", "none"))
-        }
-        fn run(&self, _: &Command, _: &mut dyn FnMut()) -> Result<Ended> {
-            Err(Error::unsupported("processes", "none"))
-        }
-        fn http_get(
-            &self,
-            _: &str,
-            _: u64,
-            _: &mut dyn FnMut(HttpPiece<'_>) -> Result<()>,
-        ) -> Result<()> {
-            Err(Error::unsupported("network", "none"))
-        }
-    }
 
     fn host(plugin: &str) -> Host {
-        Host::new(plugin, Arc::new(Bare))
+        Machine::new().host(plugin)
     }
 
     fn step(step: u64) -> BeforeStep<'static> {

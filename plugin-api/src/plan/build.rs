@@ -3,7 +3,7 @@
 use super::infer::infer;
 use super::ops::{Attrs, OpId};
 use super::sink::OpSink;
-use super::spec::{Spec, StateSpec};
+use super::spec::{Spec, StateSpec, Word};
 use super::{Node, NodeKind, Plan, Port, StatePort, Val};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -125,6 +125,7 @@ impl OpSink for PlanBuilder {
     }
 
     fn call(&mut self, callback: &str, inputs: &[Val], outputs: &[Spec]) -> Result<Vec<Val>> {
+        self.specs_of(Word::of("call"), inputs)?;
         let kind = NodeKind::Call { callback: callback.to_owned() };
         Ok(self.node(kind, inputs, outputs.to_vec()))
     }
@@ -133,6 +134,7 @@ impl OpSink for PlanBuilder {
         if self.plan.outputs.iter().any(|port| port.name == name) {
             return Err(Error::malformed("output", "a name used once", name));
         }
+        self.specs_of(Word::of("output"), &[val])?;
         self.plan.outputs.push(Port { name: name.to_owned(), val });
         Ok(())
     }

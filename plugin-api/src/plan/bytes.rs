@@ -233,9 +233,6 @@ impl<'a> Reader<'a> {
         }
         for _ in 0..self.count(8)? {
             let (name, val) = (self.text()?, Val(self.u32()?));
-            if val.index() >= b.plan().specs.len() {
-                return Err(Error::malformed("output", "a value of this plan", val.0));
-            }
             b.output(name, val)?;
         }
         Ok(b.finish())

@@ -147,10 +147,10 @@ fn axis_of(op: OpId, x: &Spec, attrs: &Attrs) -> Result<(usize, u64)> {
 fn concat(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
     let first = inputs.first().ok_or_else(|| Error::shape(op, "inputs", "none"))?;
     let mut joined = (*first).clone();
-    let mut total = 0;
+    let mut total = 0_u64;
     for x in inputs {
         let (axis, n) = axis_of(op, x, attrs)?;
-        total += n;
+        total = total.checked_add(n).ok_or_else(|| Error::shape(op, "a size", x))?;
         joined.dims[axis] = x.dims[axis];
         if joined.dims != x.dims || joined.dtype != x.dtype {
             return Err(Error::shape(op, first, x));

@@ -190,8 +190,8 @@ pub struct Part {
 }
 
 impl Part {
-    /// Elements in one copy.
+    /// Elements in one copy; the largest number if there are more.
     pub fn num_elements(&self) -> u64 {
-        self.dims.iter().map(|&n| u64::from(n)).product()
+        self.dims.iter().fold(1, |product: u64, &n| product.saturating_mul(u64::from(n)))
     }
 }

@@ -6,6 +6,7 @@
 
 mod attend;
 mod feed;
+mod moves;
 mod op;
 mod state;
 mod value;

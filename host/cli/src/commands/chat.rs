@@ -52,7 +52,9 @@ pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
                     Ok(answer) => messages.push(Message::new("assistant", &answer.text)),
                     Err(error) => {
                         messages.pop();
-                        say(&format!("{error:#} (the message was taken back; /reset starts anew)"))?;
+                        say(&format!(
+                            "{error:#} (the message was taken back; /reset starts anew)"
+                        ))?;
                     }
                 }
                 say("")?;

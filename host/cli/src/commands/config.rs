@@ -67,7 +67,8 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     writeln!(out, "context_length = {}", options.context_length_max)?;
     writeln!(out, "kv_memory_mib = {}", options.state_bytes_max >> 20)?;
     writeln!(out, "\n[plugins]")?;
-    let kinds = ["backend", "kv-cache", "scheduler", "logits-processor", "decoding-strategy", "hook"];
+    let kinds =
+        ["backend", "kv-cache", "scheduler", "logits-processor", "decoding-strategy", "hook"];
     let chosen = session.wiring.chosen_kinds().filter(|kind| !kinds.contains(kind));
     for kind in kinds.into_iter().chain(chosen) {
         writeln!(out, "{kind} = {:?}", session.wiring.names(kind))?;

@@ -63,7 +63,10 @@ fn cpu_features() -> String {
         ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
     ];
     let names: Vec<&str> = found.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
-    format!("x86-64: {}", if names.is_empty() { "no vector extensions".into() } else { names.join(" ") })
+    format!(
+        "x86-64: {}",
+        if names.is_empty() { "no vector extensions".into() } else { names.join(" ") }
+    )
 }
 
 #[cfg(not(target_arch = "x86_64"))]

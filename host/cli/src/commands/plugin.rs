@@ -12,7 +12,8 @@ pub(crate) fn ls(session: &Session) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut last_kind = "";
     for (provided, plugin) in session.registry.iter() {
-        let is_picked = session.wiring.names(provided.kind).iter().any(|name| name == provided.name);
+        let is_picked =
+            session.wiring.names(provided.kind).iter().any(|name| name == provided.name);
         if session.is_json {
             let line = json!({
                 "kind": provided.kind, "name": provided.name, "lane": plugin.lane.to_string(),
@@ -29,7 +30,10 @@ pub(crate) fn ls(session: &Session) -> Result<()> {
         writeln!(out, "  {mark} {:20} {:8} {}", provided.name, plugin.lane, plugin.description)?;
     }
     if !session.is_json {
-        writeln!(out, "\n* picked by configuration or default; traced kinds and quantizers follow the model")?;
+        writeln!(
+            out,
+            "\n* picked by configuration or default; traced kinds and quantizers follow the model"
+        )?;
     }
     Ok(())
 }

@@ -103,9 +103,8 @@ impl Engine {
         let (backend_name, backend) = wiring.backend(registry)?;
         let (cache_name, mut cache) = wiring.kv_cache(registry)?;
         let (scheduler_name, scheduler) = wiring.scheduler(registry)?;
-        let model = LoadedModel::load(
-            path, wiring, registry, &*backend, &mut *cache, options, progress,
-        )?;
+        let model =
+            LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, options, progress)?;
         let backend = Slot::new("backend", &backend_name, backend);
         let cache = Slot::new("kv-cache", &cache_name, cache);
         let scheduler = Slot::new("scheduler", &scheduler_name, scheduler);

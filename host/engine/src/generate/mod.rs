@@ -1,5 +1,6 @@
 //! Generation: requests become sequences, sequences become batches, batches become tokens.
 
+mod act;
 mod answer;
 mod batch;
 mod boundary;

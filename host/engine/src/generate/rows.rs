@@ -24,7 +24,6 @@ struct Row {
     is_cut: bool,
 }
 
-
 impl Rows {
     /// Room for `rows_max` rows of `vocab_size` logits.
     pub(super) fn new(rows_max: usize, vocab_size: usize) -> Self {

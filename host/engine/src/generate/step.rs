@@ -2,17 +2,17 @@
 
 use std::marker::PhantomData;
 
-use plugin_api::events::{AfterGenerate, AfterStep, AfterToken, BeforeStep, Flow};
+use plugin_api::events::{AfterStep, BeforeStep};
 use plugin_api::kinds::backend::{Bindings, StreamId};
-use plugin_api::kinds::decoding_strategy::{Action, FinishReason, Outcome, Want};
+use plugin_api::kinds::decoding_strategy::{Outcome, Want};
 use plugin_api::kinds::kv_cache::SeqId;
-use plugin_api::kinds::logits_processor::{BatchChange, LogitsRows, RowId};
+use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
 use plugin_api::kinds::scheduler::Waiting;
 use plugin_api::{Error, TensorMut};
 
 use super::engine::Engine;
 use super::group::Sequence;
-use super::request::{Output, Stats};
+use super::request::Output;
 use super::rows::uniform;
 use crate::error::EngineError;
 
@@ -27,7 +27,8 @@ pub struct StepReport {
     pub model_us: u64,
 }
 
-type Sink<'a> = &'a mut dyn FnMut(Output<'_>);
+/// Where a step gives its tokens.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(Output<'_>);
 
 impl Engine {
     /// Runs one step and gives its tokens to `sink`.
@@ -328,175 +329,5 @@ impl Engine {
                 Err(error) => self.abort(index, &error, sink),
             }
         }
-    }
-
-    /// Does what a strategy asked for, in order, until its request ends.
-    fn act(&mut self, index: usize, sink: Sink<'_>) {
-        for i in 0..self.work.actions.list.len() {
-            match self.work.actions.list[i] {
-                Action::Emit { seq, token, logprob } => {
-                    if let Some(reason) = self.emit(index, seq, token, logprob, sink) {
-                        return self.finish(index, reason, None, sink);
-                    }
-                }
-                Action::Fork { parent, child } => {
-                    if let Err(error) = self.fork(index, parent, child) {
-                        return self.abort(index, &error, sink);
-                    }
-                }
-                Action::Release { seq, upto } => self.release(index, seq, upto),
-                Action::Finish { reason } => return self.finish(index, reason, None, sink),
-            }
-        }
-    }
-
-    /// Adds a token to an answer; the reason if it ends there.
-    fn emit(
-        &mut self,
-        index: usize,
-        seq: SeqId,
-        token: u32,
-        logprob: f32,
-        sink: Sink<'_>,
-    ) -> Option<FinishReason> {
-        let group = self.groups.get_mut(index)?;
-        let now = self.clock.now_us();
-        group.first_token_us.get_or_insert(now);
-        group.answer.push(token, &self.model.tokenizer);
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
-            // A processor that cannot follow its row says so when it is applied.
-            let change = BatchChange::Advanced { row: RowId(seq.0), token };
-            let _ = slot.get_mut(generation).batch(&change);
-        }
-        let mut event = AfterToken {
-            request: group.request.0,
-            index: group.answer.num_tokens - 1,
-            token,
-            logprob,
-            text: &group.answer.text,
-            keep_bytes: group.answer.text.len(),
-            hold_bytes: 0,
-            params: &group.params,
-            lent: PhantomData,
-        };
-        let flow = self.topics.after_token.emit(&mut event);
-        let (keep, hold) = (event.keep_bytes, event.hold_bytes);
-        if flow != Flow::Continue {
-            group.answer.cut(keep);
-        }
-        let (request, text) = (group.request, group.answer.show(hold));
-        sink(Output::Token { request, token, logprob, text, digest: &self.digest });
-        match flow {
-            Flow::Continue if self.is_context_full(seq) => Some(FinishReason::Length),
-            Flow::Continue => None,
-            Flow::Finish(reason) => Some(reason),
-            Flow::Refuse => Some(FinishReason::Refused),
-        }
-    }
-
-    fn is_context_full(&self, seq: SeqId) -> bool {
-        let sequence = self.sequences.get(seq.0 as usize);
-        sequence.is_some_and(|s| s.tokens.len() + 1 >= self.model.context_length)
-    }
-
-    fn fork(&mut self, index: usize, parent: SeqId, child: SeqId) -> Result<(), Error> {
-        let Some(origin) = self.sequences.get(parent.0 as usize) else { return Ok(()) };
-        let copy = Sequence {
-            group: origin.group,
-            tokens: origin.tokens[..origin.num_evaluated].to_vec(),
-            num_evaluated: origin.num_evaluated,
-            want: Want::Nothing,
-            is_atomic: false,
-        };
-        self.cache.get_mut().fork(parent, child, &mut self.work.moves)?;
-        self.copy_blocks();
-        self.sequences.insert_at(child.0 as usize, copy);
-        let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
-        group.seqs.push(child);
-        let change = BatchChange::Forked { parent: RowId(parent.0), child: RowId(child.0) };
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
-            slot.get_mut(generation).batch(&change)?;
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, index: usize, seq: SeqId, upto: usize) {
-        let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return };
-        let keep = upto.min(sequence.num_evaluated);
-        self.cache.get_mut().release(seq, keep);
-        sequence.tokens.truncate(keep);
-        sequence.num_evaluated = keep;
-        let Some(group) = self.groups.get_mut(index) else { return };
-        let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
-            let _ = slot.get_mut(generation).batch(&change);
-        }
-    }
-
-    fn abort_seq(&mut self, seq: SeqId, error: &Error, sink: Sink<'_>) {
-        if let Some(sequence) = self.sequences.get(seq.0 as usize) {
-            self.abort(sequence.group, error, sink);
-        }
-    }
-
-    fn abort(&mut self, index: usize, error: &Error, sink: Sink<'_>) {
-        self.finish(index, FinishReason::Aborted, Some(error), sink);
-    }
-
-    fn finish(
-        &mut self,
-        index: usize,
-        reason: FinishReason,
-        error: Option<&Error>,
-        sink: Sink<'_>,
-    ) {
-        let Some(mut group) = self.remove_group(index) else { return };
-        let now = self.clock.now_us();
-        if reason != FinishReason::Stop {
-            group.answer.finish();
-        }
-        let stats = Stats {
-            prompt_tokens: group.prompt_tokens,
-            tokens: group.answer.num_tokens,
-            ttft_us: group.first_token_us.unwrap_or(now) - group.arrived_us,
-            total_us: now - group.arrived_us,
-        };
-        let mut event = AfterGenerate {
-            request: group.request.0,
-            prompt_tokens: stats.prompt_tokens,
-            tokens: stats.tokens,
-            text: &group.answer.text,
-            reason,
-            seconds: stats.total_us as f64 / 1e6,
-            lent: PhantomData,
-        };
-        let _ = self.topics.after_generate.emit(&mut event);
-        let answer = group.answer.text.clone();
-        let text = group.answer.show(0);
-        let request = group.request;
-        sink(Output::Finished { request, reason, text, answer: &answer, stats, error });
-    }
-
-    /// Copies blocks that the cache has moved, in every state that is kept per token.
-    pub(super) fn copy_blocks(&mut self) {
-        if self.work.moves.is_empty() {
-            return;
-        }
-        let block_size = self.model.pool.block_size;
-        let bytes = self.state.as_mut_slice();
-        for (port, place) in self.model.plan.states.iter().zip(&self.model.memory.states) {
-            if !matches!(port.spec.per, plugin_api::plan::Per::Token { .. }) {
-                continue;
-            }
-            for (part, &offset) in port.spec.parts.iter().zip(&place.offsets) {
-                let elements = block_size * part.num_elements() as usize;
-                let size = elements * place.dtype.size_bytes();
-                for copy in &self.work.moves {
-                    let from = offset + copy.from as usize * size;
-                    bytes.copy_within(from..from + size, offset + copy.to as usize * size);
-                }
-            }
-        }
-        self.work.moves.clear();
     }
 }

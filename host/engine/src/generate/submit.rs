@@ -141,7 +141,12 @@ impl Engine {
         };
         found.ok_or_else(|| EngineError::Request {
             what: "strategy",
-            expected: self.strategies.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "),
+            expected: self
+                .strategies
+                .iter()
+                .map(|(name, _)| name.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
             found: name.unwrap_or("none").to_owned(),
         })
     }

@@ -119,7 +119,10 @@ mod tests {
             assert!(blueprint.sublayers.iter().all(|sub| blueprint.slots.contains_key(&sub.slot)));
         }
         let error = Blueprint::find("perceptron").unwrap_err().to_string();
-        assert!(error.starts_with("architecture `perceptron`: no blueprint, expected one of llama"), "{error}");
+        assert!(
+            error.starts_with("architecture `perceptron`: no blueprint, expected one of llama"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -199,10 +199,9 @@ fn from_gguf(gguf: &GgufMetadata, name: &str, config: &mut Config) -> Result<(),
             config.set(ours, x);
         }
     }
-    if let (Some(rotary), Ok(head_dim)) = (
-        gguf.u64(&format!("{name}.rope.dimension_count"))?,
-        config.count("head_dim", 2..=4096),
-    ) && rotary < head_dim
+    if let (Some(rotary), Ok(head_dim)) =
+        (gguf.u64(&format!("{name}.rope.dimension_count"))?, config.count("head_dim", 2..=4096))
+        && rotary < head_dim
     {
         config.set("partial_rotary_factor", rotary as f64 / head_dim as f64);
     }

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use jackfield_runtime::{Label, Registry};
 use plugin_api::kinds::backend::{Backend, Bucket, Buf, Exe, MemoryMap};
-use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec};
+use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec, bytes_per_token};
 use plugin_api::plan::{Dim, Plan, StateSpec};
 use sha2::{Digest as _, Sha256};
 
 use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
-use super::memory::{bytes_per_token, lay_out};
+use super::memory::lay_out;
 use super::trace::{TracedParts, trace_decoder};
 use super::weights::WeightTable;
 use super::{ChatTemplate, Tokenizer};
@@ -126,7 +126,8 @@ impl LoadedModel {
         let parts = wiring.traced(registry, &architecture)?;
         let table = WeightTable::of(&files, &architecture.blueprint);
         let what = format!("plan of {}", path.display());
-        let plan = trace_decoder(&architecture, &parts, &table).map_err(EngineError::plugin(what))?;
+        let plan =
+            trace_decoder(&architecture, &parts, &table).map_err(EngineError::plugin(what))?;
 
         let context_length = architecture.context_length().min(options.context_length_max);
         let limits = PoolLimits {
@@ -155,9 +156,8 @@ impl LoadedModel {
         let memory =
             MemoryMap { weights: weight_places, states: places, block_size: pool.block_size };
         let bucket = bucket(options, &pool);
-        let exe = backend
-            .compile(&plan, &bucket, &memory)
-            .map_err(EngineError::plugin("compile"))?;
+        let exe =
+            backend.compile(&plan, &bucket, &memory).map_err(EngineError::plugin("compile"))?;
         let tokenizer = files.tokenizer()?;
         let chat_template = files.chat_template()?;
         Ok(Self {
@@ -183,7 +183,9 @@ impl LoadedModel {
 
     /// Bytes that one more token takes in the cache.
     pub fn state_bytes_per_token(&self) -> usize {
-        bytes_per_token(self.plan.states.iter().map(|port| &port.spec), self.pool.dtype)
+        let states: Vec<StateSpec> =
+            self.plan.states.iter().map(|port| port.spec.clone()).collect();
+        bytes_per_token(&states, self.pool.dtype).map_or(0, |bytes| bytes as usize)
     }
 }
 

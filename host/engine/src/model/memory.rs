@@ -1,7 +1,6 @@
 //! Memory that the host owns: packed weights, the state arena, scratch.
 
 use bytemuck::{Pod, Zeroable};
-use plugin_api::DType;
 use plugin_api::kinds::backend::{DomainId, Memory, StatePlace};
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
@@ -48,7 +47,11 @@ impl Memory for AlignedBytes {
 }
 
 /// Where each state lies in one arena, and the arena's size in bytes.
-pub fn lay_out(states: &[&StateSpec], pool: &PoolSpec, num_seqs: usize) -> (Vec<StatePlace>, usize) {
+pub fn lay_out(
+    states: &[&StateSpec],
+    pool: &PoolSpec,
+    num_seqs: usize,
+) -> (Vec<StatePlace>, usize) {
     let mut end = 0_usize;
     let mut places = Vec::with_capacity(states.len());
     for spec in states {
@@ -65,11 +68,4 @@ pub fn lay_out(states: &[&StateSpec], pool: &PoolSpec, num_seqs: usize) -> (Vec<
         places.push(StatePlace { dtype: pool.dtype, offsets, num_blocks });
     }
     (places, end)
-}
-
-/// Bytes that one token takes over all states.
-pub fn bytes_per_token<'a>(states: impl Iterator<Item = &'a StateSpec>, dtype: DType) -> usize {
-    let per_token = states.filter(|spec| matches!(spec.per, Per::Token { .. }));
-    let elements = per_token.flat_map(|spec| &spec.parts).map(|part| part.num_elements());
-    elements.sum::<u64>() as usize * dtype.size_bytes()
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jackfield_runtime::Label;
-use plugin_api::plan::{Attrs, OpId, OpSink, OpSinkExt, Plan, PlanBuilder, Spec, StateSpec, Val, ops};
+use plugin_api::plan::{
+    Attrs, OpId, OpSink, OpSinkExt, Plan, PlanBuilder, Spec, StateSpec, Val, ops,
+};
 use plugin_api::{Config, Error, LayerRef, Result, Traced, plan::Dim};
 
 use super::hyperparameters::Architecture;

@@ -108,7 +108,8 @@ impl WeightTable {
             return Err(EngineError::inconsistent(name, expected, bytes.len()));
         }
         let mut packed = AlignedBytes::zeroed(layout.size_bytes(desc.rows));
-        let job = PackJob { desc: &desc, lowering: &lowering, layout: &layout, quantizer: &**quantizer };
+        let job =
+            PackJob { desc: &desc, lowering: &lowering, layout: &layout, quantizer: &**quantizer };
         job.run(bytes, row_bytes, packed.as_mut_slice(), backend, threads)
             .map_err(EngineError::plugin(format!("weight `{name}`")))?;
         Ok((WeightPlace { desc, lowering, layout }, Arc::new(packed)))

@@ -170,51 +170,6 @@ impl<T: Arithmetic> Call<'_, T> {
         })
     }
 
-    /// Ops that only move elements, whatever these are.
-    fn moved(&self) -> Result<Numbers<T>> {
-        match self.value(0)? {
-            Value::Indices(_) => {
-                let args: Result<Vec<_>> =
-                    self.args.iter().map(|(x, _)| x.indices().map(Cow::Borrowed)).collect();
-                Ok(Numbers::Indices(self.permuted(0, &args?)?))
-            }
-            _ if self.op == ops::GATHER => {
-                Ok(Numbers::Reals(self.permuted(T::zero(), &[self.reals(0)?])?))
-            }
-            _ => {
-                let args: Result<Vec<_>> = self.args.iter().map(|(x, _)| x.reals()).collect();
-                Ok(Numbers::Reals(self.permuted(T::zero(), &args?)?))
-            }
-        }
-    }
-
-    fn permuted<E: Copy>(&self, zero: E, args: &[Cow<'_, [E]>]) -> Result<Vec<E>> {
-        let shape = self.shape(0)?;
-        if self.op == ops::GATHER {
-            let ([_, width], rows) = (self.rows_width(0)?, self.indices_below(1, 0)?);
-            let mut out = vec![zero; rows.len() * width];
-            kernels::gather(&args[0], rows, width, &mut out);
-            return Ok(out);
-        }
-        if self.op == ops::TRANSPOSE {
-            return transposed(zero, &args[0], shape, self.attrs.get_ints("axes")?);
-        }
-        let axis = self.attrs.get_count("axis")?;
-        let extent = *shape.get(axis).ok_or_else(|| Error::shape(self.op, "an axis", axis))?;
-        let outer: usize = shape[..axis].iter().product();
-        let inner: usize = shape[axis + 1..].iter().product();
-        if self.op == ops::CONCAT {
-            let parts: Vec<&[E]> = args.iter().map(|part| &**part).collect();
-            let mut out = vec![zero; parts.iter().map(|part| part.len()).sum()];
-            kernels::concat(&parts, [outer, inner], &mut out);
-            return Ok(out);
-        }
-        let (start, len) = (self.attrs.get_count("start")?, self.attrs.get_count("len")?);
-        let mut out = vec![zero; outer * len * inner];
-        kernels::slice(&args[0], [outer, extent, inner], start..start + len, &mut out);
-        Ok(out)
-    }
-
     fn rms_norm(&self) -> Result<Vec<T>> {
         let (w, eps) = (self.reals(1)?, self.float("eps")?);
         let offset = self.float("weight_offset")?;
@@ -273,14 +228,14 @@ impl<T: Arithmetic> Call<'_, T> {
     }
 
     /// An argument as a number of rows of the width of its last axis.
-    fn rows_width(&self, i: usize) -> Result<[usize; 2]> {
+    pub(super) fn rows_width(&self, i: usize) -> Result<[usize; 2]> {
         let shape = self.shape(i)?;
         let (width, outer) = shape.split_last().unwrap_or((&1, &[]));
         Ok([outer.iter().product(), *width])
     }
 
     /// The indices of argument `i`, each below the outermost extent of argument `of`.
-    fn indices_below(&self, i: usize, of: usize) -> Result<&[u32]> {
+    pub(super) fn indices_below(&self, i: usize, of: usize) -> Result<&[u32]> {
         let (indices, rows) = (self.value(i)?.indices()?, self.rows_width(of)?[0]);
         match indices.iter().find(|&&index| index as usize >= rows) {
             Some(index) => Err(Error::shape(self.op, format!("indices below {rows}"), index)),
@@ -291,18 +246,4 @@ impl<T: Arithmetic> Call<'_, T> {
     pub(super) fn float(&self, name: &str) -> Result<T> {
         self.attrs.get_float(name).map(T::from_f64)
     }
-}
-
-fn transposed<E: Copy>(zero: E, x: &[E], shape: &[usize], axes: &[i64]) -> Result<Vec<E>> {
-    let missing = 4_usize.checked_sub(shape.len());
-    let missing =
-        missing.ok_or_else(|| Error::unsupported(ops::TRANSPOSE, "more than four axes"))?;
-    let (mut padded, mut order) = ([1; 4], [0, 1, 2, 3]);
-    for (i, (&extent, &axis)) in shape.iter().zip(axes).enumerate() {
-        padded[missing + i] = extent;
-        order[missing + i] = missing + axis.unsigned_abs() as usize;
-    }
-    let mut out = vec![zero; x.len()];
-    kernels::transpose(x, padded, order, &mut out);
-    Ok(out)
 }

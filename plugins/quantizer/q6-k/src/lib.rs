@@ -98,29 +98,33 @@ fn scales_of(block: &[u8; BLOCK_BYTES]) -> [f32; GROUPS] {
     std::array::from_fn(|j| d * f32::from(i8::from_le_bytes([block[SCALES + j]])))
 }
 
-/// Where the bits of code `i` are: a nibble (byte, shift) and two upper bits (byte, shift).
-fn place(i: usize) -> [(usize, usize); 2] {
-    let (half, quarter, l) = (i / 128, i / 32 % 4, i % 32);
-    let nibble = (64 * half + 32 * (quarter % 2) + l, 4 * (quarter / 2));
-    [nibble, (UPPER + 32 * half + l, 2 * quarter)]
-}
-
 /// The codes of a block, as unsigned numbers around 32.
 fn codes_of(block: &[u8; BLOCK_BYTES]) -> [u8; BLOCK_LEN] {
-    std::array::from_fn(|i| {
-        let [(low, low_shift), (high, high_shift)] = place(i);
-        (block[low] >> low_shift & 15) | (block[high] >> high_shift & 3) << 4
-    })
+    let mut codes = [0; BLOCK_LEN];
+    for (half, codes) in codes.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+        let (nibbles, upper) = (&block[64 * half..][..64], &block[UPPER + 32 * half..][..32]);
+        for l in 0..32 {
+            let (a, b, bits) = (nibbles[l], nibbles[32 + l], upper[l]);
+            codes[l] = a & 15 | (bits & 3) << 4;
+            codes[32 + l] = b & 15 | (bits >> 2 & 3) << 4;
+            codes[64 + l] = a >> 4 | (bits >> 4 & 3) << 4;
+            codes[96 + l] = b >> 4 | bits >> 6 << 4;
+        }
+    }
+    codes
 }
 
 fn write_codes(x: &[f32; BLOCK_LEN], block: &mut [u8; BLOCK_BYTES]) {
     let scales = scales_of(block).map(inverse);
-    block[..SCALES].fill(0);
-    for (i, x) in x.iter().enumerate() {
-        let code = nearest(x * scales[i / GROUP] + 32.0, 63);
-        let [(low, low_shift), (high, high_shift)] = place(i);
-        block[low] |= (code & 15) << low_shift;
-        block[high] |= (code >> 4) << high_shift;
+    let codes: [u8; BLOCK_LEN] =
+        std::array::from_fn(|i| nearest(x[i] * scales[i / GROUP] + 32.0, 63));
+    for (half, codes) in codes.as_chunks::<128>().0.iter().enumerate() {
+        for l in 0..32 {
+            let [a, b, c, d] = [codes[l], codes[32 + l], codes[64 + l], codes[96 + l]];
+            block[64 * half + l] = a & 15 | c << 4;
+            block[64 * half + 32 + l] = b & 15 | d << 4;
+            block[UPPER + 32 * half + l] = a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6;
+        }
     }
 }
 

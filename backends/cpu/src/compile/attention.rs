@@ -1,0 +1,132 @@
+//! `attend`: where keys and values lie, and what reads them.
+
+use kernels_cpu::{AttendShape, AttendSpec};
+use plugin_api::plan::Per;
+use plugin_api::{DType, Error, Result};
+
+use super::builder::{Builder, Value};
+use super::lower::Call;
+use crate::check::Check;
+use crate::code::{Attention, Element, Op, SlotId, StateElement, Units};
+use crate::run::ATTEND_CONTEXT;
+use crate::size::Size;
+
+/// Query heads of a key-value head that the kernel takes.
+const GROUP_MAX: usize = 64;
+
+impl Builder<'_> {
+    pub(super) fn attend(&mut self, call: &Call<'_>) -> Result<SlotId> {
+        let shape = self.attend_shape(call)?;
+        let Value::State(state) = call.arg(3)? else {
+            return Err(Error::shape(call.op, "a state", "another value"));
+        };
+        let Per::Token { window } = self.states[state].spec.per else {
+            return Err(Error::unsupported(call.op, "a state that is kept per token"));
+        };
+        let place = &self.memory.states[state];
+        let (num_blocks, block_size) = (place.num_blocks, self.memory.block_size);
+        let spec = AttendSpec {
+            scale: call.float("scale")?,
+            window: window as usize,
+            softcap: call.float("softcap")?,
+        };
+        let (state, offsets, len) = self.state(call, state, shape)?;
+        let [q, k, v] = [self.floats(call, 0)?, self.floats(call, 1)?, self.floats(call, 2)?];
+        let mut indices = [0; 3];
+        for (i, slot) in indices.iter_mut().enumerate() {
+            *slot = self.dense(call.arg(4 + i)?)?;
+            if self.slots[*slot].element != Element::U32 {
+                return Err(Error::shape(call.op, "positions and tables of u32", "floats"));
+            }
+        }
+        let [positions, sequence_index, block_table] = indices;
+        let [_, blocks_per_seq] = self.symbols.rows_width(call.spec(6)?)?;
+        self.check(Check::Blocks {
+            positions,
+            sequence_index,
+            block_table,
+            blocks_per_seq,
+            block_size,
+            num_blocks,
+            window: spec.window,
+        });
+        let attention = Attention {
+            shape,
+            spec,
+            q,
+            k,
+            v,
+            positions,
+            sequence_index,
+            block_table,
+            blocks_per_seq,
+            block_size,
+            state,
+            offsets,
+            len,
+        };
+        let tables = [positions, sequence_index, block_table];
+        let reads = [&[k, v], &tables[..]].concat();
+        self.emit_whole(Op::Store(Box::new(attention.clone())), &reads, &[]);
+        let out = self.scratch_for(call.result(0)?)?;
+        let group = shape.heads / shape.kv_heads * shape.head_dim;
+        let tokens = self.slots[positions].len;
+        let units = Units::Count(tokens.times(shape.kv_heads));
+        let (ns, reads) = (group * ATTEND_CONTEXT / 8, [&[q], &tables[..]].concat());
+        let op = Op::Attend(Box::new(attention));
+        self.emit(op, units, ns, &reads, &[(out, Size::fixed(group))]);
+        Ok(out)
+    }
+
+    fn attend_shape(&self, call: &Call<'_>) -> Result<AttendShape> {
+        let fixed = |i: usize, axis: usize| -> Result<usize> {
+            let spec = call.spec(i)?;
+            let dim = spec.dims.get(axis).and_then(|dim| dim.fixed());
+            let size = dim.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+            size.ok_or_else(|| Error::shape(call.op, "[tokens, heads, head_dim]", spec))
+        };
+        let (heads, head_dim, kv_heads) = (fixed(0, 1)?, fixed(0, 2)?, fixed(1, 1)?);
+        if !heads.is_multiple_of(kv_heads) || heads / kv_heads > GROUP_MAX {
+            let expected = format!("1 to {GROUP_MAX} query heads to a key-value head");
+            return Err(Error::unsupported(call.op, expected));
+        }
+        Ok(AttendShape { heads, kv_heads, head_dim })
+    }
+
+    /// Type, offsets of keys and values, and elements of each.
+    fn state(
+        &self,
+        call: &Call<'_>,
+        state: usize,
+        shape: AttendShape,
+    ) -> Result<(StateElement, [usize; 2], usize)> {
+        let place = &self.memory.states[state];
+        let element = match place.dtype {
+            DType::F32 => StateElement::F32,
+            DType::F16 => StateElement::F16,
+            DType::BF16 => StateElement::BF16,
+            other => return Err(Error::unsupported(call.op, format!("a state of {other}"))),
+        };
+        let width = shape.kv_heads * shape.head_dim;
+        let parts = &self.states[state].spec.parts;
+        let are_rows = parts.len() == 2
+            && parts.iter().all(|part| part.num_elements() == width as u64);
+        let ([k, v], true) = (&place.offsets[..], are_rows) else {
+            let expected = format!("keys and values of {width} elements");
+            return Err(Error::shape(call.op, expected, format!("{parts:?}")));
+        };
+        let slots = place.num_blocks.checked_mul(self.memory.block_size);
+        let len = slots.and_then(|slots| slots.checked_mul(width));
+        let size = place.dtype.size_bytes();
+        let bytes = len.and_then(|len| len.checked_mul(size));
+        let (Some(len), Some(bytes)) = (len, bytes) else {
+            return Err(Error::unsupported(call.op, "a state that fits into memory"));
+        };
+        let is_apart = k.abs_diff(*v) >= bytes && k % size == 0 && v % size == 0;
+        if self.memory.block_size == 0 || !is_apart {
+            let expected = "keys and values apart, in blocks of one position at least";
+            return Err(Error::shape(call.op, expected, format!("{place:?}")));
+        }
+        Ok((element, [*k, *v], len))
+    }
+}

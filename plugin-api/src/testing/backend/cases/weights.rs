@@ -1,0 +1,132 @@
+//! Ops on weights, in every class of arithmetic.
+
+use super::{Case, TABLE_ROWS, rows};
+use crate::kinds::quantizer::Lowering;
+use crate::plan::{Dim, OpSink, OpSinkExt, Spec, ops};
+use crate::testing::backend::rig::Weight;
+use crate::testing::random::Random;
+use crate::testing::tolerance::{ROUNDED_ACTIVATIONS, of_op};
+
+pub(super) fn matmuls() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, lowering) in lowerings() {
+        for (n, k) in [(1, 1), (7, 9), (1, 32), (33, 64), (8, 96), (70, 256), (3, 320)] {
+            let Some(w) = weight("w", n, k, &lowering) else { continue };
+            let mut case = Case::new(format!("matmul of {n} by {k}, {name}"), ops::MATMUL, |b| {
+                let x = b.input("x", rows(k as u64))?;
+                let w = b.declare_weight("w", matrix(n, k))?;
+                b.matmul(x, w)
+            });
+            let rms = w.values.iter().map(|x| f64::from(x * x)).sum::<f64>() / (n * k) as f64;
+            // Inputs are uniform in -2..2, whose mean square is 4 / 3.
+            case.scale = Some((k as f64 * rms * 4.0 / 3.0).sqrt());
+            if matches!(lowering, Lowering::Affine { .. }) {
+                case.tolerance = ROUNDED_ACTIVATIONS;
+            }
+            case.weights.push(w);
+            cases.push(case);
+        }
+        for width in [1, 7, 32, 64, 256] {
+            let Some(table) = weight("w", TABLE_ROWS, width, &lowering) else { continue };
+            let mut case = Case::new(format!("embed of width {width}, {name}"), ops::EMBED, |b| {
+                let ids = b.input("ids", Spec::u32([Dim::TOKENS]))?;
+                let table = b.declare_weight("w", matrix(TABLE_ROWS, width))?;
+                b.embed(table, ids)
+            });
+            if matches!(lowering, Lowering::Affine { .. }) {
+                case.tolerance = of_op(ops::ADD); // one multiplication and addition
+            }
+            case.weights.push(table);
+            cases.push(case);
+        }
+    }
+    let mut values = Case::new("matmul of values", ops::MATMUL, |b| {
+        let (x, w) = (b.input("x", rows(9))?, b.input("w", matrix(5, 9))?);
+        b.matmul(x, w)
+    });
+    values.scale = Some(9.0);
+    cases.push(values);
+    let mut heads = Case::new("matmul of three axes", ops::MATMUL, |b| {
+        let x = b.input("x", Spec::f32([Dim::TOKENS, 3.into(), 8.into()]))?;
+        let w = b.declare_weight("w", matrix(5, 8))?;
+        b.matmul(x, w)
+    });
+    heads.weights.push(float_weight("w", 5, 8));
+    heads.scale = Some(4.0);
+    cases.push(heads);
+    cases
+}
+
+/// The lowerings that formats of the world have, by name.
+fn lowerings() -> Vec<(&'static str, Lowering)> {
+    let affine = |bits: u32, group, zero_point, has_min, is_f16_exact| Lowering::Affine {
+        bits,
+        group,
+        zero_point,
+        has_min,
+        is_f16_exact,
+    };
+    vec![
+        ("f32", Lowering::MiniFloat { exponent: 8, mantissa: 23 }),
+        ("f16", Lowering::MiniFloat { exponent: 5, mantissa: 10 }),
+        ("bf16", Lowering::MiniFloat { exponent: 8, mantissa: 7 }),
+        ("opaque", Lowering::Opaque),
+        ("4 bits by 32", affine(4, 32, 8, false, true)),
+        ("4 bits by 32 with minima", affine(4, 32, 0, true, true)),
+        ("4 bits by 32, wide scales", affine(4, 32, 0, true, false)),
+        ("5 bits by 32", affine(5, 32, 16, false, true)),
+        ("5 bits by 32 with minima", affine(5, 32, 0, true, false)),
+        ("6 bits by 16", affine(6, 16, 32, false, false)),
+        ("8 bits by 32", affine(8, 32, 128, false, true)),
+        ("2 bits by 64 with minima", affine(2, 64, 0, true, true)),
+    ]
+}
+
+/// A weight whose numbers are exact in its lowering; nothing if rows are not whole groups.
+fn weight(name: &str, rows: usize, cols: usize, lowering: &Lowering) -> Option<Weight> {
+    let mut random = Random::new((rows * 1000 + cols) as u64);
+    let (mut codes, mut scales, mut mins) = (Vec::new(), Vec::new(), Vec::new());
+    let values = match *lowering {
+        Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact } => {
+            if !cols.is_multiple_of(group) {
+                return None;
+            }
+            let mut number = |size: f32| {
+                let x = random.signed() * size;
+                if is_f16_exact { half::f16::from_f32(x).to_f32() } else { x }
+            };
+            scales.extend((0..rows * cols / group).map(|_| number(2.0) / (1 << bits) as f32));
+            if is_f16_exact {
+                scales.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+            }
+            mins.extend((0..if has_min { scales.len() } else { 0 }).map(|_| number(0.5)));
+            codes.extend((0..rows * cols).map(|_| random.below(1 << bits) as u8));
+            let value = |i: usize| {
+                let centered = f32::from(i16::from(codes[i]) - i16::from(zero_point));
+                scales[i / group] * centered + mins.get(i / group).copied().unwrap_or(0.0)
+            };
+            (0..rows * cols).map(value).collect()
+        }
+        Lowering::MiniFloat { mantissa, .. } => {
+            let round = |x: f32| match mantissa {
+                10 => half::f16::from_f32(x).to_f32(),
+                7 => half::bf16::from_f32(x).to_f32(),
+                _ => x,
+            };
+            (0..rows * cols).map(|_| round(random.signed())).collect()
+        }
+        _ => (0..rows * cols).map(|_| random.signed()).collect(),
+    };
+    let (name, lowering) = (name.to_owned(), lowering.clone());
+    Some(Weight { name, rows, cols, lowering, values, codes, scales, mins })
+}
+
+/// A vector or matrix of plain floats.
+pub(super) fn float_weight(name: &str, rows: usize, cols: usize) -> Weight {
+    let plain = Lowering::MiniFloat { exponent: 8, mantissa: 23 };
+    weight(name, rows, cols, &plain).expect("floats have no groups")
+}
+
+pub(super) fn matrix(rows: usize, cols: usize) -> Spec {
+    Spec::f32([Dim::Fixed(rows as u64), Dim::Fixed(cols as u64)])
+}

@@ -1,0 +1,111 @@
+//! Traced plugins describe and never run; what they describe prints as text.
+
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jackfield_engine::Request;
+use jackfield_engine::model::trace::trace_decoder;
+use jackfield_engine::model::weights::WeightTable;
+use jackfield_engine::model::{Architecture, ModelFiles};
+use jackfield_runtime::{Lane, PluginInfo};
+use jackfield_tests::{Setup, answer, golden, real_model, tiny_model};
+use plugin_api::Registrar;
+use plugin_api::plan::Plan;
+use plugin_api::prelude::*;
+
+/// Calls of every method of the plugins below.
+static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// A norm that counts how often anybody calls it.
+struct Counted;
+
+impl Capability for Counted {
+    const NAME: &'static str = "counted";
+
+    fn from_config(_: &Config) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl Traced for Counted {
+    fn semantic_id(&self) -> SemanticId {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        SemanticId::new("counted/1")
+    }
+
+    fn trace(&self, g: &mut dyn OpSink, x: &[Val], at: &LayerRef<'_>) -> Result<Vec<Val>> {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        let eps = at.config.number_or("rms_norm_eps", 1e-6, 0.0..=1.0)?;
+        let weight = g.weight("weight")?;
+        Ok(vec![fused::rms_norm(g, x[0], weight, eps, 0.0)?])
+    }
+}
+
+impl Norm for Counted {}
+
+#[test]
+fn no_traced_plugin_is_called_during_64_decode_steps() {
+    let folder = tiny_model("tiny");
+    let mut setup = Setup::new("cpu").with("norm", "counted");
+    let mut registrar = Registrar::new();
+    registrar.provide::<dyn Norm, Counted>();
+    let info = PluginInfo {
+        name: "counted".to_owned(),
+        description: String::new(),
+        api: "0.0".to_owned(),
+        lane: Lane::Builtin,
+    };
+    setup.registry.add(info, registrar.into_provided()).unwrap();
+    let mut engine = setup.load(folder.path()).unwrap();
+    let traced = CALLS.load(Ordering::Relaxed);
+    assert_eq!(traced, 5, "two norms in each of two layers, and the last");
+    let request = Request::new(vec![510, 3, 7])
+        .strategy("greedy")
+        .with("max_tokens", 64)
+        .with("ignore_eos", true);
+    let (_, tokens) = answer(&mut engine, request);
+    assert_eq!(tokens.len(), 64);
+    assert_eq!(CALLS.load(Ordering::Relaxed), traced);
+}
+
+fn plan_of(files: &ModelFiles) -> Plan {
+    let setup = Setup::new("reference");
+    let architecture = Architecture::of(files).unwrap();
+    let parts = setup.wiring.traced(&setup.registry, &architecture).unwrap();
+    let weights = WeightTable::of(files, &architecture.blueprint);
+    trace_decoder(&architecture, &parts, &weights).unwrap()
+}
+
+/// `BLESS=1` writes the file.
+#[test]
+fn the_plan_of_the_tiny_model_is_what_it_was() {
+    let folder = tiny_model("tiny");
+    let plan = plan_of(&ModelFiles::open(folder.path()).unwrap());
+    let text = plan.to_string();
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(golden("tiny_plan.txt"), &text).unwrap();
+    }
+    assert_eq!(text, fs::read_to_string(golden("tiny_plan.txt")).unwrap());
+    assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan));
+}
+
+#[test]
+fn the_plan_of_a_real_model_reads_like_its_architecture() {
+    let Some(path) = real_model("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct.Q4_1.gguf") else {
+        return;
+    };
+    let plan = plan_of(&ModelFiles::open(&path).unwrap());
+    let text = plan.to_string();
+    #[rustfmt::skip]
+    let cases = [
+        ("weight  layers.29.mlp.down_proj.weight : f32[576, 1536]", 1),
+        ("attend(",                                                30),
+        ("swiglu(",                                                30),
+        ("rms_norm(",                                              61),
+        ("rope(",                                                  60),
+        ("output  logits",                                         1),
+    ];
+    for (line, count) in cases {
+        assert_eq!(text.matches(line).count(), count, "{line}");
+    }
+}
