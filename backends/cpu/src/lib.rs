@@ -16,8 +16,6 @@ mod pool;
 mod run;
 mod size;
 mod support;
-#[cfg(test)]
-mod tests;
 
 use kernels_cpu::Isa;
 use plugin_api::kinds::backend::{
