@@ -29,12 +29,15 @@ const CASES: [Case; 3] = [
     },
 ];
 
-/// An argmax may differ where our two likeliest tokens are this close, in nats.
+/// An argmax may differ where their two likeliest tokens are this close, in nats.
 const TIE_NATS: f32 = 0.05;
 /// Part of the positions that may differ beyond ties.
 const EXEMPT_MAX: f64 = 0.01;
-/// Mean Kullback-Leibler divergence over their top 64 and the rest, in nats.
+/// Mean Kullback-Leibler divergence over their top 64 and the rest, in nats, that is always good.
 const KL_MAX: f64 = 1e-3;
+/// Where llama.cpp's own rounding of activations puts it further than that from the same weights
+/// computed exactly, ours may be this many times as far from exact as theirs.
+const KL_RATIO_MAX: f64 = 1.25;
 /// Relative distance of the perplexity.
 const PERPLEXITY_MAX: f64 = 5e-3;
 
@@ -61,7 +64,12 @@ struct Comparison {
     positions: usize,
     equal: usize,
     ties: usize,
+    /// From theirs to ours.
     kl: f64,
+    /// From exact to ours.
+    kl_exact: f64,
+    /// From exact to theirs.
+    kl_theirs: f64,
 }
 
 #[test]
@@ -82,10 +90,14 @@ fn teacher_forced_on_their_greedy_tokens() {
         for prompt in &prompts {
             compare(&mut engine, &file, prompt, &mut all);
         }
+        let positions = all.positions as f64;
         let exempt = all.positions - all.equal - all.ties;
-        let (share, kl) = (exempt as f64 / all.positions as f64, all.kl / all.positions as f64);
+        let share = exempt as f64 / positions;
+        let [kl, kl_exact, kl_theirs] =
+            [all.kl, all.kl_exact, all.kl_theirs].map(|sum| sum / positions);
         println!(
-            "{}: {} positions, {} equal, {} ties, {exempt} exempt ({:.2} %), mean KL {kl:.2e}",
+            "{}: {} positions, {} equal, {} ties, {exempt} exempt ({:.2} %); mean KL theirs to ours \
+             {kl:.1e}, exact to ours {kl_exact:.1e}, exact to theirs {kl_theirs:.1e}",
             case.golden,
             all.positions,
             all.equal,
@@ -93,7 +105,8 @@ fn teacher_forced_on_their_greedy_tokens() {
             share * 100.0
         );
         assert!(share <= EXEMPT_MAX, "{}: {exempt} of {} differ", case.golden, all.positions);
-        assert!(kl <= KL_MAX, "{}: mean KL {kl}", case.golden);
+        let kl_max = KL_MAX.max(kl_theirs * KL_RATIO_MAX);
+        assert!(kl_exact <= kl_max, "{}: mean KL {kl_exact}, at most {kl_max}", case.golden);
     }
 }
 
@@ -102,6 +115,7 @@ fn compare(engine: &mut Engine, file: &SafeTensors<'_>, prompt: &str, all: &mut 
     let theirs = u32s(file, &format!("{prompt}.tokens"));
     let top_ids = u32s(file, &format!("{prompt}.top_ids"));
     let top_logprobs = f32s(file, &format!("{prompt}.top_logprobs"));
+    let exact_logprobs = f32s(file, &format!("{prompt}.exact_logprobs"));
     let first = tokens.len() - 1;
     let top = top_ids.len() / theirs.len();
     tokens.extend_from_slice(&theirs[..theirs.len() - 1]);
@@ -109,43 +123,37 @@ fn compare(engine: &mut Engine, file: &SafeTensors<'_>, prompt: &str, all: &mut 
         .evaluate(&tokens, first, 512, &mut |position, logits| {
             let i = position - first;
             let lse = log_sum_exp(logits);
-            let (best, gap) = best_and_gap(logits);
+            let ids = &top_ids[i * top..][..top];
+            let ours: Vec<f64> =
+                ids.iter().map(|&id| f64::from(logits[id as usize]) - lse).collect();
+            let plain: Vec<f64> =
+                top_logprobs[i * top..][..top].iter().map(|&x| x.into()).collect();
+            let exact: Vec<f64> =
+                exact_logprobs[i * top..][..top].iter().map(|&x| x.into()).collect();
             all.positions += 1;
-            if best == theirs[i] {
+            if argmax(logits) == theirs[i] {
                 all.equal += 1;
-            } else if gap < TIE_NATS {
+            } else if plain[0] - plain[1] < TIE_NATS.into() {
                 all.ties += 1;
             }
-            let ids = &top_ids[i * top..][..top];
-            let logprobs = &top_logprobs[i * top..][..top];
-            all.kl += divergence(ids, logprobs, |id| f64::from(logits[id as usize]) - lse);
+            all.kl += divergence(&plain, &ours);
+            all.kl_exact += divergence(&exact, &ours);
+            all.kl_theirs += divergence(&exact, &plain);
         })
         .unwrap();
 }
 
-/// Divergence of our distribution from theirs: their top tokens and one bin for the rest.
-fn divergence(ids: &[u32], logprobs: &[f32], ours: impl Fn(u32) -> f64) -> f64 {
-    let (mut kl, mut their_mass, mut our_mass) = (0.0, 0.0, 0.0);
-    for (&id, &logprob) in ids.iter().zip(logprobs) {
-        let (theirs, ours) = (f64::from(logprob), ours(id));
-        kl += theirs.exp() * (theirs - ours);
-        their_mass += theirs.exp();
-        our_mass += ours.exp();
-    }
-    let (their_rest, our_rest) = ((1.0_f64 - their_mass).max(1e-12), (1.0 - our_mass).max(1e-12));
-    kl + their_rest * (their_rest / our_rest).ln()
+/// Kullback-Leibler divergence between log-probabilities of the same tokens, with one bin for the
+/// rest.
+fn divergence(from: &[f64], to: &[f64]) -> f64 {
+    let kl: f64 = from.iter().zip(to).map(|(a, b)| a.exp() * (a - b)).sum();
+    let rest = |x: &[f64]| (1.0 - x.iter().map(|x| x.exp()).sum::<f64>()).max(1e-12);
+    kl + rest(from) * (rest(from) / rest(to)).ln()
 }
 
-fn best_and_gap(logits: &[f32]) -> (u32, f32) {
-    let (mut best, mut first, mut second) = (0, f32::NEG_INFINITY, f32::NEG_INFINITY);
-    for (id, &x) in (0..).zip(logits) {
-        if x > first {
-            (best, second, first) = (id, first, x);
-        } else if x > second {
-            second = x;
-        }
-    }
-    (best, first - second)
+fn argmax(logits: &[f32]) -> u32 {
+    let best = (0..).zip(logits).max_by(|a: &(u32, _), b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+    best.map_or(0, |(id, _)| id)
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {

@@ -45,3 +45,14 @@ pub use kinds::scheduler::Scheduler;
 pub use kinds::{Capability, Handover, Implements, Kind, LayerRef, Pin, SemanticId, Traced};
 pub use registrar::{Builtin, Provided, Registrar, builtins};
 pub use tensor::{DType, TensorMut, TensorRef};
+
+// The Rust in the documents compiles and runs as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/writing-a-plugin.md")]
+struct WritingAPlugin;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/abi.md")]
+struct Abi;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/errors.md")]
+struct Errors;

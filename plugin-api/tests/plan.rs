@@ -187,3 +187,24 @@ proptest! {
         settles(&bytes);
     }
 }
+
+#[test]
+fn a_fused_name_cannot_stand_for_another_computation() {
+    let mut other = PlanBuilder::new();
+    let row = || Spec::f32([Dim::TOKENS, Dim::Fixed(4)]);
+    let x = other.input("0", row()).unwrap();
+    let w = other.input("1", Spec::f32([Dim::Fixed(4)])).unwrap();
+    let product = other.mul(x, w).unwrap();
+    other.output("0", product).unwrap();
+    let other = other.finish();
+
+    let mut b = PlanBuilder::new();
+    let x = b.input("x", row()).unwrap();
+    let w = b.input("w", Spec::f32([Dim::Fixed(4)])).unwrap();
+    let attrs = || Attrs::new().float("eps", 1e-6).float("weight_offset", 0.0);
+    let error = b.fused(ops::RMS_NORM, &[x, w], attrs(), other.clone()).unwrap_err();
+    assert!(error.to_string().starts_with("rms_norm: malformed"), "{error}");
+    let vendors_own = plugin_api::plan::OpId::of("vendor.scale");
+    assert!(b.fused(vendors_own, &[x, w], attrs(), other).is_ok());
+    assert!(fused::rms_norm(&mut b, x, w, 1e-6, 0.0).is_ok());
+}

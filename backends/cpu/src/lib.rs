@@ -88,3 +88,6 @@ export_plugin!(Cpu);
 
 /// Most threads that a configuration may ask for.
 const THREADS_MAX: u64 = 256;
+
+#[cfg(test)]
+mod tests;

@@ -36,11 +36,7 @@ fn two_sequences() -> Step {
 fn expected(rig: &Rig, step: &Step, cache: Cache) -> Vec<f64> {
     let Cache { num_blocks, block_size, dtype } = cache;
     let mut arena = OwnedArena::new(&rig.plan, num_blocks, block_size, dtype);
-    let symbols = rig.plan.symbols();
-    let sizes: Vec<usize> = symbols
-        .iter()
-        .map(|x| step.sizes().iter().find(|(dim, _)| *dim == Dim::Symbol(*x)).unwrap().1)
-        .collect();
+    let sizes = rig.sizes(&step.sizes());
     let inputs = step.inputs(&rig.plan);
     let weights: Vec<&[f32]> = rig.floats.iter().map(Vec::as_slice).collect();
     let args =
@@ -51,7 +47,6 @@ fn expected(rig: &Rig, step: &Step, cache: Cache) -> Vec<f64> {
 
 fn logits(backend: &Cpu, rig: &mut Rig, step: &Step) -> Result<Vec<f32>> {
     let inputs = step.inputs(&rig.plan);
-    // The inputs borrow the step, not the rig: the plan is read before.
     rig.run(backend, &step.sizes(), &inputs)
 }
 
@@ -150,12 +145,7 @@ fn refuses_indices_that_point_nowhere_before_anything_runs() {
         let mut step = two_sequences();
         spoil(&mut step);
         let inputs = step.inputs(&rig.plan);
-        let sizes: Vec<usize> = rig
-            .plan
-            .symbols()
-            .iter()
-            .map(|x| step.sizes().iter().find(|(dim, _)| *dim == Dim::Symbol(*x)).unwrap().1)
-            .collect();
+        let sizes = rig.sizes(&step.sizes());
         let mut out = vec![7.0; 12 * 150];
         let error = rig.run_into(&backend, &sizes, &inputs, &mut out).unwrap_err();
         assert!(matches!(error, Error::ShapeMismatch { .. }), "{name}: {error}");

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
     version,
     after_help = "Examples:
   jackfield generate \"The capital of France is\"
+  jackfield generate --chat \"What is the capital of France?\"
   jackfield generate --raw --greedy --max-tokens 32 \"fn main() {\"
   jackfield chat --model qwen2.5-coder-0.5b-instruct
   jackfield generate --plugin backend=reference --plugin kv-cache=contiguous \"Hello\"
@@ -58,7 +59,7 @@ pub(crate) struct Common {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Answer one prompt, or continue it with --raw
+    /// Continue a text, or answer it with --chat
     Generate(Generate),
     /// Talk with a model; type /help inside
     Chat(Sampling),
@@ -83,7 +84,11 @@ pub(crate) struct Generate {
     /// The prompt; read from standard input where it is absent
     pub(crate) prompt: Option<String>,
 
-    /// Continue the text as it stands, without the model's chat template
+    /// Answer the prompt as a message, through the model's chat template
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) chat: bool,
+
+    /// Take the prompt as it stands: no token that marks the beginning is added
     #[arg(long)]
     pub(crate) raw: bool,
 
@@ -102,7 +107,7 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<u32>,
 
-    /// Flattens (above 1) or sharpens (below 1) the distribution; 0 is greedy
+    /// Flattens (above 1) or sharpens (below 1) the distribution; 0 is greedy [default: 0.2]
     #[arg(long, value_name = "T")]
     pub(crate) temperature: Option<f32>,
 
@@ -110,7 +115,7 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "K")]
     pub(crate) top_k: Option<u32>,
 
-    /// Keep the likeliest tokens that together reach P
+    /// Keep the likeliest tokens that together reach P [default: 0.9]
     #[arg(long, value_name = "P")]
     pub(crate) top_p: Option<f32>,
 

@@ -1,7 +1,12 @@
-//! Causal attention over a paged cache, for one token and one key-value head at a time.
+//! Causal attention over a paged cache, for tokens of one sequence and one key-value head.
+//!
+//! Query rows are computed in tiles that share what they read; each row's arithmetic is its own:
+//! a score is `fma(q[c], k[c], score)` for channels in order, a value `fma(weight, v, sum)` for
+//! positions in order, whatever tile computes it.
+
+mod tile;
 
 use crate::{
-    element::load_part,
     isa::{Isa, Kernel, dispatch},
     lanes::{Element, LANES, Lanes},
     math, reduce,
@@ -42,23 +47,24 @@ pub struct SequenceBlocks<'a> {
     pub block_size: usize,
 }
 
-/// Lets the query heads of one key-value head attend to the stored positions up to `position`.
+/// Lets the query heads of one key-value head attend to the stored positions up to their own.
 ///
 /// Store the call's keys and values first (`store_kv`). The softmax runs in splits of
 /// [`SPLIT_POSITIONS`] absolute positions, merged in order by log-sum-exp: the bits depend neither
 /// on the block size nor on other tokens or heads. Callers divide the work by tokens and heads.
 ///
-/// | argument   | shape                                          | dtype                |
-/// |------------|------------------------------------------------|----------------------|
-/// | `q`, `out` | `[heads / kv_heads, head_dim]`                 | `f32`                |
-/// | `k`, `v`   | `[num_blocks, block_size, kv_heads, head_dim]` | `f32`, `f16`, `bf16` |
+/// | argument    | shape                                          | dtype                |
+/// |-------------|------------------------------------------------|----------------------|
+/// | `q`, `out`  | `[tokens, heads, head_dim]`, see below         | `f32`                |
+/// | `positions` | `[tokens]`, from the start of the sequence     | `u32`                |
+/// | `k`, `v`    | `[num_blocks, block_size, kv_heads, head_dim]` | `f32`, `f16`, `bf16` |
 ///
-/// `position` is that of the query, in tokens from the start of the sequence.
+/// `q` and `out` begin with the first query head of `kv_head` in the first token, and end no
+/// sooner than its last one in the last token. Only the heads of `kv_head` are read and written.
 ///
 /// # Panics
 ///
-/// If the lengths do not fit the shapes, a slot is outside `k` or `v`, or there are more than
-/// 64 query heads to a key-value head.
+/// If the lengths do not fit the shapes, or a slot is outside `k` or `v`.
 ///
 /// # Source
 ///
@@ -71,7 +77,7 @@ pub fn attend<S: Element>(
     shape: AttendShape,
     kv_head: usize,
     q: &[f32],
-    position: usize,
+    positions: &[u32],
     sequence: SequenceBlocks<'_>,
     [k, v]: [&[S]; 2],
     out: &mut [f32],
@@ -79,85 +85,132 @@ pub fn attend<S: Element>(
     let AttendShape { heads, kv_heads, head_dim } = shape;
     assert!(kv_head < kv_heads, "attend: key-value head {kv_head} of {kv_heads}");
     assert!(heads.is_multiple_of(kv_heads), "attend: heads are not a multiple of kv_heads");
-    let group = heads / kv_heads;
-    assert!(group <= GROUP_MAX, "attend: {group} query heads to a key-value head");
     assert!(head_dim > 0, "attend: head_dim is 0");
-    let len = group * head_dim;
-    assert!(q.len() == len && out.len() == len, "attend: q, out are not [group, head_dim]");
-    let is_inside = position / sequence.block_size < sequence.blocks.len();
-    assert!(is_inside, "attend: position {position} is outside the table");
-    dispatch(isa, Attend { spec, shape, kv_head, q, position, sequence, k, v, out });
+    let Some(before) = positions.len().checked_sub(1) else { return };
+    let len = (before * heads + heads / kv_heads) * head_dim;
+    assert!(q.len() >= len && out.len() >= len, "attend: q, out are not [tokens, heads, head_dim]");
+    let places = sequence.blocks.len() * sequence.block_size;
+    let is_inside = positions.iter().all(|&position| (position as usize) < places);
+    assert!(is_inside, "attend: a position is outside the table");
+    dispatch(isa, Attend { spec, shape, kv_head, q, positions, sequence, k, v, out });
 }
-
-/// Query heads of a key-value head that running sums are kept for.
-const GROUP_MAX: usize = 64;
 
 struct Attend<'a, S> {
     spec: AttendSpec,
     shape: AttendShape,
     kv_head: usize,
     q: &'a [f32],
-    position: usize,
+    positions: &'a [u32],
     sequence: SequenceBlocks<'a>,
     k: &'a [S],
     v: &'a [S],
     out: &'a mut [f32],
 }
 
-/// The running softmax of one head.
+/// One query head of one token, with its running softmax.
 #[derive(Clone, Copy)]
-struct Running {
+struct Row {
+    /// Where its channels begin in `q` and `out`.
+    at: usize,
+    /// The positions that it sees.
+    first: usize,
+    end: usize,
     peak: f32,
     sum: f32,
+    /// Its positions in the split at hand, from the split's first one, with the factors that
+    /// merge them.
+    seen: (usize, usize),
+    old: f32,
+    new: f32,
 }
+
+impl Row {
+    const NONE: Self = Self {
+        at: 0,
+        first: 0,
+        end: 0,
+        peak: f32::NEG_INFINITY,
+        sum: 0.0,
+        seen: (0, 0),
+        old: 0.0,
+        new: 0.0,
+    };
+}
+
+/// Rows that share what they read.
+const TILE_ROWS: usize = 16;
+
+/// Scores of a tile's rows in one split, then their exponentials.
+type Weights = [[f32; SPLIT_POSITIONS]; TILE_ROWS];
 
 impl<S: Element> Kernel for Attend<'_, S> {
     type Out = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let head_dim = self.shape.head_dim;
-        let end = self.position + 1;
-        let window = self.spec.window;
-        let first = if window == 0 { 0 } else { end.saturating_sub(window) };
-        let mut running = [Running { peak: f32::NEG_INFINITY, sum: 0.0 }; GROUP_MAX];
-        let (mut rows, mut weights) = ([0; SPLIT_POSITIONS], [0.0; SPLIT_POSITIONS]);
-        self.out.fill(0.0);
-        for split in first / SPLIT_POSITIONS..=self.position / SPLIT_POSITIONS {
-            let start = first.max(split * SPLIT_POSITIONS);
-            let len = end.min((split + 1) * SPLIT_POSITIONS) - start;
-            let (rows, weights) = (&mut rows[..len], &mut weights[..len]);
-            self.find_rows(start, rows);
-            let heads = self.q.chunks_exact(head_dim).zip(self.out.chunks_exact_mut(head_dim));
-            for ((q, out), running) in heads.zip(&mut running) {
-                scores::<S, L>(self.spec, q, self.k, rows, weights);
-                let split_peak = reduce::peak::<L>(weights);
-                let split_sum = exponentials::<L>(weights, split_peak);
-                let peak = if running.peak > split_peak { running.peak } else { split_peak };
-                let old = exp::<L>(running.peak - peak);
-                let new = exp::<L>(split_peak - peak);
-                *running = Running { peak, sum: running.sum * old + split_sum * new };
-                merge_values::<S, L>([old, new], weights, self.v, rows, out);
+    fn run<L: Lanes>(mut self) {
+        let AttendShape { heads, kv_heads, head_dim } = self.shape;
+        let group = heads / kv_heads;
+        let num_rows = self.positions.len() * group;
+        let mut weights = [[0.0; SPLIT_POSITIONS]; TILE_ROWS];
+        let mut keys = tile::KEYS_ZERO;
+        let mut done = 0;
+        while done < num_rows {
+            let mut rows = [Row::NONE; TILE_ROWS];
+            let rows = &mut rows[..TILE_ROWS.min(num_rows - done)];
+            for (i, row) in (done..).zip(&mut *rows) {
+                let (token, head) = (i / group, i % group);
+                row.at = (token * heads + head) * head_dim;
+                row.end = self.positions[token] as usize + 1;
+                let window = self.spec.window;
+                row.first = if window == 0 { 0 } else { row.end.saturating_sub(window) };
             }
-        }
-        for (out, running) in self.out.chunks_exact_mut(head_dim).zip(running) {
-            for out in out {
-                *out /= running.sum;
-            }
+            self.tile::<L>(rows, &mut keys, &mut weights);
+            done += rows.len();
         }
     }
 }
 
 impl<S: Element> Attend<'_, S> {
+    #[inline(always)]
+    fn tile<L: Lanes>(&mut self, rows: &mut [Row], keys: &mut tile::Keys, weights: &mut Weights) {
+        let head_dim = self.shape.head_dim;
+        let (mut first, mut end) = (usize::MAX, 0);
+        for row in &*rows {
+            (first, end) = (first.min(row.first), end.max(row.end));
+            self.out[row.at..][..head_dim].fill(0.0);
+        }
+        let mut slots = [0; SPLIT_POSITIONS];
+        for split in first / SPLIT_POSITIONS..end.div_ceil(SPLIT_POSITIONS) {
+            let start = first.max(split * SPLIT_POSITIONS);
+            let stop = end.min((split + 1) * SPLIT_POSITIONS);
+            let slots = &mut slots[..stop - start];
+            self.find_slots(start, slots);
+            tile::scores::<S, L>(self.spec.scale, head_dim, self.q, self.k, slots, rows, keys, weights);
+            for (row, weights) in rows.iter_mut().zip(&mut *weights) {
+                let seen = (row.first.max(start), row.end.min(stop));
+                row.seen = (seen.0 - start, seen.1.max(seen.0) - start);
+                if row.seen.0 < row.seen.1 {
+                    soften::<L>(self.spec.softcap, row, &mut weights[row.seen.0..row.seen.1]);
+                }
+            }
+            tile::values::<S, L>(head_dim, self.v, slots, rows, weights, self.out);
+        }
+        for row in rows {
+            for out in &mut self.out[row.at..][..head_dim] {
+                *out /= row.sum;
+            }
+        }
+    }
+
     /// Where the rows of positions `start..` begin in `k` and `v`.
     #[inline(always)]
-    fn find_rows(&self, start: usize, rows: &mut [usize]) {
+    fn find_slots(&self, start: usize, slots: &mut [usize]) {
         let AttendShape { kv_heads, head_dim, .. } = self.shape;
         let size = self.sequence.block_size;
         let (mut block, mut inside) = (start / size, start % size);
-        for row in rows {
-            let slot = self.sequence.blocks[block] as usize * size + inside;
-            *row = (slot * kv_heads + self.kv_head) * head_dim;
+        for slot in slots {
+            let token = self.sequence.blocks[block] as usize * size + inside;
+            *slot = (token * kv_heads + self.kv_head) * head_dim;
             inside += 1;
             if inside == size {
                 (block, inside) = (block + 1, 0);
@@ -166,82 +219,32 @@ impl<S: Element> Attend<'_, S> {
     }
 }
 
+/// Turns a row's scores into weights, and its running softmax to the new peak.
 #[inline(always)]
-fn exp<L: Lanes>(x: f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    math::exp(L::splat(x)).store(&mut lanes);
-    lanes[0]
-}
-
-/// Writes the score of each row of `k` against `q`.
-#[inline(always)]
-fn scores<S: Element, L: Lanes>(
-    spec: AttendSpec,
-    q: &[f32],
-    k: &[S],
-    rows: &[usize],
-    scores: &mut [f32],
-) {
-    let (q_lanes, q_tail) = q.as_chunks::<LANES>();
-    for (row, score) in rows.iter().zip(scores.iter_mut()) {
-        let (k, k_tail) = k[*row..][..q.len()].as_chunks::<LANES>();
-        let mut sums = L::splat(0.0);
-        for (q, k) in q_lanes.iter().zip(k) {
-            sums = L::load(q).fma(S::load(k), sums);
-        }
-        if !q_tail.is_empty() {
-            sums = L::load_part(q_tail, 0.0).fma(load_part::<S, L>(k_tail), sums);
-        }
-        *score = sums.sum() * spec.scale;
-    }
-    if spec.softcap != 0.0 {
-        let cap = L::splat(spec.softcap);
+fn soften<L: Lanes>(softcap: f32, row: &mut Row, scores: &mut [f32]) {
+    if softcap != 0.0 {
+        let cap = L::splat(softcap);
         let (scores, tail) = scores.as_chunks_mut::<LANES>();
         for x in scores {
             cap.mul(math::tanh(L::load(x).div(cap))).store(x);
         }
         cap.mul(math::tanh(L::load_part(tail, 0.0).div(cap))).store_part(tail);
     }
+    let split_peak = reduce::peak::<L>(scores);
+    let split_sum = exponentials::<L>(scores, split_peak);
+    let peak = if row.peak > split_peak { row.peak } else { split_peak };
+    row.old = exp::<L>(row.peak - peak);
+    row.new = exp::<L>(split_peak - peak);
+    row.sum = row.sum * row.old + split_sum * row.new;
+    row.peak = peak;
 }
 
-/// Writes `out = out * old + (sum of weights[j] * v[j]) * new`.
 #[inline(always)]
-fn merge_values<S: Element, L: Lanes>(
-    [old, new]: [f32; 2],
-    weights: &[f32],
-    v: &[S],
-    rows: &[usize],
-    out: &mut [f32],
-) {
-    let (old, new) = (L::splat(old), L::splat(new));
-    let mut channel = 0;
-    let (wide, narrow) = out.as_chunks_mut::<{ WIDE * LANES }>();
-    for out in wide {
-        let mut sums = [L::splat(0.0); WIDE];
-        for (weight, row) in weights.iter().zip(rows) {
-            let (v, _) = v[row + channel..][..WIDE * LANES].as_chunks();
-            for i in 0..WIDE {
-                sums[i] = L::splat(*weight).fma(S::load(&v[i]), sums[i]);
-            }
-        }
-        for (sum, out) in sums.into_iter().zip(out.as_chunks_mut().0) {
-            L::load(out).mul(old).add(sum.mul(new)).store(out);
-        }
-        channel += WIDE * LANES;
-    }
-    for out in narrow.chunks_mut(LANES) {
-        let mut sum = L::splat(0.0);
-        for (weight, row) in weights.iter().zip(rows) {
-            let v = load_part::<S, L>(&v[row + channel..][..out.len()]);
-            sum = L::splat(*weight).fma(v, sum);
-        }
-        L::load_part(out, 0.0).mul(old).add(sum.mul(new)).store_part(out);
-        channel += LANES;
-    }
+fn exp<L: Lanes>(x: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    math::exp(L::splat(x)).store(&mut lanes);
+    lanes[0]
 }
-
-/// Vectors of channels whose sums one pass over the values keeps.
-const WIDE: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -262,6 +265,7 @@ mod tests {
         entries: Vec<u32>,
         positions: Vec<u32>,
         sequence_index: Vec<u32>,
+        tokens_per_call: usize,
     }
 
     impl Case {
@@ -276,6 +280,7 @@ mod tests {
                 entries: entries.collect(),
                 positions: all().map(|(_, p)| p).collect(),
                 sequence_index: all().map(|(s, _)| s).collect(),
+                tokens_per_call: 7,
             }
         }
 
@@ -301,14 +306,24 @@ mod tests {
             store_kv(isa, self.shape, &new_k, &new_v, tokens, table, &mut state);
             let q = self.input(heads, 3);
             let mut out = vec![f32::NAN; q.len()];
-            let group = heads / kv_heads * head_dim;
-            for (i, (q, out)) in q.chunks(group).zip(out.chunks_mut(group)).enumerate() {
-                let (t, kv_head) = (i / kv_heads, i % kv_heads);
-                let row = self.sequence_index[t] as usize * blocks_per_seq;
+            let stride = heads * head_dim;
+            let mut first = 0;
+            while first < self.positions.len() {
+                let sequence = self.sequence_index[first];
+                let is_mate = |other: &&u32| **other == sequence;
+                let mates = self.sequence_index[first..].iter().take_while(is_mate).count();
+                let end = first + mates.min(self.tokens_per_call);
+                let row = sequence as usize * blocks_per_seq;
                 let blocks = &self.entries[row..][..blocks_per_seq];
                 let sequence = SequenceBlocks { blocks, block_size: self.block_size };
-                let position = self.positions[t] as usize;
-                attend(isa, self.spec, self.shape, kv_head, q, position, sequence, [&k, &v], out);
+                let positions = &self.positions[first..end];
+                for kv_head in 0..kv_heads {
+                    let at = first * stride + kv_head * (heads / kv_heads) * head_dim;
+                    let (q, out) = (&q[at..], &mut out[at..]);
+                    let (shape, spec, kv) = (self.shape, self.spec, [&*k, &*v]);
+                    attend(isa, spec, shape, kv_head, q, positions, sequence, kv, out);
+                }
+                first = end;
             }
             out
         }
@@ -372,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_block_size_nor_batch_mates_change_a_bit() {
+    fn neither_block_size_nor_tiles_nor_batch_mates_change_a_bit() {
         let shape = AttendShape { heads: 4, kv_heads: 2, head_dim: 24 };
         for isa in isas() {
             let expected = Case::new(shape, PLAIN, 16, [300, 40]).run::<f16>(isa);
@@ -382,6 +397,20 @@ mod tests {
             }
             let alone = Case::new(shape, PLAIN, 16, [300, 0]).run::<f16>(isa);
             assert_eq!(bits(&alone), bits(&expected[..alone.len()]), "{isa:?}");
+        }
+        for (window, heads, head_dim) in [(0, 4, 24), (5, 6, 80), (260, 2, 64), (1, 34, 7)] {
+            let shape = AttendShape { heads, kv_heads: 2, head_dim };
+            let spec = AttendSpec { window, ..PLAIN };
+            let mut case = Case::new(shape, spec, 16, [300, 40]);
+            case.tokens_per_call = 1;
+            let expected = case.run::<f16>(Isa::Scalar);
+            for tokens_per_call in [2, 3, 5, 64, 300] {
+                case.tokens_per_call = tokens_per_call;
+                for isa in isas() {
+                    let found = case.run::<f16>(isa);
+                    assert_eq!(bits(&found), bits(&expected), "{isa:?} {window} {tokens_per_call}");
+                }
+            }
         }
     }
 }

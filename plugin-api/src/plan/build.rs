@@ -1,5 +1,6 @@
 //! The plain [`OpSink`]: collects a plan, knows no model and no plugins.
 
+use super::fused::standard;
 use super::infer::infer;
 use super::ops::{Attrs, OpId};
 use super::sink::OpSink;
@@ -12,12 +13,19 @@ use crate::tensor::DType;
 #[derive(Debug, Default)]
 pub struct PlanBuilder {
     plan: Plan,
+    /// Whether expansions are taken as they come: only where they are being made.
+    is_trusting: bool,
 }
 
 impl PlanBuilder {
     /// An empty plan.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty plan that takes expansions of the vocabulary's fused ops without making them again.
+    pub(super) fn trusting() -> Self {
+        Self { plan: Plan::default(), is_trusting: true }
     }
 
     /// The plan as described so far, its values numbered in the order of its text: ports first,
@@ -112,6 +120,12 @@ impl OpSink for PlanBuilder {
         if given != taken {
             let list = |specs: &[&Spec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>();
             return Err(Error::shape(op, list(&taken).join(", "), list(&given).join(", ")));
+        }
+        if !self.is_trusting
+            && let Some(known) = standard(op, &given, &attrs)?
+            && known != expansion
+        {
+            return Err(Error::malformed(op, "the expansion that the op stands for", "another"));
         }
         let results =
             expansion.outputs.iter().map(|port| expansion.spec(port.val).clone()).collect();

@@ -6,9 +6,14 @@ use super::build::PlanBuilder;
 use super::ops::{self, Attr, Attrs};
 use super::sink::{OpSink, OpSinkExt};
 use super::spec::{Dim, Spec};
-use super::{Plan, Val};
+use super::{NodeKind, Plan, Val};
 use crate::error::{Error, Result};
 use crate::kinds::rotary_embedding::{Pairing, Rotation};
+
+/// Most heads that are rotated at once: each has its place in the expansion.
+const HEADS_MAX: u64 = 4096;
+/// Most channels of a head.
+const HEAD_DIM_MAX: u64 = 1 << 16;
 
 /// Root mean square norm over each row: `x · rsqrt(mean(x²) + eps) · (w + weight_offset)`.
 ///
@@ -56,6 +61,10 @@ pub fn rope(g: &mut dyn OpSink, x: Val, positions: Val, rotation: &Rotation) -> 
     let [tokens, Dim::Fixed(heads), Dim::Fixed(head_dim)] = spec.dims[..] else {
         return Err(Error::shape(ops::ROPE, "[tokens, heads, head_dim]", spec));
     };
+    if heads > HEADS_MAX || head_dim > HEAD_DIM_MAX {
+        let limit = format!("at most {HEADS_MAX} heads of {HEAD_DIM_MAX}");
+        return Err(Error::shape(ops::ROPE, limit, spec));
+    }
     let half = rotation.inv_freq.len() as u64;
     if half == 0 || half * 2 > head_dim {
         return Err(Error::shape(ops::ROPE, format!("1 to {} frequencies", head_dim / 2), half));
@@ -135,6 +144,47 @@ fn gated(g: &mut dyn OpSink, op: ops::OpId, curve: ops::OpId, gate: Val, up: Val
         let curved = e.unary(curve, v[0])?;
         e.mul(curved, v[1])
     })
+}
+
+/// The expansion that a fused op of the vocabulary stands for over inputs of these specs; nothing
+/// for other names.
+///
+/// # Errors
+///
+/// [`Error::ShapeMismatch`] or [`Error::Malformed`] for inputs and attributes it cannot have.
+pub(super) fn standard(op: ops::OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Option<Plan>> {
+    let mut g = PlanBuilder::trusting();
+    let mut vals = Vec::with_capacity(inputs.len());
+    for (i, spec) in inputs.iter().enumerate() {
+        vals.push(g.input(&i.to_string(), (*spec).clone())?);
+    }
+    let wrong = || Error::shape(op, "its number of inputs", inputs.len());
+    match (op, &vals[..]) {
+        (ops::RMS_NORM, &[x, w]) => {
+            let (eps, offset) = (attrs.get_float("eps")?, attrs.get_float("weight_offset")?);
+            rms_norm(&mut g, x, w, eps, offset)?
+        }
+        (ops::LAYER_NORM, &[x, w, b]) => layer_norm(&mut g, x, w, b, attrs.get_float("eps")?)?,
+        (ops::ROPE, &[x, positions]) => {
+            let rotation = Rotation {
+                inv_freq: attrs.get_floats("inv_freq")?.to_vec(),
+                pairing: Pairing::of(attrs.get_text("pairing")?)?,
+                attention_factor: attrs.get_float("attention_factor")? as f32,
+            };
+            rope(&mut g, x, positions, &rotation)?
+        }
+        (ops::SWIGLU, &[gate, up]) => swiglu(&mut g, gate, up)?,
+        (ops::GEGLU, &[gate, up]) => geglu(&mut g, gate, up)?,
+        (ops::RMS_NORM | ops::LAYER_NORM | ops::ROPE | ops::SWIGLU | ops::GEGLU, _) => {
+            return Err(wrong());
+        }
+        _ => return Ok(None),
+    };
+    let node = g.finish().nodes.pop();
+    Ok(node.and_then(|node| match node.kind {
+        NodeKind::Fused { expansion, .. } => Some(*expansion),
+        NodeKind::Prim(..) | NodeKind::Call { .. } => None,
+    }))
 }
 
 /// Adds `op` over `inputs` with the expansion that `body` describes.

@@ -18,7 +18,7 @@ use plugin_api::{TensorMut, TensorRef};
 
 /// Bytes on a cache line boundary.
 #[derive(Clone)]
-pub struct Lines {
+pub(crate) struct Lines {
     lines: Vec<Line>,
     len: usize,
 }
@@ -28,11 +28,11 @@ pub struct Lines {
 struct Line([u8; 64]);
 
 impl Lines {
-    pub fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self { lines: vec![Line([0; 64]); len.div_ceil(64)], len }
     }
 
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
@@ -49,7 +49,7 @@ impl Memory for Lines {
 
 /// How the weights of a rig are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     F32,
     F16,
     BF16,
@@ -58,9 +58,9 @@ pub enum Format {
 }
 
 /// A weight as the model holds it, and the numbers that it stands for.
-pub struct Stored {
-    pub lowering: Lowering,
-    pub floats: Vec<f32>,
+pub(crate) struct Stored {
+    pub(crate) lowering: Lowering,
+    pub(crate) floats: Vec<f32>,
     codes: Vec<u8>,
     scales: Vec<f32>,
     mins: Vec<f32>,
@@ -68,7 +68,7 @@ pub struct Stored {
 
 impl Stored {
     /// Numbers of about `1 / sqrt(cols)`.
-    pub fn random(format: Format, rows: usize, cols: usize, random: &mut Random) -> Self {
+    pub(crate) fn random(format: Format, rows: usize, cols: usize, random: &mut Random) -> Self {
         let size = 1.0 / (cols as f32).sqrt();
         let mut floats: Vec<f32> = (0..rows * cols).map(|_| random.signed() * size).collect();
         let (mut codes, mut scales, mut mins) = (Vec::new(), Vec::new(), Vec::new());
@@ -104,7 +104,7 @@ impl Stored {
     }
 
     /// Packs in pieces of a few row blocks, as a loader does.
-    pub fn pack(&self, backend: &dyn Backend, desc: WeightDesc) -> Result<(WeightPlace, Buf)> {
+    pub(crate) fn pack(&self, backend: &dyn Backend, desc: WeightDesc) -> Result<(WeightPlace, Buf)> {
         let layout = backend.layout(&desc, &self.lowering)?;
         let mut packed = Lines::new(layout.size_bytes(desc.rows));
         let (rows_step, cols) = (layout.row_block * 3, desc.cols);
@@ -134,31 +134,31 @@ impl Stored {
 }
 
 /// A plan compiled for a backend, with its memory.
-pub struct Rig {
-    pub plan: Plan,
-    pub exe: Exe,
-    pub weights: Vec<Buf>,
-    pub state: Lines,
-    pub scratch: Lines,
+pub(crate) struct Rig {
+    pub(crate) plan: Plan,
+    pub(crate) exe: Exe,
+    pub(crate) weights: Vec<Buf>,
+    pub(crate) state: Lines,
+    pub(crate) scratch: Lines,
     /// Weights as numbers, in the order of the plan.
-    pub floats: Vec<Vec<f32>>,
+    pub(crate) floats: Vec<Vec<f32>>,
 }
 
 /// Sizes of the state arena.
 #[derive(Debug, Clone, Copy)]
-pub struct Cache {
-    pub num_blocks: usize,
-    pub block_size: usize,
-    pub dtype: DType,
+pub(crate) struct Cache {
+    pub(crate) num_blocks: usize,
+    pub(crate) block_size: usize,
+    pub(crate) dtype: DType,
 }
 
 impl Cache {
-    pub const NONE: Self = Self { num_blocks: 0, block_size: 16, dtype: DType::F32 };
+    pub(crate) const NONE: Self = Self { num_blocks: 0, block_size: 16, dtype: DType::F32 };
 }
 
 impl Rig {
     /// Compiles `plan` with random weights: vectors near 1, matrices in `format`.
-    pub fn new(
+    pub(crate) fn new(
         backend: &dyn Backend,
         plan: Plan,
         format: Format,
@@ -202,17 +202,13 @@ impl Rig {
     }
 
     /// Runs once and returns the floats of the only output.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         backend: &dyn Backend,
         sizes: &[(Dim, usize)],
         inputs: &[TensorRef<'_>],
     ) -> Result<Vec<f32>> {
-        let value_of = |symbol: &Symbol| {
-            let known = sizes.iter().find(|(dim, _)| *dim == Dim::Symbol(*symbol));
-            known.map_or(0, |(_, n)| *n)
-        };
-        let sizes: Vec<usize> = self.plan.symbols().iter().map(value_of).collect();
+        let sizes = self.sizes(sizes);
         let symbols = self.plan.symbols();
         let extent = |dim: &Dim| match dim {
             Dim::Fixed(n) => *n as usize,
@@ -224,8 +220,17 @@ impl Rig {
         Ok(out)
     }
 
+    /// Sizes in the order of the plan's symbols.
+    pub(crate) fn sizes(&self, sizes: &[(Dim, usize)]) -> Vec<usize> {
+        let value_of = |symbol: &Symbol| {
+            let known = sizes.iter().find(|(dim, _)| *dim == Dim::Symbol(*symbol));
+            known.map_or(0, |(_, n)| *n)
+        };
+        self.plan.symbols().iter().map(value_of).collect()
+    }
+
     /// Runs once with the sizes in the order of the plan.
-    pub fn run_into(
+    pub(crate) fn run_into(
         &mut self,
         backend: &dyn Backend,
         sizes: &[usize],
@@ -251,22 +256,22 @@ fn fixed(dim: &Dim) -> usize {
 
 /// The sizes of a decoder.
 #[derive(Debug, Clone, Copy)]
-pub struct Decoder {
-    pub layers: usize,
-    pub hidden: u64,
-    pub intermediate: u64,
-    pub heads: u64,
-    pub kv_heads: u64,
-    pub head_dim: u64,
-    pub vocab: u64,
-    pub window: u32,
-    pub softcap: f64,
-    pub has_bias: bool,
+pub(crate) struct Decoder {
+    pub(crate) layers: usize,
+    pub(crate) hidden: u64,
+    pub(crate) intermediate: u64,
+    pub(crate) heads: u64,
+    pub(crate) kv_heads: u64,
+    pub(crate) head_dim: u64,
+    pub(crate) vocab: u64,
+    pub(crate) window: u32,
+    pub(crate) softcap: f64,
+    pub(crate) has_bias: bool,
 }
 
 impl Decoder {
     /// Enough of everything to be a decoder.
-    pub const SMALL: Self = Self {
+    pub(crate) const SMALL: Self = Self {
         layers: 2,
         hidden: 64,
         intermediate: 160,
@@ -280,7 +285,7 @@ impl Decoder {
     };
 
     /// SmolLM2-135M.
-    pub const SMOL: Self = Self {
+    pub(crate) const SMOL: Self = Self {
         layers: 30,
         hidden: 576,
         intermediate: 1536,
@@ -294,7 +299,7 @@ impl Decoder {
     };
 
     /// One step: token ids in, logits of the asked-for rows out, tied embeddings.
-    pub fn plan(&self) -> Result<Plan> {
+    pub(crate) fn plan(&self) -> Result<Plan> {
         let mut builder = PlanBuilder::new();
         let g: &mut PlanBuilder = &mut builder;
         let ids = g.input("token_ids", Spec::u32([Dim::TOKENS]))?;
@@ -373,18 +378,18 @@ impl Decoder {
 
 /// The tensors of one step of a decoder.
 #[derive(Debug, Clone, Default)]
-pub struct Step {
-    pub token_ids: Vec<u32>,
-    pub positions: Vec<u32>,
-    pub sequence_index: Vec<u32>,
-    pub block_table: Vec<u32>,
-    pub logit_rows: Vec<u32>,
-    pub seqs: usize,
+pub(crate) struct Step {
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
+    pub(crate) sequence_index: Vec<u32>,
+    pub(crate) block_table: Vec<u32>,
+    pub(crate) logit_rows: Vec<u32>,
+    pub(crate) seqs: usize,
 }
 
 impl Step {
     /// Appends tokens of a sequence from `position` on, with its blocks; all their logits.
-    pub fn push(&mut self, tokens: &[u32], position: usize, blocks: &[u32]) {
+    pub(crate) fn push(&mut self, tokens: &[u32], position: usize, blocks: &[u32]) {
         self.token_ids.extend(tokens);
         self.positions.extend((position as u32..).take(tokens.len()));
         self.sequence_index.extend(tokens.iter().map(|_| self.seqs as u32));
@@ -393,7 +398,7 @@ impl Step {
         self.logit_rows = (0..self.token_ids.len() as u32).collect();
     }
 
-    pub fn sizes(&self) -> [(Dim, usize); 4] {
+    pub(crate) fn sizes(&self) -> [(Dim, usize); 4] {
         let blocks = self.block_table.len().checked_div(self.seqs).unwrap_or(1);
         [
             (Dim::TOKENS, self.token_ids.len()),
@@ -404,7 +409,7 @@ impl Step {
     }
 
     /// In the order of the plan.
-    pub fn inputs(&self, plan: &Plan) -> Vec<TensorRef<'_>> {
+    pub(crate) fn inputs(&self, plan: &Plan) -> Vec<TensorRef<'_>> {
         let tensor = |name: &str| match name {
             "token_ids" => &self.token_ids,
             "positions" => &self.positions,

@@ -19,10 +19,12 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
         None => read_standard_input()?,
     };
     let mut engine = session.engine(&session.load_options()?)?;
-    let prompt = if args.raw {
-        Prompt::Raw(prompt)
-    } else {
+    let prompt = if args.chat {
         chat_prompt(&engine, &conversation(args.sampling.system.as_deref(), &prompt))?
+    } else if args.raw {
+        Prompt::Tokens(engine.model().tokenizer.encode(&prompt, false))
+    } else {
+        Prompt::Text(prompt)
     };
     let request = request(prompt, &args.sampling);
     let answer = answer(&mut engine, request, !session.is_json)?;
@@ -77,8 +79,8 @@ pub(crate) fn answer(engine: &mut Engine, request: Request, is_shown: bool) -> R
 pub(crate) fn request(prompt: Prompt, sampling: &Sampling) -> Request {
     let mut request = Request::new(prompt);
     let numbers = [
-        ("temperature", sampling.temperature.map(Value::from)),
-        ("top_p", sampling.top_p.map(Value::from)),
+        ("temperature", Some(sampling.temperature.unwrap_or(DEFAULT_TEMPERATURE).into())),
+        ("top_p", Some(sampling.top_p.unwrap_or(DEFAULT_TOP_P).into())),
         ("min_p", sampling.min_p.map(Value::from)),
         ("repetition_penalty", sampling.repetition_penalty.map(Value::from)),
         ("top_k", sampling.top_k.map(Value::from)),
@@ -100,6 +102,10 @@ pub(crate) fn request(prompt: Prompt, sampling: &Sampling) -> Request {
     request
 }
 
+/// What people at a terminal expect of small models: mostly the likeliest, now and then another.
+const DEFAULT_TEMPERATURE: f32 = 0.2;
+const DEFAULT_TOP_P: f32 = 0.9;
+
 /// A conversation of one question.
 pub(crate) fn conversation(system: Option<&str>, question: &str) -> Vec<Message> {
     let system = system.map(|text| Message::new("system", text));
@@ -111,7 +117,7 @@ pub(crate) fn chat_prompt(engine: &Engine, messages: &[Message]) -> Result<Promp
     let model = engine.model();
     let Some(template) = &model.chat_template else {
         let [.., last] = messages else { bail!("conversation: expected a message, found none") };
-        return Ok(Prompt::Raw(last.content.as_str().unwrap_or_default().to_owned()));
+        return Ok(Prompt::Text(last.content.as_str().unwrap_or_default().to_owned()));
     };
     let token = |id: Option<u32>| id.and_then(|id| model.tokenizer.id_to_token(id)).unwrap_or("");
     let (bos, eos) = (token(model.tokenizer.bos()), token(model.tokenizer.eos()));

@@ -47,8 +47,8 @@ impl Request {
 /// What an answer continues.
 #[derive(Debug, Clone)]
 pub enum Prompt {
-    /// Text as it stands: special tokens in it are ordinary text.
-    Raw(String),
+    /// Text: special tokens in it are ordinary text.
+    Text(String),
     /// Text from a chat template: special tokens in it are special.
     Templated(String),
     /// Tokens, taken as they are.
@@ -57,7 +57,7 @@ pub enum Prompt {
 
 impl From<&str> for Prompt {
     fn from(text: &str) -> Self {
-        Self::Raw(text.to_owned())
+        Self::Text(text.to_owned())
     }
 }
 

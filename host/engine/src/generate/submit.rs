@@ -89,7 +89,7 @@ impl Engine {
         params: &Config,
     ) -> Result<Vec<u32>, EngineError> {
         let (mut text, parse_special) = match prompt {
-            Prompt::Raw(text) => (text, false),
+            Prompt::Text(text) => (text, false),
             Prompt::Templated(text) => (text, true),
             Prompt::Tokens(tokens) => return self.checked(tokens),
         };

@@ -70,6 +70,32 @@ impl Avx2 {
         })
     }
 
+    /// Rows to columns, eight by eight. `of_four[4 * j + c]` holds in half `l` column `4 * l + c`
+    /// of rows `4 * j..4 * j + 4`.
+    #[inline(always)]
+    fn transpose_half(rows: [__m256; 8]) -> [__m256; 8] {
+        let of_four: [__m256; 8] = std::array::from_fn(|at| {
+            let r = |i: usize| rows[at / 4 * 4 + i];
+            let pairs = |a, b| found!((_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
+            let ((low, high), (low_2, high_2)) = (pairs(r(0), r(1)), pairs(r(2), r(3)));
+            let (a, b) = if at % 4 < 2 { (low, low_2) } else { (high, high_2) };
+            let (a, b) = found!((_mm256_castps_pd(a), _mm256_castps_pd(b)));
+            found!(_mm256_castpd_ps(if at % 2 == 0 {
+                _mm256_unpacklo_pd(a, b)
+            } else {
+                _mm256_unpackhi_pd(a, b)
+            }))
+        });
+        std::array::from_fn(|at| {
+            let (a, b) = (of_four[at % 4], of_four[4 + at % 4]);
+            found!(if at < 4 {
+                _mm256_permute2f128_ps::<0x20>(a, b)
+            } else {
+                _mm256_permute2f128_ps::<0x31>(a, b)
+            })
+        })
+    }
+
     #[inline(always)]
     fn if_less_half(a: __m256, b: __m256, then: __m256, otherwise: __m256) -> __m256 {
         found!(_mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)))
@@ -188,6 +214,20 @@ impl Lanes for Avx2 {
             Self::if_less_half(self.0, b.0, then.0, otherwise.0),
             Self::if_less_half(self.1, b.1, then.1, otherwise.1),
         )
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let corner = |first: usize, is_right: bool| -> [__m256; 8] {
+            let half = |row: Self| if is_right { row.1 } else { row.0 };
+            Self::transpose_half(std::array::from_fn(|i| half(rows[first + i])))
+        };
+        let (top_left, bottom_left) = (corner(0, false), corner(8, false));
+        let (top_right, bottom_right) = (corner(0, true), corner(8, true));
+        std::array::from_fn(|i| match i {
+            0..8 => Self(top_left[i], bottom_left[i]),
+            _ => Self(top_right[i - 8], bottom_right[i - 8]),
+        })
     }
 
     #[inline(always)]

@@ -19,6 +19,18 @@ macro_rules! found {
     };
 }
 
+/// Quarters 0 and 2 of each.
+#[inline(always)]
+fn even(a: __m512, b: __m512) -> __m512 {
+    found!(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b))
+}
+
+/// Quarters 1 and 3 of each.
+#[inline(always)]
+fn odd(a: __m512, b: __m512) -> __m512 {
+    found!(_mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
+}
+
 impl Lanes for Avx512 {
     type Ints = __m512i;
     type Codes = __m512i;
@@ -106,6 +118,34 @@ impl Lanes for Avx512 {
     fn if_less(self, b: Self, then: Self, otherwise: Self) -> Self {
         let mask = found!(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, b.0));
         Self(found!(_mm512_mask_blend_ps(mask, otherwise.0, then.0)))
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        // Quarters of 128 bits: `of_four[4 * j + c]` holds in quarter `l` column `4 * l + c` of
+        // rows `4 * j..4 * j + 4`; then the quarters themselves are transposed.
+        let of_four: [__m512; LANES] = std::array::from_fn(|at| {
+            let r = |i: usize| rows[at / 4 * 4 + i].0;
+            let pairs = |a, b| found!((_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+            let ((low, high), (low_2, high_2)) = (pairs(r(0), r(1)), pairs(r(2), r(3)));
+            let (a, b) = if at % 4 < 2 { (low, low_2) } else { (high, high_2) };
+            let (a, b) = found!((_mm512_castps_pd(a), _mm512_castps_pd(b)));
+            found!(_mm512_castpd_ps(if at % 2 == 0 {
+                _mm512_unpacklo_pd(a, b)
+            } else {
+                _mm512_unpackhi_pd(a, b)
+            }))
+        });
+        std::array::from_fn(|at| {
+            let (quarter, c) = (at / 4, at % 4);
+            let [a, b, c, d] = std::array::from_fn(|j| of_four[4 * j + c]);
+            Self(match quarter {
+                0 => even(even(a, b), even(c, d)),
+                1 => even(odd(a, b), odd(c, d)),
+                2 => odd(even(a, b), even(c, d)),
+                _ => odd(odd(a, b), odd(c, d)),
+            })
+        })
     }
 
     #[inline(always)]

@@ -71,6 +71,9 @@ pub trait Lanes: Copy {
     /// `then` where `self < b`, else `otherwise`.
     fn if_less(self, b: Self, then: Self, otherwise: Self) -> Self;
 
+    /// Lane `j` of result `i` is lane `i` of `rows[j]`.
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
+
     /// Sum of the lanes: `i` with `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
     fn sum(self) -> f32;
     /// Greatest lane, in the order of [`Lanes::sum`].
@@ -127,5 +130,35 @@ pub(crate) mod sealed {
         fn load<L: Lanes>(x: &[Self; LANES]) -> L;
         /// Lanes as sixteen elements.
         fn store<L: Lanes>(x: L, out: &mut [Self; LANES]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        isa::{Kernel, dispatch},
+        testing::isas,
+    };
+
+    struct Transpose;
+
+    impl Kernel for Transpose {
+        type Out = ();
+
+        #[inline(always)]
+        fn run<L: Lanes>(self) {
+            let row = |j: usize| L::load(&std::array::from_fn(|i| (j * LANES + i) as f32));
+            for (i, column) in L::transpose(std::array::from_fn(row)).into_iter().enumerate() {
+                let mut found = [0.0; LANES];
+                column.store(&mut found);
+                assert_eq!(found, std::array::from_fn(|j| (j * LANES + i) as f32));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_become_columns() {
+        isas().for_each(|isa| dispatch(isa, Transpose));
     }
 }

@@ -133,6 +133,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        std::array::from_fn(|i| Self(std::array::from_fn(|j| rows[j].0[i])))
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         self.fold(|a, b| a + b)
     }

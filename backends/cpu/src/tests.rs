@@ -1,0 +1,32 @@
+//! The contract suite, and what the configuration takes.
+
+use plugin_api::testing::backend;
+
+use super::*;
+
+#[test]
+fn passes_the_contract_suite_with_every_instruction_set() {
+    for isa in ["scalar", "avx2", "avx512"] {
+        for threads in [1, 3] {
+            let config = Config::new().with("isa", isa).with("threads", threads);
+            match Cpu::from_config(&config) {
+                Ok(cpu) => backend::suite(&cpu),
+                Err(error) => assert!(matches!(error, Error::Unsupported { .. }), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn says_what_a_configuration_may_hold() {
+    #[rustfmt::skip]
+    let cases = [
+        ("isa",     Value::from("sse9"), "isa: expected one of auto, avx512, avx2, scalar, found \"sse9\""),
+        ("threads", Value::from(0),      "threads: expected a whole number in 1..=256, found 0"),
+        ("threads", Value::from(257),    "threads: expected a whole number in 1..=256, found 257"),
+    ];
+    for (key, value, expected) in cases {
+        let error = Cpu::from_config(&Config::new().with(key, value)).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}

@@ -1,0 +1,255 @@
+//! The two products of a tile: queries with keys, weights with values.
+
+use super::{Row, Weights};
+use crate::{
+    element::load_part,
+    lanes::{Element, LANES, Lanes},
+};
+
+/// Vectors of positions that a block of keys has.
+const KEY_VECTORS: usize = 4;
+/// Channels of a block of keys.
+const KEY_CHANNELS: usize = 64;
+
+/// Keys of some positions, channels outermost: `[channel][position]`.
+pub(super) type Keys = [[[f32; LANES]; KEY_VECTORS]; KEY_CHANNELS];
+
+pub(super) const KEYS_ZERO: Keys = [[[0.0; LANES]; KEY_VECTORS]; KEY_CHANNELS];
+
+/// Writes the score of each of the tile's rows with each position: `slots` says where the
+/// positions' keys begin. Numbers beyond them are of no meaning.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "each is a tensor")]
+pub(super) fn scores<S: Element, L: Lanes>(
+    scale: f32,
+    head_dim: usize,
+    q: &[f32],
+    k: &[S],
+    slots: &[usize],
+    rows: &[Row],
+    keys: &mut Keys,
+    weights: &mut Weights,
+) {
+    for (block, slots) in slots.chunks(KEY_VECTORS * LANES).enumerate() {
+        let first = block * KEY_VECTORS * LANES;
+        for channel in (0..head_dim).step_by(KEY_CHANNELS) {
+            let len = KEY_CHANNELS.min(head_dim - channel);
+            load_keys::<S, L>(k, slots, channel, len, keys);
+            let keys = &keys[..len];
+            let scale = if channel + len == head_dim { Some(scale) } else { None };
+            let mut row = 0;
+            while row < rows.len() {
+                let span = Span { q, rows: &rows[row..], channel, scale };
+                let weights = &mut weights[row..];
+                row += match rows.len() - row {
+                    4.. if L::TILE_ROWS >= 4 => span.products::<L, 4>(keys, first, weights),
+                    3 if L::TILE_ROWS >= 4 => span.products::<L, 3>(keys, first, weights),
+                    2.. => span.products::<L, 2>(keys, first, weights),
+                    _ => span.products::<L, 1>(keys, first, weights),
+                };
+            }
+        }
+    }
+}
+
+/// Transposes `len` channels of the keys of `slots`; further positions are zeros.
+#[inline(always)]
+fn load_keys<S: Element, L: Lanes>(
+    k: &[S],
+    slots: &[usize],
+    channel: usize,
+    len: usize,
+    keys: &mut Keys,
+) {
+    for (vector, slots) in slots.chunks(LANES).enumerate() {
+        for from in (0..len).step_by(LANES) {
+            let width = LANES.min(len - from);
+            let mut rows = [L::splat(0.0); LANES];
+            for (row, slot) in rows.iter_mut().zip(slots) {
+                let k = &k[slot + channel + from..][..width];
+                *row = match k.first_chunk() {
+                    Some(k) => S::load(k),
+                    None => load_part::<S, L>(k),
+                };
+            }
+            for (column, keys) in L::transpose(rows).into_iter().zip(&mut keys[from..][..width]) {
+                column.store(&mut keys[vector]);
+            }
+        }
+    }
+}
+
+/// Some channels of some rows on their way to scores.
+struct Span<'a> {
+    q: &'a [f32],
+    rows: &'a [Row],
+    /// The first channel; others have been added to the scores before.
+    channel: usize,
+    /// What to multiply with after the last channel.
+    scale: Option<f32>,
+}
+
+impl Span<'_> {
+    /// Adds the products of `R` rows to the scores from position `first` on; returns `R`.
+    #[inline(always)]
+    fn products<L: Lanes, const R: usize>(
+        &self,
+        keys: &[[[f32; LANES]; KEY_VECTORS]],
+        first: usize,
+        weights: &mut [[f32; super::SPLIT_POSITIONS]],
+    ) -> usize {
+        let q: [&[f32]; R] =
+            std::array::from_fn(|r| &self.q[self.rows[r].at + self.channel..][..keys.len()]);
+        let mut sums = [[L::splat(0.0); KEY_VECTORS]; R];
+        if self.channel > 0 {
+            for r in 0..R {
+                for (sum, x) in sums[r].iter_mut().zip(weights[r][first..].as_chunks().0) {
+                    *sum = L::load(x);
+                }
+            }
+        }
+        for (c, keys) in keys.iter().enumerate() {
+            let mut k = [L::splat(0.0); KEY_VECTORS];
+            for v in 0..KEY_VECTORS {
+                k[v] = L::load(&keys[v]);
+            }
+            for r in 0..R {
+                let q = L::splat(q[r][c]);
+                for v in 0..KEY_VECTORS {
+                    sums[r][v] = q.fma(k[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            let out = weights[r][first..].as_chunks_mut().0;
+            for (sum, out) in sums[r].iter().zip(out) {
+                match self.scale {
+                    Some(scale) => sum.mul(L::splat(scale)).store(out),
+                    None => sum.store(out),
+                }
+            }
+        }
+        R
+    }
+}
+
+/// Writes `out = out * old + (sum of weights[j] * v[j]) * new` for each row of the tile that sees
+/// a position of the split.
+#[inline(always)]
+pub(super) fn values<S: Element, L: Lanes>(
+    head_dim: usize,
+    v: &[S],
+    slots: &[usize],
+    rows: &[Row],
+    weights: &Weights,
+    out: &mut [f32],
+) {
+    let mut row = 0;
+    while row < rows.len() {
+        let left = rows.len() - row;
+        let mut of = Values { head_dim, v, slots, rows: &rows[row..], weights: &weights[row..], out };
+        row += match left {
+            4.. if L::TILE_ROWS >= 4 => of.rows::<L, 4>(),
+            3 if L::TILE_ROWS >= 4 => of.rows::<L, 3>(),
+            2.. => of.rows::<L, 2>(),
+            _ => of.rows::<L, 1>(),
+        };
+    }
+}
+
+struct Values<'a, S> {
+    head_dim: usize,
+    v: &'a [S],
+    slots: &'a [usize],
+    rows: &'a [Row],
+    weights: &'a [[f32; super::SPLIT_POSITIONS]],
+    out: &'a mut [f32],
+}
+
+impl<S: Element> Values<'_, S> {
+    /// All channels of `R` rows; returns `R`.
+    #[inline(always)]
+    fn rows<L: Lanes, const R: usize>(&mut self) -> usize {
+        let mut channel = 0;
+        while channel < self.head_dim {
+            channel += match (self.head_dim - channel) / LANES {
+                4.. if L::TILE_ROWS >= 4 => self.channels::<L, R, 4>(channel),
+                2.. => self.channels::<L, R, 2>(channel),
+                _ => self.channels::<L, R, 1>(channel),
+            };
+        }
+        R
+    }
+
+    /// `C` vectors of channels, the last of which may be short; returns their number of channels.
+    #[inline(always)]
+    fn channels<L: Lanes, const R: usize, const C: usize>(&mut self, channel: usize) -> usize {
+        let width = (C * LANES).min(self.head_dim - channel);
+        // What all rows see is read once for all; each row has its own positions before and after.
+        let (mut from, mut to) = (0, usize::MAX);
+        for row in &self.rows[..R] {
+            (from, to) = (from.max(row.seen.0), to.min(row.seen.1));
+        }
+        let to = to.max(from);
+        let mut sums = [[L::splat(0.0); C]; R];
+        for r in 0..R {
+            let (first, end) = self.rows[r].seen;
+            sums[r] = self.sum::<L, 1, C>([sums[r]], r, first..end.min(from), channel, width)[0];
+        }
+        sums = self.sum::<L, R, C>(sums, 0, from..to, channel, width);
+        for r in 0..R {
+            let (first, end) = self.rows[r].seen;
+            sums[r] = self.sum::<L, 1, C>([sums[r]], r, first.max(to)..end, channel, width)[0];
+        }
+        for r in 0..R {
+            let Row { at, seen, old, new, .. } = self.rows[r];
+            if seen.0 == seen.1 {
+                continue;
+            }
+            let out = &mut self.out[at + channel..][..width];
+            for (sum, out) in sums[r].iter().zip(out.chunks_mut(LANES)) {
+                let merged = L::load_part(out, 0.0).mul(L::splat(old)).add(sum.mul(L::splat(new)));
+                merged.store_part(out);
+            }
+        }
+        width
+    }
+
+    /// Adds `weights[j] * v[j]` for the positions `range` to the sums of `R` rows from `row` on.
+    #[inline(always)]
+    fn sum<L: Lanes, const R: usize, const C: usize>(
+        &self,
+        mut sums: [[L; C]; R],
+        row: usize,
+        range: std::ops::Range<usize>,
+        channel: usize,
+        width: usize,
+    ) -> [[L; C]; R] {
+        if range.is_empty() {
+            return sums;
+        }
+        let weights: [&[f32]; R] =
+            std::array::from_fn(|r| &self.weights[row + r][range.clone()]);
+        let slots = &self.slots[range];
+        for (j, slot) in slots.iter().enumerate() {
+            let from = &self.v[slot + channel..][..width];
+            let mut v = [L::splat(0.0); C];
+            if C * LANES == width {
+                for (v, from) in v.iter_mut().zip(from.as_chunks().0) {
+                    *v = S::load(from);
+                }
+            } else {
+                for (v, from) in v.iter_mut().zip(from.chunks(LANES)) {
+                    *v = load_part::<S, L>(from);
+                }
+            }
+            for r in 0..R {
+                let weight = L::splat(weights[r][j]);
+                for c in 0..C {
+                    sums[r][c] = weight.fma(v[c], sums[r][c]);
+                }
+            }
+        }
+        sums
+    }
+}
