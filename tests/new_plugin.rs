@@ -111,7 +111,7 @@ fn a_dropped_folder_is_found_tested_and_listed() {
     fs::write(folder.join("src/lib.rs"), SOURCE).unwrap();
 
     // The generated list of builtins is the only file that changes, and nobody edits it.
-    cargo(&tree, &["test", "--quiet", "-p", "jackfield-tests", "--test", "tidy", "builtins"]);
+    cargo(&tree, &["test", "--quiet", "-p", "jackfield-tidy", "builtins"]);
     let tested = cargo(&tree, &["test", "--quiet", "-p", "plugin-leave-alone", "--lib"]);
     assert!(tested.contains("1 passed"), "{tested}");
     let listed = cargo(&tree, &["run", "--quiet", "-p", "jackfield", "--", "plugin", "ls"]);

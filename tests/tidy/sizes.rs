@@ -24,7 +24,9 @@ const README_LINES_MAX: usize = 40;
 pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut mistakes = Vec::new();
     for file in tree.rust() {
-        let Some((_, cap)) = CAPS.iter().find(|(prefix, _)| file.path.starts_with(prefix)) else {
+        let is_test = file.path.contains("/tests/");
+        let path = if is_test { "tests/" } else { file.path.as_str() };
+        let Some((_, cap)) = CAPS.iter().find(|(prefix, _)| path.starts_with(prefix)) else {
             continue;
         };
         let lines = if file.path.starts_with("plugins/") {

@@ -75,11 +75,17 @@ impl Slot {
 }
 
 /// Compiles a plan.
-pub(crate) fn compile(plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Code> {
+pub(crate) fn compile(
+    plan: &Plan,
+    bucket: &Bucket,
+    memory: &MemoryMap,
+    has_independent_rows: bool,
+) -> Result<Code> {
     let check = BindingCheck::new(plan, bucket, memory, 0)?;
     let mut lower = Lower {
         top: plan,
         memory,
+        has_independent_rows,
         symbols: check.symbols().to_vec(),
         instructions: Vec::new(),
         num_values: plan.specs.len(),
@@ -98,6 +104,7 @@ struct Lower<'a> {
     /// The plan whose states there are.
     top: &'a Plan,
     memory: &'a MemoryMap,
+    has_independent_rows: bool,
     symbols: Vec<(Symbol, usize)>,
     instructions: Vec<Instruction>,
     num_values: usize,
@@ -173,7 +180,11 @@ impl Lower<'_> {
             Work::Attend(Attend::new(attrs, &specs, spec, place, self.memory.block_size)?)
         } else {
             let dtype = node.outputs.first().map_or(DType::F32, |&val| plan.spec(val).dtype);
-            Work::Op(Op::new(op, attrs, specs.len(), dtype)?)
+            let op = match Op::new(op, attrs, specs.len(), dtype)? {
+                Op::Matmul { .. } => Op::Matmul { in_blocks: self.has_independent_rows },
+                op => op,
+            };
+            Work::Op(op)
         };
         self.instructions.push(Instruction { name: op, work, args, results, drops: Vec::new() });
         Ok(())

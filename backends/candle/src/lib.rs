@@ -22,13 +22,16 @@ use plugin_api::prelude::*;
 
 /// Runs plans with candle.
 #[derive(Debug, Clone, Copy)]
-pub struct Candle;
+pub struct Candle {
+    /// Whether the bits of a row are the same whatever is computed with it.
+    has_independent_rows: bool,
+}
 
 impl Capability for Candle {
     const NAME: &'static str = "candle";
 
-    fn from_config(_config: &Config) -> Result<Self> {
-        Ok(Self)
+    fn from_config(config: &Config) -> Result<Self> {
+        Ok(Self { has_independent_rows: config.flag_or("independent_rows", true)? })
     }
 }
 
@@ -50,7 +53,7 @@ impl Backend for Candle {
     }
 
     fn compile(&self, plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Exe> {
-        Ok(Exe::new(0, compile::compile(plan, bucket, memory)?))
+        Ok(Exe::new(0, compile::compile(plan, bucket, memory, self.has_independent_rows)?))
     }
 
     fn run(&self, exe: &Exe, _stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence> {

@@ -1,8 +1,8 @@
 //! The ops on tensors, as candle's.
 //!
-//! A matmul runs in blocks of [`ROW_BLOCK`] rows, the last of them filled up with zeros: the
-//! kernels behind candle choose their blocking by the shape, so that only equal shapes give equal
-//! bits.
+//! For independent rows a matmul runs in blocks of [`ROW_BLOCK`] rows, the last of them filled up
+//! with zeros: the kernels behind candle choose their blocking, and for one row another kernel, by
+//! the shape, so that only equal shapes give equal bits.
 
 use candle_core::{D, DType, Device, Tensor};
 use plugin_api::plan::{Attrs, OpId, ops};
@@ -21,7 +21,10 @@ type Binary = fn(&Tensor, &Tensor) -> candle_core::Result<Tensor>;
 pub(crate) enum Op {
     /// `embed` and `gather`.
     Rows,
-    Matmul,
+    Matmul {
+        /// Whether in blocks of equal shape.
+        in_blocks: bool,
+    },
     Unary(Unary),
     /// candle repeats a smaller right side.
     Binary(Binary),
@@ -61,7 +64,7 @@ impl Op {
     ) -> Result<Self> {
         let this = match op {
             ops::EMBED | ops::GATHER => Self::Rows,
-            ops::MATMUL => Self::Matmul,
+            ops::MATMUL => Self::Matmul { in_blocks: true },
             ops::ADD => Self::Binary(Tensor::broadcast_add),
             ops::SUB => Self::Binary(Tensor::broadcast_sub),
             ops::MUL => Self::Binary(Tensor::broadcast_mul),
@@ -120,7 +123,7 @@ impl Op {
     fn num_args(&self) -> Option<usize> {
         Some(match self {
             Self::Constant(_) => 0,
-            Self::Rows | Self::Matmul | Self::Binary(_) | Self::RmsNorm { .. } => 2,
+            Self::Rows | Self::Matmul { .. } | Self::Binary(_) | Self::RmsNorm { .. } => 2,
             Self::Rope(_) | Self::Gated(_) => 2,
             Self::ScatterAdd | Self::LayerNorm { .. } => 3,
             Self::Concat(_) => return None,
@@ -150,7 +153,10 @@ impl Op {
     ) -> Outcome<Vec<Tensor>> {
         let result = match self {
             Self::Rows => args[0].index_select(args[1], 0)?,
-            Self::Matmul => matmul(args[0], &args[1].to_dtype(args[0].dtype())?, shape)?,
+            Self::Matmul { in_blocks } => {
+                let weight = args[1].to_dtype(args[0].dtype())?.t()?;
+                matmul(args[0], &weight, shape, *in_blocks)?
+            }
             Self::Unary(op) => op(args[0])?,
             Self::Binary(op) => op(args[0], args[1])?,
             Self::Affine(times, plus) => args[0].affine(*times, *plus)?,
@@ -178,16 +184,19 @@ impl Op {
     }
 }
 
-/// `x [.., k]` times `w [n, k]` transposed.
-fn matmul(x: &Tensor, w: &Tensor, shape: &[usize]) -> Outcome<Tensor> {
+/// `x [.., k]` times `w [k, n]`.
+fn matmul(x: &Tensor, w: &Tensor, shape: &[usize], in_blocks: bool) -> Outcome<Tensor> {
     let k = x.dim(D::Minus1)?;
     let rows = x.elem_count().checked_div(k).unwrap_or(0);
     if rows == 0 {
         return Ok(Tensor::zeros(shape, x.dtype(), &Device::Cpu)?);
     }
-    let padding = rows.next_multiple_of(ROW_BLOCK) - rows;
-    let (x, w) = (x.reshape((rows, k))?.pad_with_zeros(0, 0, padding)?, w.t()?);
-    let block = |start| x.narrow(0, start, ROW_BLOCK)?.matmul(&w);
+    let x = x.reshape((rows, k))?;
+    if !in_blocks {
+        return Ok(x.matmul(w)?.reshape(shape)?);
+    }
+    let x = x.pad_with_zeros(0, 0, rows.next_multiple_of(ROW_BLOCK) - rows)?;
+    let block = |start| x.narrow(0, start, ROW_BLOCK)?.matmul(w);
     let blocks = (0..rows).step_by(ROW_BLOCK).map(block);
     let blocks = blocks.collect::<candle_core::Result<Vec<Tensor>>>()?;
     Ok(Tensor::cat(&blocks, 0)?.narrow(0, 0, rows)?.reshape(shape)?)
@@ -227,5 +236,5 @@ fn cast(x: &Tensor, to: plugin_api::DType, dtype: DType) -> Outcome<Tensor> {
     Ok(rounded.to_dtype(dtype)?)
 }
 
-/// Rows of every matmul.
+/// Rows of a matmul in blocks.
 const ROW_BLOCK: usize = 16;

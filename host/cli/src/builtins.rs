@@ -1,5 +1,7 @@
 //! Links every builtin plugin. Written by `BLESS=1 cargo tidy`; do not edit.
 
+#[cfg(feature = "candle")]
+use backend_candle as _;
 use backend_cpu as _;
 use backend_null as _;
 use backend_reference as _;
@@ -40,4 +42,4 @@ use plugin_top_k as _;
 use plugin_top_p as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
-pub(crate) const LISTED: usize = 38;
+pub(crate) const LISTED: usize = 38 + cfg!(feature = "candle") as usize;

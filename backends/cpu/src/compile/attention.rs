@@ -11,9 +11,6 @@ use crate::code::{Attention, Element, Op, SlotId, StateElement, Units};
 use crate::run::ATTEND_CONTEXT;
 use crate::size::Size;
 
-/// Query heads of a key-value head that the kernel takes.
-const GROUP_MAX: usize = 64;
-
 impl Builder<'_> {
     pub(super) fn attend(&mut self, call: &Call<'_>) -> Result<SlotId> {
         let shape = self.attend_shape(call)?;
@@ -72,7 +69,7 @@ impl Builder<'_> {
         let group = shape.heads / shape.kv_heads * shape.head_dim;
         let tokens = self.slots[positions].len;
         let units = Units::Count(tokens.times(shape.kv_heads));
-        let (ns, reads) = (group * ATTEND_CONTEXT / 8, [&[q], &tables[..]].concat());
+        let (ns, reads) = (group * ATTEND_CONTEXT / 12, [&[q], &tables[..]].concat());
         let op = Op::Attend(Box::new(attention));
         self.emit(op, units, ns, &reads, &[(out, Size::fixed(group))]);
         Ok(out)
@@ -86,9 +83,9 @@ impl Builder<'_> {
             size.ok_or_else(|| Error::shape(call.op, "[tokens, heads, head_dim]", spec))
         };
         let (heads, head_dim, kv_heads) = (fixed(0, 1)?, fixed(0, 2)?, fixed(1, 1)?);
-        if !heads.is_multiple_of(kv_heads) || heads / kv_heads > GROUP_MAX {
-            let expected = format!("1 to {GROUP_MAX} query heads to a key-value head");
-            return Err(Error::unsupported(call.op, expected));
+        if !heads.is_multiple_of(kv_heads) {
+            let expected = format!("a multiple of {kv_heads} heads");
+            return Err(Error::shape(call.op, expected, heads));
         }
         Ok(AttendShape { heads, kv_heads, head_dim })
     }

@@ -40,21 +40,30 @@ pub(super) fn attend(op: &Attention, part: &mut Part<'_>) {
     }
 }
 
+/// Tokens that stand together in a sequence share what they read, head by head.
 fn attend_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
     let (isa, width) = (part.isa(), op.blocks_per_seq.of(part.sizes()));
     let kv_heads = op.shape.kv_heads;
     let group = op.shape.heads / kv_heads * op.shape.head_dim;
     let kv = op.offsets.map(|offset| part.state::<S>(offset, op.len));
-    let (positions, sequences) =
-        (part.read::<u32>(op.positions), part.read::<u32>(op.sequence_index));
+    let positions = part.read::<u32>(op.positions);
+    let sequences = part.read::<u32>(op.sequence_index);
     let table = part.read::<u32>(op.block_table);
     let (units, q) = (part.units(), part.read_share::<f32>(op.q, group));
-    let heads = q.chunks_exact(group).zip(part.write(0).chunks_exact_mut(group));
-    for (unit, (q, out)) in units.zip(heads) {
-        let (token, kv_head) = (unit / kv_heads, unit % kv_heads);
-        let blocks = &table[sequences[token] as usize * width..][..width];
-        let sequence = SequenceBlocks { blocks, block_size: op.block_size };
-        let position = positions[token] as usize;
-        kernels::attend(isa, op.spec, op.shape, kv_head, q, position, sequence, kv, out);
+    let out = part.write(0);
+    for kv_head in 0..kv_heads {
+        let token_from = |unit: usize| unit.saturating_sub(kv_head).div_ceil(kv_heads);
+        let (mut first, end) = (token_from(units.start), token_from(units.end));
+        while first < end {
+            let sequence = sequences[first];
+            let is_mate = |other: &&u32| **other == sequence;
+            let mates = sequences[first..end].iter().take_while(is_mate).count();
+            let blocks = &table[sequence as usize * width..][..width];
+            let blocks = SequenceBlocks { blocks, block_size: op.block_size };
+            let at = (first * kv_heads + kv_head - units.start) * group;
+            let (positions, q, out) = (&positions[first..first + mates], &q[at..], &mut out[at..]);
+            kernels::attend(isa, op.spec, op.shape, kv_head, q, positions, blocks, kv, out);
+            first += mates;
+        }
     }
 }

@@ -70,30 +70,28 @@ impl Avx2 {
         })
     }
 
-    /// Rows to columns, eight by eight. `of_four[4 * j + c]` holds in half `l` column `4 * l + c`
-    /// of rows `4 * j..4 * j + 4`.
+    /// Rows to columns, eight by eight.
     #[inline(always)]
-    fn transpose_half(rows: [__m256; 8]) -> [__m256; 8] {
-        let of_four: [__m256; 8] = std::array::from_fn(|at| {
-            let r = |i: usize| rows[at / 4 * 4 + i];
-            let pairs = |a, b| found!((_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
-            let ((low, high), (low_2, high_2)) = (pairs(r(0), r(1)), pairs(r(2), r(3)));
-            let (a, b) = if at % 4 < 2 { (low, low_2) } else { (high, high_2) };
-            let (a, b) = found!((_mm256_castps_pd(a), _mm256_castps_pd(b)));
-            found!(_mm256_castpd_ps(if at % 2 == 0 {
-                _mm256_unpacklo_pd(a, b)
-            } else {
-                _mm256_unpackhi_pd(a, b)
-            }))
-        });
-        std::array::from_fn(|at| {
-            let (a, b) = (of_four[at % 4], of_four[4 + at % 4]);
-            found!(if at < 4 {
-                _mm256_permute2f128_ps::<0x20>(a, b)
-            } else {
-                _mm256_permute2f128_ps::<0x31>(a, b)
-            })
-        })
+    fn transpose_half(mut x: [__m256; 8]) -> [__m256; 8] {
+        // In each four rows: `x[4 * j + c]` becomes, in its half `l`, column `4 * l + c` of rows
+        // `4 * j..4 * j + 4`.
+        for four in x.as_chunks_mut::<4>().0 {
+            let [a, b, c, d] = *four;
+            let (ab_low, ab_high) = found!((_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)));
+            let (cd_low, cd_high) = found!((_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)));
+            let (ab, cd) = found!((_mm256_castps_pd(ab_low), _mm256_castps_pd(cd_low)));
+            four[0] = found!(_mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)));
+            four[1] = found!(_mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+            let (ab, cd) = found!((_mm256_castps_pd(ab_high), _mm256_castps_pd(cd_high)));
+            four[2] = found!(_mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)));
+            four[3] = found!(_mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)));
+        }
+        for i in 0..4 {
+            let (a, b) = (x[i], x[4 + i]);
+            x[i] = found!(_mm256_permute2f128_ps::<0x20>(a, b));
+            x[4 + i] = found!(_mm256_permute2f128_ps::<0x31>(a, b));
+        }
+        x
     }
 
     #[inline(always)]
@@ -217,17 +215,24 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
-        let corner = |first: usize, is_right: bool| -> [__m256; 8] {
-            let half = |row: Self| if is_right { row.1 } else { row.0 };
-            Self::transpose_half(std::array::from_fn(|i| half(rows[first + i])))
-        };
-        let (top_left, bottom_left) = (corner(0, false), corner(8, false));
-        let (top_right, bottom_right) = (corner(0, true), corner(8, true));
-        std::array::from_fn(|i| match i {
-            0..8 => Self(top_left[i], bottom_left[i]),
-            _ => Self(top_right[i - 8], bottom_right[i - 8]),
-        })
+    fn transpose(x: [Self; LANES]) -> [Self; LANES] {
+        // `[top or bottom][left or right]`
+        let mut corners = [[[x[0].0; 8]; 2]; 2];
+        for i in 0..LANES {
+            corners[i / 8][0][i % 8] = x[i].0;
+            corners[i / 8][1][i % 8] = x[i].1;
+        }
+        let [[top_left, top_right], [bottom_left, bottom_right]] = corners;
+        let (top_left, top_right) =
+            (Self::transpose_half(top_left), Self::transpose_half(top_right));
+        let (bottom_left, bottom_right) =
+            (Self::transpose_half(bottom_left), Self::transpose_half(bottom_right));
+        let mut columns = x;
+        for i in 0..8 {
+            columns[i] = Self(top_left[i], bottom_left[i]);
+            columns[8 + i] = Self(top_right[i], bottom_right[i]);
+        }
+        columns
     }
 
     #[inline(always)]

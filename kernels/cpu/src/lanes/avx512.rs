@@ -121,31 +121,31 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
-        // Quarters of 128 bits: `of_four[4 * j + c]` holds in quarter `l` column `4 * l + c` of
-        // rows `4 * j..4 * j + 4`; then the quarters themselves are transposed.
-        let of_four: [__m512; LANES] = std::array::from_fn(|at| {
-            let r = |i: usize| rows[at / 4 * 4 + i].0;
-            let pairs = |a, b| found!((_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
-            let ((low, high), (low_2, high_2)) = (pairs(r(0), r(1)), pairs(r(2), r(3)));
-            let (a, b) = if at % 4 < 2 { (low, low_2) } else { (high, high_2) };
-            let (a, b) = found!((_mm512_castps_pd(a), _mm512_castps_pd(b)));
-            found!(_mm512_castpd_ps(if at % 2 == 0 {
-                _mm512_unpacklo_pd(a, b)
-            } else {
-                _mm512_unpackhi_pd(a, b)
-            }))
-        });
-        std::array::from_fn(|at| {
-            let (quarter, c) = (at / 4, at % 4);
-            let [a, b, c, d] = std::array::from_fn(|j| of_four[4 * j + c]);
-            Self(match quarter {
-                0 => even(even(a, b), even(c, d)),
-                1 => even(odd(a, b), odd(c, d)),
-                2 => odd(even(a, b), even(c, d)),
-                _ => odd(odd(a, b), odd(c, d)),
-            })
-        })
+    fn transpose(mut x: [Self; LANES]) -> [Self; LANES] {
+        // In each four rows: `x[4 * j + c]` becomes, in its quarter `l` of 128 bits, column
+        // `4 * l + c` of rows `4 * j..4 * j + 4`.
+        for four in x.as_chunks_mut::<4>().0 {
+            let [a, b, c, d] = [four[0].0, four[1].0, four[2].0, four[3].0];
+            let (ab_low, ab_high) = found!((_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+            let (cd_low, cd_high) = found!((_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d)));
+            let (ab, cd) = found!((_mm512_castps_pd(ab_low), _mm512_castps_pd(cd_low)));
+            four[0].0 = found!(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
+            four[1].0 = found!(_mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+            let (ab, cd) = found!((_mm512_castps_pd(ab_high), _mm512_castps_pd(cd_high)));
+            four[2].0 = found!(_mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd)));
+            four[3].0 = found!(_mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd)));
+        }
+        // Then the quarters are transposed.
+        for i in 0..4 {
+            let [a, b, c, d] = [x[i].0, x[4 + i].0, x[8 + i].0, x[12 + i].0];
+            let (ab_even, ab_odd) = (even(a, b), odd(a, b));
+            let (cd_even, cd_odd) = (even(c, d), odd(c, d));
+            x[i].0 = even(ab_even, cd_even);
+            x[4 + i].0 = even(ab_odd, cd_odd);
+            x[8 + i].0 = odd(ab_even, cd_even);
+            x[12 + i].0 = odd(ab_odd, cd_odd);
+        }
+        x
     }
 
     #[inline(always)]
