@@ -120,39 +120,127 @@ pub(crate) enum Op {
     /// An error if an index is out of range: for indices that the plan computes.
     Check(Check),
     /// Rows of a packed weight.
-    Embed { weight: usize, ids: SlotId },
+    Embed {
+        weight: usize,
+        ids: SlotId,
+    },
     /// A packed weight as dense rows.
-    Unpack { weight: usize },
+    Unpack {
+        weight: usize,
+    },
     /// Dense rows `[n, k]` as panels.
-    PackPanels { w: SlotId, n: Size, k: Size },
+    PackPanels {
+        w: SlotId,
+        n: Size,
+        k: Size,
+    },
     /// Rows of `k` as signed bytes.
-    Quantize { x: SlotId, k: usize },
+    Quantize {
+        x: SlotId,
+        k: usize,
+    },
     /// Products of one input with weights, one after the other in units of panels.
     Product(Box<Product>),
     /// A product with panels that the plan computed.
-    Panels { w: SlotId, x: SlotId, n: Size, k: Size },
-    Binary { op: BinaryOp, a: SlotId, b: SlotId, rhs: Rhs, width: Size },
-    Unary { op: UnaryOp, x: SlotId },
-    Scale { x: SlotId, by: f32 },
-    Offset { x: SlotId, by: f32 },
-    Reduce { kind: ReduceKind, x: SlotId, width: Size },
-    Softmax { x: SlotId, width: Size },
-    TopK { x: SlotId, width: Size, k: usize },
-    Gather { x: SlotId, indices: SlotId, width: Size },
+    Panels {
+        w: SlotId,
+        x: SlotId,
+        n: Size,
+        k: Size,
+    },
+    Binary {
+        op: BinaryOp,
+        a: SlotId,
+        b: SlotId,
+        rhs: Rhs,
+        width: Size,
+    },
+    Unary {
+        op: UnaryOp,
+        x: SlotId,
+    },
+    Scale {
+        x: SlotId,
+        by: f32,
+    },
+    Offset {
+        x: SlotId,
+        by: f32,
+    },
+    Reduce {
+        kind: ReduceKind,
+        x: SlotId,
+        width: Size,
+    },
+    Softmax {
+        x: SlotId,
+        width: Size,
+    },
+    TopK {
+        x: SlotId,
+        width: Size,
+        k: usize,
+    },
+    Gather {
+        x: SlotId,
+        indices: SlotId,
+        width: Size,
+    },
     /// The output starts as `base`, or is it.
-    ScatterAdd { base: SlotId, indices: SlotId, updates: SlotId, width: Size },
+    ScatterAdd {
+        base: SlotId,
+        indices: SlotId,
+        updates: SlotId,
+        width: Size,
+    },
     /// Parts, each with the elements that one unit takes of it.
-    Concat { parts: Vec<(SlotId, Size)> },
-    Slice { x: SlotId, stride: Size, start: Size },
-    Transpose { x: SlotId, shape: [Size; 4], order: [usize; 4] },
-    Cast { x: SlotId, to: CastTo },
-    RmsNorm { x: SlotId, w: SlotId, eps: f32, weight_offset: f32 },
-    LayerNorm { x: SlotId, w: SlotId, b: SlotId, eps: f32 },
+    Concat {
+        parts: Vec<(SlotId, Size)>,
+    },
+    Slice {
+        x: SlotId,
+        stride: Size,
+        start: Size,
+    },
+    Transpose {
+        x: SlotId,
+        shape: [Size; 4],
+        order: [usize; 4],
+    },
+    Cast {
+        x: SlotId,
+        to: CastTo,
+    },
+    RmsNorm {
+        x: SlotId,
+        w: SlotId,
+        eps: f32,
+        weight_offset: f32,
+    },
+    LayerNorm {
+        x: SlotId,
+        w: SlotId,
+        b: SlotId,
+        eps: f32,
+    },
     /// Cosines and sines of positions.
-    RopeTable { positions: SlotId, inv_freq: Vec<f32>, factor: f32 },
+    RopeTable {
+        positions: SlotId,
+        inv_freq: Vec<f32>,
+        factor: f32,
+    },
     /// The output starts as `x`, or is it.
-    Rope { x: SlotId, cos: SlotId, sin: SlotId, shape: RopeShape },
-    Gated { kind: GatedKind, gate: SlotId, up: SlotId },
+    Rope {
+        x: SlotId,
+        cos: SlotId,
+        sin: SlotId,
+        shape: RopeShape,
+    },
+    Gated {
+        kind: GatedKind,
+        gate: SlotId,
+        up: SlotId,
+    },
     Store(Box<Attention>),
     Attend(Box<Attention>),
 }

@@ -5,9 +5,9 @@ mod product;
 mod rows;
 
 use half::{bf16, f16};
-use kernels_cpu::{Isa, UnaryOp, geglu, gather, offset, rope, rope_table, scale, swiglu, unary};
+use kernels_cpu::{Isa, UnaryOp, gather, geglu, offset, rope, rope_table, scale, swiglu, unary};
 
-use crate::code::{CastTo, GatedKind, Op, SlotId, BLOCK_ELEMENTS};
+use crate::code::{BLOCK_ELEMENTS, CastTo, GatedKind, Op, SlotId};
 use crate::frame::Part;
 
 /// Computes one part.

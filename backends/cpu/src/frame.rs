@@ -63,7 +63,9 @@ impl<'a> Frame<'a> {
             *place = match output {
                 TensorMut::F32(x) => x.as_mut_ptr().cast(),
                 TensorMut::U32(x) => x.as_mut_ptr().cast(),
-                TensorMut::F64(_) => return Err(Error::unsupported("output", "f64 is not computed")),
+                TensorMut::F64(_) => {
+                    return Err(Error::unsupported("output", "f64 is not computed"));
+                }
             };
         }
         Ok(Self {
@@ -231,9 +233,7 @@ impl<'f> Part<'f> {
         // SAFETY: `start` points to `len` elements and the share is within them. Outputs lie in
         // scratch or in outputs of the run, both exclusively borrowed, and other parts' shares do
         // not overlap (rules 2 and 3).
-        unsafe {
-            std::slice::from_raw_parts_mut(start.cast_mut().add(share.start), share.len())
-        }
+        unsafe { std::slice::from_raw_parts_mut(start.cast_mut().add(share.start), share.len()) }
     }
 
     /// The columns of panels `panels` of output `i`, which is `[rows, n]`. For instructions whose
@@ -270,11 +270,7 @@ impl<'f> Part<'f> {
     }
 
     /// Two ranges of the state arena, for an instruction of one unit.
-    pub(crate) fn state_mut<T: Pod>(
-        &mut self,
-        offsets: [usize; 2],
-        len: usize,
-    ) -> [&mut [T]; 2] {
+    pub(crate) fn state_mut<T: Pod>(&mut self, offsets: [usize; 2], len: usize) -> [&mut [T]; 2] {
         let units = self.instruction.units.of(self.frame.sizes);
         assert!(units == 1 && self.units == (0..1), "state is written by one thread");
         if len == 0 {

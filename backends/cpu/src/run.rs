@@ -51,12 +51,7 @@ fn walk(code: &Code, frame: &Frame<'_>, crew: &Crew<'_>) -> Result<()> {
 
 /// Into how many parts an instruction is divided: enough that a slow thread does not hold up the
 /// others, none of them too short to be worth claiming.
-fn num_chunks(
-    instruction: &Instruction,
-    frame: &Frame<'_>,
-    units: usize,
-    threads: usize,
-) -> usize {
+fn num_chunks(instruction: &Instruction, frame: &Frame<'_>, units: usize, threads: usize) -> usize {
     if threads == 1 || units == 1 {
         return 1;
     }

@@ -52,15 +52,18 @@ impl Symbols {
                 Dim::Fixed(n) => {
                     let n = usize::try_from(*n).ok();
                     let factor = n.and_then(|n| size.factor.checked_mul(n));
-                    size.factor =
-                        factor.ok_or_else(|| Error::unsupported("plan", "a size of this machine"))?;
+                    size.factor = factor
+                        .ok_or_else(|| Error::unsupported("plan", "a size of this machine"))?;
                 }
                 Dim::Symbol(symbol) => {
                     let index = self.0.iter().position(|(known, _)| known == symbol);
                     let index = index.and_then(|i| u8::try_from(i).ok());
                     let place = size.symbols.get_mut(count);
                     let (Some(index), Some(place)) = (index, place) else {
-                        return Err(Error::unsupported(symbol, "a symbol of the plan, four at most"));
+                        return Err(Error::unsupported(
+                            symbol,
+                            "a symbol of the plan, four at most",
+                        ));
                     };
                     *place = Some(index);
                     count += 1;

@@ -72,8 +72,7 @@ fn agrees_with_the_interpreter() {
     let step = two_sequences();
     for (name, decoder, format, dtype, within) in cases {
         let cache = Cache { dtype, ..CACHE };
-        let mut rig =
-            Rig::new(&backend, decoder.plan().unwrap(), format, cache, &MAXIMA).unwrap();
+        let mut rig = Rig::new(&backend, decoder.plan().unwrap(), format, cache, &MAXIMA).unwrap();
         let expected = expected(&rig, &step, cache);
         let found = logits(&backend, &mut rig, &step).unwrap();
         let peak = expected.iter().fold(0.0_f64, |peak, x| peak.max(x.abs()));

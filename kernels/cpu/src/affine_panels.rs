@@ -232,8 +232,7 @@ mod tests {
             (8, 32, 128, true,  true),
         ];
         for (format_bits, group, zero_point, has_min, has_f16_scales) in formats {
-            let desc =
-                AffineDesc { bits: format_bits, group, zero_point, has_min, has_f16_scales };
+            let desc = AffineDesc { bits: format_bits, group, zero_point, has_min, has_f16_scales };
             let (n, k) = (19, 3 * group);
             let round = |x: f32| if has_f16_scales { f16::from_f32(x).to_f32() } else { x };
             let codes = codes(n * k, format_bits, 1);

@@ -185,7 +185,16 @@ impl<S: Element> Attend<'_, S> {
             let stop = end.min((split + 1) * SPLIT_POSITIONS);
             let slots = &mut slots[..stop - start];
             self.find_slots(start, slots);
-            tile::scores::<S, L>(self.spec.scale, head_dim, self.q, self.k, slots, rows, keys, weights);
+            tile::scores::<S, L>(
+                self.spec.scale,
+                head_dim,
+                self.q,
+                self.k,
+                slots,
+                rows,
+                keys,
+                weights,
+            );
             for (row, weights) in rows.iter_mut().zip(&mut *weights) {
                 let seen = (row.first.max(start), row.end.min(stop));
                 row.seen = (seen.0 - start, seen.1.max(seen.0) - start);

@@ -45,23 +45,34 @@ impl Kernel for Softmax<'_> {
     }
 }
 
-/// Replaces each `x` by `exp(x - peak)`; returns their sum.
+/// Replaces each `x` by `exp(x - peak)`, or by zero where that is no normal number: arithmetic with
+/// subnormal ones takes a hundred times as long. Returns their sum.
 #[inline(always)]
 pub(crate) fn exponentials<L: Lanes>(x: &mut [f32], peak: f32) -> f32 {
     let (x, tail) = x.as_chunks_mut::<LANES>();
     let peak = L::splat(peak);
     let mut sums = L::splat(0.0);
     for x in x {
-        let y = math::exp(L::load(x).sub(peak));
+        let y = weight(L::load(x).sub(peak));
         sums = sums.add(y);
         y.store(x);
     }
     if !tail.is_empty() {
-        let y = math::exp(L::load_part(tail, f32::NEG_INFINITY).sub(peak));
+        let y = weight(L::load_part(tail, f32::NEG_INFINITY).sub(peak));
         sums = sums.add(y);
         y.store_part(tail);
     }
     sums.sum()
+}
+
+/// The least number whose exponential is normal: `-126 * ln(2)`, rounded up.
+const NORMAL_MIN: f32 = -87.336_54;
+
+#[inline(always)]
+fn weight<L: Lanes>(x: L) -> L {
+    let least = L::splat(NORMAL_MIN);
+    // The second operand stays where it is NaN.
+    x.if_less(least, L::splat(0.0), math::exp(least.max(x)))
 }
 
 #[cfg(test)]

@@ -34,9 +34,8 @@ fn expand(plugin_type: &str) -> Result<String, String> {
         .map_err(|e| format!("{}: expected the plugin's manifest: {e}", path.display()))?;
     let kind = value_of(&manifest, "kind")
         .ok_or_else(|| format!("{}: expected a line `kind = \"…\"`", path.display()))?;
-    let kind_trait = trait_name(kind).ok_or_else(|| {
-        format!("{}: kind: expected kebab-case, found `{kind}`", path.display())
-    })?;
+    let kind_trait = trait_name(kind)
+        .ok_or_else(|| format!("{}: kind: expected kebab-case, found `{kind}`", path.display()))?;
     Ok(format!(
         r#"
         const _: () = {{

@@ -106,8 +106,8 @@ impl Builder<'_> {
         };
         let width = shape.kv_heads * shape.head_dim;
         let parts = &self.states[state].spec.parts;
-        let are_rows = parts.len() == 2
-            && parts.iter().all(|part| part.num_elements() == width as u64);
+        let are_rows =
+            parts.len() == 2 && parts.iter().all(|part| part.num_elements() == width as u64);
         let ([k, v], true) = (&place.offsets[..], are_rows) else {
             let expected = format!("keys and values of {width} elements");
             return Err(Error::shape(call.op, expected, format!("{parts:?}")));

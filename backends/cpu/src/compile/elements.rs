@@ -7,9 +7,7 @@ use plugin_api::{DType, Error, Result};
 use super::builder::Builder;
 use super::lower::Call;
 use crate::check::Check;
-use crate::code::{
-    BLOCK_ELEMENTS, CastTo, Element, Op, Place, ReduceKind, SlotId, Units,
-};
+use crate::code::{BLOCK_ELEMENTS, CastTo, Element, Op, Place, ReduceKind, SlotId, Units};
 use crate::execute::element_cost;
 use crate::size::Size;
 
@@ -147,7 +145,8 @@ impl Builder<'_> {
         let spec = call.result(0)?;
         let per_unit = self.symbols.size(&spec.dims[axis..])?;
         let out = self.scratch_for(spec)?;
-        let (op, ns) = (Op::Slice { x, stride, start: inner.times(start) }, self.row_ns(&per_unit, 8));
+        let (op, ns) =
+            (Op::Slice { x, stride, start: inner.times(start) }, self.row_ns(&per_unit, 8));
         self.emit(op, Units::Count(outer), ns, &[x], &[(out, per_unit)]);
         Ok(out)
     }

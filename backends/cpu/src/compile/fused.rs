@@ -49,7 +49,11 @@ impl Builder<'_> {
         let inv_freq = call.attrs.get_floats("inv_freq")?;
         let rotary_dim = inv_freq.len() * 2;
         if rotary_dim == 0 || rotary_dim > head_dim {
-            return Err(Error::shape(call.op, format!("1 to {} frequencies", head_dim / 2), inv_freq.len()));
+            return Err(Error::shape(
+                call.op,
+                format!("1 to {} frequencies", head_dim / 2),
+                inv_freq.len(),
+            ));
         }
         let pairing = match rotary_embedding::Pairing::of(call.attrs.get_text("pairing")?)? {
             rotary_embedding::Pairing::HalfSplit => Pairing::HalfSplit,

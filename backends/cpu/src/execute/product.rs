@@ -21,7 +21,9 @@ pub(super) fn product(op: &Product, part: &mut Part<'_>) {
         let start = units.start.clamp(first, first + count) - first;
         let end = units.end.clamp(first, first + count) - first;
         if start < end {
-            one_weight(op, weight.weight, part, |part| part.columns(i, weight.n, first, start..end));
+            one_weight(op, weight.weight, part, |part| {
+                part.columns(i, weight.n, first, start..end)
+            });
         }
         first += count;
     }

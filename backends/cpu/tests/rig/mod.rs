@@ -88,7 +88,11 @@ impl Stored {
                 let round = |x: f32| if is_f16_exact { f16::from_f32(x).to_f32() } else { x };
                 for x in floats.chunks_mut(group) {
                     let scale = round(size * (1.5 + random.signed()) / levels);
-                    let min = if has_min { round(random.signed() * size - size) } else { 0.0 };
+                    let min = if has_min {
+                        round(scale * levels * (random.signed() * 0.1 - 0.5))
+                    } else {
+                        0.0
+                    };
                     scales.push(scale);
                     mins.extend(has_min.then_some(min));
                     for x in x {
@@ -104,7 +108,11 @@ impl Stored {
     }
 
     /// Packs in pieces of a few row blocks, as a loader does.
-    pub(crate) fn pack(&self, backend: &dyn Backend, desc: WeightDesc) -> Result<(WeightPlace, Buf)> {
+    pub(crate) fn pack(
+        &self,
+        backend: &dyn Backend,
+        desc: WeightDesc,
+    ) -> Result<(WeightPlace, Buf)> {
         let layout = backend.layout(&desc, &self.lowering)?;
         let mut packed = Lines::new(layout.size_bytes(desc.rows));
         let (rows_step, cols) = (layout.row_block * 3, desc.cols);
@@ -169,18 +177,15 @@ impl Rig {
         let (mut weights, mut places, mut floats) = (Vec::new(), Vec::new(), Vec::new());
         for port in &plan.weights {
             let dims: Vec<usize> = plan.spec(port.val).dims.iter().map(fixed).collect();
-            let (rows, cols) = if let [rows, cols] = dims[..] { (rows, cols) } else { (1, dims[0]) };
+            let (rows, cols) =
+                if let [rows, cols] = dims[..] { (rows, cols) } else { (1, dims[0]) };
             let format = if rows == 1 { Format::F32 } else { format };
             let mut stored = Stored::random(format, rows, cols, &mut random);
             if rows == 1 && format == Format::F32 {
                 stored.floats.iter_mut().for_each(|x| *x = *x * 0.1 + 1.0);
             }
-            let desc = WeightDesc {
-                name: port.name.clone(),
-                format: format!("{format:?}"),
-                rows,
-                cols,
-            };
+            let desc =
+                WeightDesc { name: port.name.clone(), format: format!("{format:?}"), rows, cols };
             let (place, buf) = stored.pack(backend, desc)?;
             weights.push(buf);
             places.push(place);
@@ -336,8 +341,7 @@ impl Decoder {
             let b = g.declare_weight(&name(&format!("{part}.bias")), Spec::f32([Dim::Fixed(n)]))?;
             g.add(y, b)
         };
-        let (heads, kv_heads, d) =
-            (self.heads as i64, self.kv_heads as i64, self.head_dim as i64);
+        let (heads, kv_heads, d) = (self.heads as i64, self.kv_heads as i64, self.head_dim as i64);
         let h = norm(g, x, "input_norm")?;
         let q = linear(g, h, "q_proj", self.heads * self.head_dim, self.has_bias)?;
         let k = linear(g, h, "k_proj", self.kv_heads * self.head_dim, self.has_bias)?;
@@ -347,8 +351,7 @@ impl Decoder {
         let v = g.reshape(v, &[-1, kv_heads, d])?;
         let positions = g.input("positions", Spec::u32([Dim::TOKENS]))?;
         let inv_freq = (0..d / 2).map(|i| 1e4_f32.powf(-2.0 * i as f32 / d as f32)).collect();
-        let rotation =
-            Rotation { inv_freq, pairing: Pairing::HalfSplit, attention_factor: 1.0 };
+        let rotation = Rotation { inv_freq, pairing: Pairing::HalfSplit, attention_factor: 1.0 };
         let q = fused::rope(g, q, positions, &rotation)?;
         let k = fused::rope(g, k, positions, &rotation)?;
         let dims = vec![self.kv_heads as u32, self.head_dim as u32];

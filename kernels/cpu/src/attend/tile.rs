@@ -147,7 +147,8 @@ pub(super) fn values<S: Element, L: Lanes>(
     let mut row = 0;
     while row < rows.len() {
         let left = rows.len() - row;
-        let mut of = Values { head_dim, v, slots, rows: &rows[row..], weights: &weights[row..], out };
+        let mut of =
+            Values { head_dim, v, slots, rows: &rows[row..], weights: &weights[row..], out };
         row += match left {
             4.. if L::TILE_ROWS >= 4 => of.rows::<L, 4>(),
             3 if L::TILE_ROWS >= 4 => of.rows::<L, 3>(),
@@ -228,8 +229,7 @@ impl<S: Element> Values<'_, S> {
         if range.is_empty() {
             return sums;
         }
-        let weights: [&[f32]; R] =
-            std::array::from_fn(|r| &self.weights[row + r][range.clone()]);
+        let weights: [&[f32]; R] = std::array::from_fn(|r| &self.weights[row + r][range.clone()]);
         let slots = &self.slots[range];
         for (j, slot) in slots.iter().enumerate() {
             let from = &self.v[slot + channel..][..width];
