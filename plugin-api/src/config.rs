@@ -229,7 +229,11 @@ impl fmt::Display for Value {
             Self::Int(x) => write!(f, "{x}"),
             Self::Float(x) => write!(f, "{x}"),
             Self::Text(x) => write!(f, "{x:?}"),
-            Self::List(x) => write!(f, "a list of {}", x.len()),
+            Self::List(x) if x.len() > SHOWN_MAX => write!(f, "a list of {}", x.len()),
+            Self::List(x) => {
+                let items: Vec<String> = x.iter().map(Self::to_string).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
             Self::Table(_) => write!(f, "a table"),
         }
     }
@@ -246,6 +250,9 @@ macro_rules! value_from {
 }
 value_from!(bool => Bool, i64 => Int, i32 => Int, u32 => Int, f64 => Float, f32 => Float,
     &str => Text, String => Text, Vec<Value> => List, Config => Table);
+
+/// Longest list that is printed item by item.
+const SHOWN_MAX: usize = 16;
 
 fn number_in(range: &RangeInclusive<f64>) -> String {
     format!("a number in {}..={}", range.start(), range.end())

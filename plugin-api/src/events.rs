@@ -153,7 +153,7 @@ macro_rules! event {
         #[allow(clippy::needless_lifetimes, reason = "some payloads borrow nothing")]
         pub struct $event<'a> {
             $($(#[$field_doc])* pub $field: $type,)*
-            /// Keeps room for borrows in events that have none.
+            /// Nothing: gives the lifetime to events whose fields borrow nothing.
             pub lent: std::marker::PhantomData<&'a ()>,
         }
 
@@ -195,7 +195,7 @@ event! {
 }
 
 event! {
-    /// A batch is about to run. `Refuse` is treated as `Continue`: a step is nobody's own.
+    /// A batch is about to run. `Refuse` is treated as `Continue`: a step is nobody's own. [step thread]
     BeforeStep, before_step, "before-step", budget_us: 50,
     |e| Record::new("before-step", 0, &[
         ("step", e.step as f64), ("tokens", e.tokens as f64), ("seqs", e.seqs as f64),
@@ -244,7 +244,8 @@ event! {
         index: usize,
         /// The token.
         token: u32,
-        /// Natural logarithm of its probability.
+        /// Natural logarithm of its probability; not a number unless the request asks for
+        /// `logprobs`.
         logprob: f32,
         /// The answer so far, this token included.
         text: &'a str,
@@ -282,7 +283,7 @@ event! {
 }
 
 event! {
-    /// A request ended before it was answered. Answers other than `Continue` are ignored.
+    /// A request ended before it was answered. Answers other than `Continue` are ignored. [step thread]
     OnCancel, on_cancel, "on-cancel", budget_us: 100,
     |e| Record::new("on-cancel", e.request, &[("tokens", e.tokens as f64)]),
     {

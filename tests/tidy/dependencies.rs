@@ -44,7 +44,7 @@ pub(crate) fn layers(tree: &Tree) -> Vec<String> {
 
 /// Packages from outside, where they may be used, and why they are.
 #[rustfmt::skip]
-const ALLOWED: [(&str, &[&str], &str); 35] = [
+const ALLOWED: [(&str, &[&str], &str); 32] = [
     ("anyhow",             &["host/cli"],                  "errors with context for people"),
     ("bytemuck",           &["host/engine", "backends/"],  "typed views of aligned memory without unsafe"),
     ("candle-core",        &["backends/candle"],           "a second real backend, and an oracle"),
@@ -57,7 +57,6 @@ const ALLOWED: [(&str, &[&str], &str); 35] = [
     ("minijinja",          &["host/engine"],               "chat templates"),
     ("minijinja-contrib",  &["host/engine"],               "what templates expect of Python"),
     ("safetensors",        &["host/engine"],               "the file format of Hugging Face"),
-    ("semver",             &["host/loader"],               "versions in manifests"),
     ("serde",              &["host/", "plugins/model-source/"], "reading documents"),
     ("serde_json",         &["host/", "plugins/", "tests"], "JSON"),
     ("sha2",               &["host/", "plugins/model-source/"], "digests of plans and files"),
@@ -69,8 +68,6 @@ const ALLOWED: [(&str, &[&str], &str); 35] = [
     ("ureq",               &["host/loader"],               "the network service"),
     ("url",                &["host/loader"],               "checking addresses against grants"),
     ("zip",                &["plugins/model-source/pypi"], "wheels are zip files"),
-    ("arc-swap",           &["host/runtime"],              "values read on every step and rarely replaced"),
-    ("rand",               &["host/engine"],               "random numbers"),
     ("notify",             &["host/loader"],               "watching folders"),
     ("rustix",             &["host/loader"],               "files as the system sees them"),
     ("abi_stable",         &["plugin-api/abi", "host/loader"], "layouts that are checked"),

@@ -47,12 +47,13 @@ impl Check {
     }
 
     /// Checks one run.
-    pub(crate) fn run(&self, frame: &Frame<'_>) -> Result<()> {
+    pub(crate) fn run(&self, frame: &mut Frame<'_>) -> Result<()> {
         let sizes = frame.sizes();
         match *self {
             Self::Below { indices, end } => {
                 let end = end.of(sizes);
-                match frame.indices(indices).iter().find(|&&index| index as usize >= end) {
+                let [indices] = frame.indices([indices]);
+                match indices.iter().find(|&&index| index as usize >= end) {
                     Some(index) => Err(Error::shape("index", format!("below {end}"), index)),
                     None => Ok(()),
                 }
@@ -66,10 +67,9 @@ impl Check {
                 num_blocks,
                 window,
             } => {
-                let positions = frame.indices(positions);
-                let sequences = frame.indices(sequence_index);
-                let table = frame.indices(block_table);
                 let width = blocks_per_seq.of(sizes);
+                let [positions, sequences, table] =
+                    frame.indices([positions, sequence_index, block_table]);
                 let limits = Limits { width, block_size, num_blocks, window };
                 limits.check(positions, sequences, table)
             }
@@ -123,13 +123,16 @@ impl Limits {
 mod tests {
     use super::*;
 
+    /// Name, limits, positions, sequences, and whether they fit.
+    type Case<'a> = (&'a str, &'a Limits, &'a [u32], &'a [u32], bool);
+
     #[test]
     fn finds_whatever_is_out_of_range() {
         let all = Limits { width: 3, block_size: 4, num_blocks: 9, window: 0 };
         let windowed = Limits { window: 2, ..all };
         let table = [8, 1, 9, 0, 1, 2];
         #[rustfmt::skip]
-        let cases: [(&str, &Limits, &[u32], &[u32], bool); 9] = [
+        let cases: [Case<'_>; 9] = [
             ("nothing",              &all,      &[],         &[],        true),
             ("good blocks",          &all,      &[0, 7],     &[0, 0],    true),
             ("bad block",            &all,      &[7, 8],     &[0, 0],    false),

@@ -134,10 +134,11 @@ pub(crate) enum Op {
         n: Size,
         k: Size,
     },
-    /// Rows of `k` as signed bytes.
+    /// Rows of `k` as signed bytes, each as the sum of `terms` rows.
     Quantize {
         x: SlotId,
         k: usize,
+        terms: usize,
     },
     /// Products of one input with weights, one after the other in units of panels.
     Product(Box<Product>),
@@ -252,6 +253,8 @@ pub(crate) struct Product {
     pub(crate) x: SlotId,
     /// The same quantized, if a weight wants it so.
     pub(crate) quantized: Option<SlotId>,
+    /// Quantized rows that make one row.
+    pub(crate) terms: usize,
     pub(crate) k: usize,
     pub(crate) rows: Size,
     pub(crate) weights: Vec<ProductWeight>,

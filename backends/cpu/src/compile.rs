@@ -19,8 +19,13 @@ use crate::layout::{Packing, layout};
 use crate::size::Symbols;
 use crate::support::support;
 
-/// Compiles a plan for all sizes up to `bucket`.
-pub(crate) fn compile(plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Code> {
+/// Compiles a plan for all sizes up to `bucket`; quantized activations are sums of `terms` rows.
+pub(crate) fn compile(
+    plan: &Plan,
+    bucket: &Bucket,
+    memory: &MemoryMap,
+    terms: usize,
+) -> Result<Code> {
     check_values(plan)?;
     for node in &plan.nodes {
         if let Support::No(missing) = support(&NodeView { plan, node }) {
@@ -38,6 +43,7 @@ pub(crate) fn compile(plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Resul
     BindingCheck::new(plan, bucket, memory, 0)?;
     let symbols = plan.symbols().into_iter().map(|symbol| (symbol, bucket.max(symbol)));
     let mut builder = Builder::new(plan, memory, Symbols(symbols.collect()), weights(memory)?);
+    builder.terms = terms;
     builder.plan(plan)?;
     let (slots, instructions, scratch_bytes) =
         arena::place(builder.slots, builder.drafts, &builder.symbols)?;

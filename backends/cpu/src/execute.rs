@@ -19,7 +19,7 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
         Op::Embed { weight, ids } => product::embed(*weight, *ids, part),
         Op::Unpack { weight } => product::unpack(*weight, part),
         Op::PackPanels { w, n, k } => product::pack_panels(*w, [*n, *k], part),
-        Op::Quantize { x, k } => product::quantize(*x, *k, part),
+        Op::Quantize { x, k, terms } => product::quantize(*x, *k, *terms, part),
         Op::Product(product) => product::product(product, part),
         Op::Panels { w, x, n, k } => product::panels(*w, *x, [*n, *k], part),
         Op::Binary { op, a, b, rhs, width } => rows::binary(*op, *a, *b, *rhs, *width, part),

@@ -87,10 +87,10 @@ impl<'a> Frame<'a> {
         self.sizes
     }
 
-    /// Indices, while nothing runs that could write them.
-    pub(crate) fn indices(&self, slot: SlotId) -> &[u32] {
-        // SAFETY: instructions borrow the frame through parts; checks run between them.
-        unsafe { self.slice(slot) }
+    /// Indices. The exclusive borrow says that no instruction runs: a part borrows the frame.
+    pub(crate) fn indices<const N: usize>(&mut self, slots: [SlotId; N]) -> [&[u32]; N] {
+        // SAFETY: nobody else has the frame, so nobody writes through it while the result lives.
+        slots.map(|slot| unsafe { self.slice(slot) })
     }
 
     /// The elements of a slot.

@@ -165,3 +165,65 @@ fn check_affine(name: &str, desc: AffineDesc, rows: &AffineRows<'_>, len: usize)
 
 /// Of the layouts named here. Another number where bytes lie differently.
 const VERSION: &str = "cpu/1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desc(rows: usize, cols: usize) -> WeightDesc {
+        WeightDesc { name: "w".to_owned(), format: "any".to_owned(), rows, cols }
+    }
+
+    fn affine(bits: u32, group: usize, is_f16_exact: bool) -> Lowering {
+        Lowering::Affine { bits, group, zero_point: 8, has_min: false, is_f16_exact }
+    }
+
+    #[test]
+    fn the_name_says_everything_that_distinguishes() {
+        let table = Lowering::Table { bits: 4, table: vec![0.0; 16], group: 32 };
+        #[rustfmt::skip]
+        let cases = [
+            (affine(4, 32, true),  "cpu/1 affine 4 bits, group 32, zero 8, no min, scales f16", 64 * 8 + 2 * 32),
+            (affine(4, 32, false), "cpu/1 affine 4 bits, group 32, zero 8, no min, scales f32", 64 * 8 + 2 * 64),
+            (affine(6, 16, false), "cpu/1 affine 6 bits, group 16, zero 8, no min, scales f32", 64 * 16 + 4 * 64),
+            (affine(4, 48, true),  "cpu/1 panels f32",  64 * 64),
+            (affine(4, 24, true),  "cpu/1 panels f32",  64 * 64),
+            (affine(9, 32, true),  "cpu/1 panels f32",  64 * 64),
+            (table,                "cpu/1 panels f32",  64 * 64),
+            (Lowering::Opaque,     "cpu/1 panels f32",  64 * 64),
+            (Lowering::MiniFloat { exponent: 8, mantissa: 23 }, "cpu/1 panels f32",  64 * 64),
+            (Lowering::MiniFloat { exponent: 5, mantissa: 10 }, "cpu/1 panels f16",  64 * 32),
+            (Lowering::MiniFloat { exponent: 8, mantissa: 7 },  "cpu/1 panels bf16", 64 * 32),
+            (Lowering::MiniFloat { exponent: 4, mantissa: 3 },  "cpu/1 panels f32",  64 * 64),
+        ];
+        for (lowering, id, block_bytes) in cases {
+            let layout = layout(&desc(17, 64), &lowering).unwrap();
+            assert_eq!((&*layout.id.0, layout.block_bytes), (id, block_bytes), "{lowering:?}");
+            assert_eq!(layout.row_block, PANEL_ROWS);
+            let vector = super::layout(&desc(1, 64), &lowering).unwrap();
+            assert_eq!((&*vector.id.0, vector.block_bytes), ("cpu/1 dense f32", 256));
+        }
+    }
+
+    #[test]
+    fn refuses_numbers_that_do_not_fit() {
+        let (desc, lowering) = (desc(2, 32), affine(4, 32, true));
+        let expected = layout(&desc, &lowering).unwrap();
+        let run = |codes: &[u8], scales: &[f32], len: usize| {
+            let values = RawValues::Affine { codes, scales, mins: &[] };
+            let raw = RawRows { desc: &desc, lowering: &lowering, rows: 2, values };
+            pack(&raw, &expected, &mut vec![0; len])
+        };
+        let size = expected.size_bytes(2);
+        assert_eq!(run(&[15; 64], &[0.5; 2], size), Ok(()));
+        assert!(matches!(run(&[15; 63], &[0.5; 2], size), Err(Error::ShapeMismatch { .. })));
+        assert!(matches!(run(&[15; 64], &[0.5; 3], size), Err(Error::ShapeMismatch { .. })));
+        assert!(matches!(run(&[15; 64], &[0.5; 2], size - 1), Err(Error::ShapeMismatch { .. })));
+        assert!(matches!(run(&[16; 64], &[0.5; 2], size), Err(Error::Malformed { .. })));
+        assert!(matches!(run(&[15; 64], &[0.1; 2], size), Err(Error::Malformed { .. })));
+        let values = RawValues::Floats(&[0.0; 64]);
+        let raw = RawRows { desc: &desc, lowering: &lowering, rows: 2, values };
+        let found = pack(&raw, &expected, &mut vec![0; size]);
+        assert!(matches!(found, Err(Error::ShapeMismatch { .. })));
+    }
+}

@@ -54,9 +54,9 @@ const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
 /// Looks at the gate before a worker sleeps: about 50 µs.
-const SPINS_MAX: u32 = 2_000;
+const SPINS_MAX: u32 = 1_000;
 /// Looks at the gate before the caller lets others run while it waits.
-const WAITS_MAX: u32 = 2_000;
+const WAITS_MAX: u32 = 256;
 
 impl Pool {
     /// Starts `threads - 1` workers: the caller of a job is the first thread.
@@ -254,3 +254,6 @@ impl Shared {
         self.asleep[index].store(false, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

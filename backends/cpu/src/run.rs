@@ -14,16 +14,16 @@ use crate::pool::{Crew, Pool};
 /// Runs compiled code once.
 pub(crate) fn run(code: &Code, isa: Isa, pool: &Pool, bind: &mut Bindings<'_>) -> Result<()> {
     code.check.check(bind)?;
-    let frame = Frame::new(code, isa, bind)?;
+    let mut frame = Frame::new(code, isa, bind)?;
     for check in &code.index_checks {
-        check.run(&frame)?;
+        check.run(&mut frame)?;
     }
     let crew = pool.crew();
-    let ended = catch_unwind(AssertUnwindSafe(|| walk(code, &frame, &crew)));
+    let ended = catch_unwind(AssertUnwindSafe(|| walk(code, &mut frame, &crew)));
     ended.unwrap_or_else(|_| Err(Error::outside("cpu backend", "an instruction panicked")))
 }
 
-fn walk(code: &Code, frame: &Frame<'_>, crew: &Crew<'_>) -> Result<()> {
+fn walk(code: &Code, frame: &mut Frame<'_>, crew: &Crew<'_>) -> Result<()> {
     for instruction in &code.instructions {
         if let Op::Check(check) = &instruction.op {
             check.run(frame)?;
@@ -34,6 +34,7 @@ fn walk(code: &Code, frame: &Frame<'_>, crew: &Crew<'_>) -> Result<()> {
             continue;
         }
         let chunks = num_chunks(instruction, frame, units, crew.threads());
+        let frame = &*frame;
         if chunks == 1 {
             // SAFETY: the only part of the only instruction that runs.
             execute(&instruction.op, unsafe { Part::new(frame, instruction, 0..units) });
@@ -51,17 +52,24 @@ fn walk(code: &Code, frame: &Frame<'_>, crew: &Crew<'_>) -> Result<()> {
 
 /// Into how many parts an instruction is divided: enough that a slow thread does not hold up the
 /// others, none of them too short to be worth claiming.
-fn num_chunks(instruction: &Instruction, frame: &Frame<'_>, units: usize, threads: usize) -> usize {
+fn num_chunks(
+    instruction: &Instruction,
+    frame: &mut Frame<'_>,
+    units: usize,
+    threads: usize,
+) -> usize {
     if threads == 1 || units == 1 {
         return 1;
     }
     let unit_ns = match &instruction.op {
         Op::Attend(attention) => {
-            let positions = frame.indices(attention.positions);
+            let [positions] = frame.indices([attention.positions]);
             let context = positions.iter().max().map_or(0, |&p| p as usize + 1);
             instruction.unit_ns.saturating_mul(context) / ATTEND_CONTEXT
         }
-        Op::Product(product) => instruction.unit_ns * product.rows.of(frame.sizes()).div_ceil(2),
+        Op::Product(product) => {
+            instruction.unit_ns.saturating_mul(product.rows.of(frame.sizes()).div_ceil(2))
+        }
         _ => instruction.unit_ns,
     };
     let total_ns = unit_ns.saturating_mul(units);

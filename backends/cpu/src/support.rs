@@ -25,8 +25,38 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
             return Support::No(format!("values of {dtype}: computed are f32 and indices"));
         }
     }
+    let op = match &node.kind {
+        NodeKind::Prim(op, _) | NodeKind::Fused { op, .. } => *op,
+        NodeKind::Call { .. } => return Support::Native,
+    };
+    for (i, &val) in node.inputs.iter().enumerate() {
+        let spec = view.plan.spec(val);
+        let is_index = spec.dtype == DType::U32;
+        if takes_index(op, i).is_some_and(|takes| takes != is_index) {
+            return Support::No(format!("`{op}` of {spec} as argument {i}"));
+        }
+    }
+    let axes = node.inputs.first().map_or(0, |&val| view.plan.spec(val).dims.len());
+    if op == ops::TRANSPOSE && axes > AXES_MAX {
+        return Support::No(format!("`{op}` of more than {AXES_MAX} axes"));
+    }
     Support::Native
 }
+
+/// Whether argument `i` is of indices; `None` where the op only moves elements of any type.
+fn takes_index(op: OpId, i: usize) -> Option<bool> {
+    match (op, i) {
+        (ops::EMBED | ops::GATHER | ops::SCATTER_ADD | ops::ROPE, 1) => Some(true),
+        (ops::ATTEND, 3) => None,
+        (ops::ATTEND, 4..) => Some(true),
+        (ops::GATHER | ops::CONCAT | ops::SLICE | ops::RESHAPE, _) => None,
+        (ops::TRANSPOSE | ops::CAST, _) => None,
+        _ => Some(false),
+    }
+}
+
+/// Axes of a tensor that can be transposed.
+const AXES_MAX: usize = 4;
 
 /// Fused ops with a kernel of their own.
 pub(crate) const FUSED: [OpId; 5] =

@@ -18,6 +18,12 @@ fn passes_the_contract_suite_with_every_instruction_set() {
 }
 
 #[test]
+fn passes_the_contract_suite_with_activations_of_8_bits() {
+    let config = Config::new().with("activations", "int8").with("threads", 2);
+    backend::suite(&Cpu::from_config(&config).unwrap());
+}
+
+#[test]
 fn says_what_a_configuration_may_hold() {
     #[rustfmt::skip]
     let cases = [
@@ -29,4 +35,16 @@ fn says_what_a_configuration_may_hold() {
         let error = Cpu::from_config(&Config::new().with(key, value)).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+#[test]
+fn adopts_what_any_instance_packed() {
+    let desc = WeightDesc { name: "w".to_owned(), format: "q".to_owned(), rows: 33, cols: 64 };
+    let lowering = Lowering::Opaque;
+    let scalar = Config::new().with("isa", "scalar").with("threads", 1);
+    let (one, other) = (
+        Cpu::from_config(&scalar).unwrap(),
+        Cpu::from_config(&Config::new().with("threads", 3)).unwrap(),
+    );
+    assert_eq!(one.layout(&desc, &lowering), other.layout(&desc, &lowering));
 }

@@ -8,6 +8,7 @@ use backend_cpu::Cpu;
 use plugin_api::Error;
 use plugin_api::prelude::*;
 use plugin_api::testing::interpreter::{Args, FusedAs, OwnedArena, run};
+use proptest::prelude::*;
 
 use self::rig::{Cache, Decoder, Format, Rig, Step};
 
@@ -127,13 +128,16 @@ fn nothing_to_do_is_done() {
     assert_eq!(logits(&backend, &mut rig, &Step::default()), Ok(vec![]));
 }
 
+/// A mistake of the host.
+type Spoil = fn(&mut Step);
+
 #[test]
 fn refuses_indices_that_point_nowhere_before_anything_runs() {
     let backend = cpu(2, "auto");
     let plan = Decoder::SMALL.plan().unwrap();
     let mut rig = Rig::new(&backend, plan, Q4, CACHE, &MAXIMA).unwrap();
     #[rustfmt::skip]
-    let cases: [(&str, fn(&mut Step)); 5] = [
+    let cases: [(&str, Spoil); 5] = [
         ("token id",       |step| step.token_ids[3] = 150),
         ("position",       |step| step.positions[6] = 16),
         ("sequence",       |step| step.sequence_index[6] = 2),
@@ -149,5 +153,57 @@ fn refuses_indices_that_point_nowhere_before_anything_runs() {
         let error = rig.run_into(&backend, &sizes, &inputs, &mut out).unwrap_err();
         assert!(matches!(error, Error::ShapeMismatch { .. }), "{name}: {error}");
         assert!(out.iter().all(|x| *x == 7.0), "{name}: outputs were touched");
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_give_the_same_bits() {
+    let backend = cpu(3, "auto");
+    let plan = Decoder::SMALL.plan().unwrap();
+    let step = two_sequences();
+    let run_often = |times: usize| -> Vec<Vec<u32>> {
+        let mut rig = Rig::new(&backend, plan.clone(), Q4, CACHE, &MAXIMA).unwrap();
+        (0..times).map(|_| bits(&logits(&backend, &mut rig, &step).unwrap())).collect()
+    };
+    let expected = run_often(1).remove(0);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| run_often(20))).collect();
+        for thread in threads {
+            assert!(thread.join().unwrap().into_iter().all(|found| found == expected));
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_chunks_beside_any_mates_give_the_bits_of_a_sequence_alone(
+        ids in prop::collection::vec(0..150_u32, 1..40),
+        chunks in prop::collection::vec(1..12_usize, 40),
+        mates in prop::collection::vec(1..4_usize, 40),
+        threads in 1..4_i64,
+    ) {
+        let backend = cpu(threads, "auto");
+        let plan = Decoder { window: 11, ..Decoder::SMALL }.plan().unwrap();
+        let mut rig = Rig::new(&backend, plan, Q4, CACHE, &MAXIMA).unwrap();
+        let blocks: Vec<u32> = (0..10).map(|i| 38 - 3 * i).collect();
+        let mut alone = Step::default();
+        alone.push(&ids, 0, &blocks);
+        let expected = bits(&logits(&backend, &mut rig, &alone).unwrap());
+        let (vocab, mut done) = (Decoder::SMALL.vocab as usize, 0);
+        for (len, mates) in chunks.into_iter().zip(mates) {
+            if done == ids.len() {
+                break;
+            }
+            let end = ids.len().min(done + len);
+            let mut step = Step::default();
+            // Mates share a block that nobody else has: what they read there is of no concern.
+            (1..mates).for_each(|id| step.push(&[id as u32], 0, &[39; 10]));
+            step.push(&ids[done..end], done, &blocks);
+            let found = bits(&logits(&backend, &mut rig, &step).unwrap());
+            prop_assert_eq!(&found[(mates - 1) * vocab..], &expected[done * vocab..end * vocab]);
+            done = end;
+        }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use jackfield_engine::model::LoadOptions;
 use jackfield_engine::{Engine, Wiring};
 use jackfield_loader::{ConfigFile, Grants, LoadedPlugin, Services, load_builtins};
-use jackfield_runtime::{Bus, Lane, PluginInfo, Registry, SystemClock};
+use jackfield_runtime::{Bus, PluginInfo, Registry, SystemClock};
 use plugin_api::events::Subscriptions;
 use plugin_api::{Config, Hook, Host, Kind, ModelSource};
 
@@ -104,12 +104,8 @@ impl Session {
 
     /// The model sources in the order they are asked, each with its host handle.
     pub(crate) fn sources(&self, model: &str) -> Result<Vec<Source>> {
-        let mut names = self.wiring.names(<dyn ModelSource>::NAME);
-        if names.is_empty() {
-            names = ["file", "pypi", "hf-hub"].map(str::to_owned).to_vec();
-        }
         let mut sources = Vec::new();
-        for name in names {
+        for name in self.wiring.names(<dyn ModelSource>::NAME) {
             let source = self.wiring.make::<dyn ModelSource>(&self.registry, &name)?;
             let host = self.host_of(&name, Some(Path::new(model)))?;
             sources.push((name, source, host));
@@ -163,6 +159,8 @@ impl Session {
 
     /// Fetches the model if need be and loads it with its plugins.
     pub(crate) fn engine(&self, options: &LoadOptions) -> Result<Engine> {
+        // A misspelt plugin is found before anything is fetched.
+        self.wiring.check(&self.registry)?;
         let model = self.model_name()?;
         let path = self.fetch(&model)?;
         self.subscribe_hooks()?;
@@ -209,7 +207,7 @@ fn load_plugins() -> Result<(Vec<LoadedPlugin>, Registry)> {
             name: plugin.manifest.name.clone(),
             description: plugin.manifest.description.clone(),
             api: plugin.manifest.api.clone(),
-            lane: Lane::Builtin,
+            lane: plugin.lane,
         };
         registry.add(info, plugin.provided.clone())?;
     }

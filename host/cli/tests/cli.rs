@@ -14,7 +14,7 @@ fn jackfield(folder: &Path, args: &[&str]) -> Output {
         .env_remove("JACKFIELD_MODELS")
         .env_remove("JACKFIELD_CONFIG")
         .output()
-        .unwrap()
+        .expect("the binary runs")
 }
 
 fn text(output: &Output) -> String {
@@ -29,7 +29,8 @@ fn every_listed_builtin_is_linked() {
     assert!(output.status.success(), "{}", text(&output));
     let printed = String::from_utf8(output.stdout).unwrap();
     let source = include_str!("../src/builtins.rs");
-    let listed = source.lines().filter(|line| line.starts_with("use ")).count();
+    let optional = source.lines().filter(|line| line.starts_with("#[cfg(")).count();
+    let listed = source.lines().filter(|line| line.starts_with("use ")).count() - optional;
     assert!(printed.lines().count() >= listed, "{listed} listed:\n{printed}");
     for line in printed.lines() {
         let plugin: serde_json::Value = serde_json::from_str(line).unwrap();

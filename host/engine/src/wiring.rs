@@ -23,13 +23,14 @@ pub struct Wiring {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 6] = [
+const DEFAULTS: [(&str, &[&str]); 7] = [
     ("backend",           &["cpu"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["fcfs"]),
     ("logits-processor",  &["repetition-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
     ("decoding-strategy", &["sample", "greedy"]),
     ("hook",              &["stop-words"]),
+    ("model-source",      &["file", "pypi", "hf-hub"]),
 ];
 
 impl Wiring {
@@ -67,6 +68,31 @@ impl Wiring {
     /// The table of a plugin, to add to.
     pub fn table_mut(&mut self, name: &str) -> &mut Config {
         self.tables.entry(name.to_owned()).or_insert_with(|| Config::at(&format!("plugin.{name}")))
+    }
+
+    /// The table of a plugin, if there is one.
+    pub fn table(&self, name: &str) -> Option<&Config> {
+        self.tables.get(name)
+    }
+
+    /// Looks up every chosen plugin, without making any.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::NotProvided`] for the first that is not there.
+    pub fn check(&self, registry: &Registry) -> Result<(), RuntimeError> {
+        for (kind, names) in &self.chosen {
+            for name in names {
+                if registry.find(kind, name).is_none() {
+                    return Err(RuntimeError::NotProvided {
+                        kind: kind.clone(),
+                        name: name.clone(),
+                        known: registry.names(kind).map(str::to_owned).collect(),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The plugins chosen for a kind, or the defaults.

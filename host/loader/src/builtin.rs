@@ -1,17 +1,10 @@
 //! The builtin lane: plugins that are linked into this process.
 
+use jackfield_runtime::Lane;
 use plugin_api::registrar::{Builtin, Provided, Registrar};
 
 use crate::error::LoadError;
 use crate::manifest::PluginManifest;
-
-/// How a plugin runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lane {
-    /// Linked into the process.
-    Builtin,
-}
 
 /// A plugin that was loaded and may now be registered.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ pub mod grants;
 pub mod manifest;
 pub mod services;
 
-pub use builtin::{Lane, LoadedPlugin, load_builtins};
+pub use builtin::{LoadedPlugin, load_builtins};
 pub use config_file::ConfigFile;
 pub use error::LoadError;
 pub use grants::Grants;

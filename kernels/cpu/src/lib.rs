@@ -60,7 +60,9 @@ pub use log_sum_exp::log_sum_exp;
 pub use matmul::matmul;
 pub use matmul_affine::matmul_affine;
 pub use output_columns::{OutputColumns, PANEL_ROWS};
-pub use quantize_rows::{ACT_BLOCK, QuantizedRows, quantize_rows, quantized_row_bytes};
+pub use quantize_rows::{
+    ACT_BLOCK, QuantizedRows, quantize_rows, quantize_rows_twice, quantized_row_bytes,
+};
 pub use reduce::{reduce_max, reduce_mean, reduce_sum};
 pub use rms_norm::rms_norm;
 pub use rope::{Pairing, RopeShape, rope, rope_table};

@@ -70,14 +70,17 @@ impl<const CODES: u8, const PAIRED: bool> Kernel for Product<'_, '_, CODES, PAIR
     fn run<L: Lanes>(mut self) {
         let columns = self.out.columns();
         for panel in columns.start / PANEL_ROWS..columns.end.div_ceil(PANEL_ROWS) {
+            let quantized_rows = self.x.rows() * self.x.terms();
+            // A row of two terms needs both in one tile.
+            let tile_rows = L::TILE_ROWS.max(self.x.terms());
             let mut row = 0;
-            while row < self.x.rows() {
-                let left = self.x.rows() - row;
-                row += if left >= 8 && L::TILE_ROWS >= 8 {
+            while row < quantized_rows {
+                let left = quantized_rows - row;
+                row += if left >= 8 && tile_rows >= 8 {
                     self.tile::<L, 8>(panel, row)
-                } else if left >= 4 && L::TILE_ROWS >= 4 {
+                } else if left >= 4 && tile_rows >= 4 {
                     self.tile::<L, 4>(panel, row)
-                } else if left >= 2 && L::TILE_ROWS >= 2 {
+                } else if left >= 2 && tile_rows >= 2 {
                     self.tile::<L, 2>(panel, row)
                 } else {
                     self.tile::<L, 1>(panel, row)
@@ -88,7 +91,8 @@ impl<const CODES: u8, const PAIRED: bool> Kernel for Product<'_, '_, CODES, PAIR
 }
 
 impl<const CODES: u8, const PAIRED: bool> Product<'_, '_, CODES, PAIRED> {
-    /// Computes `R` rows of one panel's columns; returns `R`.
+    /// Computes `R` quantized rows of one panel's columns and adds the terms of each row; returns
+    /// `R`.
     #[inline(always)]
     fn tile<L: Lanes, const R: usize>(&mut self, panel: usize, row: usize) -> usize {
         let desc = self.w.desc;
@@ -124,8 +128,13 @@ impl<const CODES: u8, const PAIRED: bool> Product<'_, '_, CODES, PAIRED> {
         }
         let first = panel * PANEL_ROWS;
         let end = (first + PANEL_ROWS).min(self.w.n);
-        for (r, sum) in sums.into_iter().enumerate() {
-            let out = self.out.row_mut(row + r, first..end);
+        let terms = self.x.terms();
+        for (r, terms_of_row) in sums.chunks(terms).enumerate() {
+            let mut sum = terms_of_row[0];
+            for term in &terms_of_row[1..] {
+                sum = sum.add(*term);
+            }
+            let out = self.out.row_mut(row / terms + r, first..end);
             match out.first_chunk_mut() {
                 Some(out) => sum.store(out),
                 None => sum.store_part(out),
@@ -343,6 +352,46 @@ mod tests {
                     let found = case.run(isa, 0..rows, &[]);
                     assert_eq!(bits(&found), bits(&first), "{isa:?} {desc:?} {:?}", case.shape);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn two_terms_are_nearly_the_unrounded_product() {
+        for desc in formats() {
+            let (rows, n, k) = (5, 40, desc.group * 3);
+            let case = Case::new(desc, [rows, n, k], 5);
+            let mut acts = vec![0; 2 * rows * quantized_row_bytes(k)];
+            crate::quantize_rows_twice(Isa::Scalar, &case.x, k, &mut acts);
+            let w = AffinePanels::new(desc, n, k, &case.panels);
+            let x = QuantizedRows::twice(&acts, k);
+            let product = |isa: Isa, x: QuantizedRows<'_>| {
+                let mut out = vec![f32::NAN; x.rows() * n];
+                matmul_affine(isa, w, x, &mut OutputColumns::new(&mut out, n));
+                out
+            };
+            let canonical = reference::AffineRef {
+                codes: &case.codes,
+                scales: &case.scales,
+                mins: desc.has_min.then_some(&case.mins),
+                zero_point: desc.zero_point,
+                group: desc.group,
+            };
+            let found = product(Isa::Scalar, x);
+            for (at, &found) in found.iter().enumerate() {
+                let (row, column) = (at / n, at % n);
+                let term = |i: usize| {
+                    f64::from(case.x[row * k + i]) * canonical.weight::<f64>(column * k + i)
+                };
+                let expected: f64 = (0..k).map(term).sum();
+                let largest: f64 = (0..k).map(|i| term(i).abs()).sum();
+                let error = (f64::from(found) - expected).abs();
+                assert!(error <= 1e-4 * largest, "{desc:?}: {found} for {expected}");
+            }
+            for isa in isas() {
+                assert_eq!(bits(&product(isa, x)), bits(&found), "{isa:?} {desc:?}");
+                let alone = product(isa, x.select(3..4));
+                assert_eq!(bits(&alone), bits(&found[3 * n..][..n]), "{isa:?} {desc:?}");
             }
         }
     }

@@ -7,7 +7,7 @@
 //! | `embed` | table `[vocab, width]`, ids `u32 [tokens]` | | `[tokens, width]` |
 //! | `matmul` | x `[.., k]`, w `[n, k]` | | x times w transposed, `[.., n]` |
 //! | `add` `sub` `mul` `div` `max` `min` | a, b: same shape, or b one row `[width]`, or b one value per row `[.., 1]` | | as a |
-//! | `neg` `exp` `log` `sqrt` `rsqrt` `tanh` `sigmoid` `silu` `gelu_tanh` | x | | as x |
+//! | `neg` `exp` `log` `sqrt` `rsqrt` `cos` `sin` `tanh` `sigmoid` `silu` `gelu_tanh` | x | | as x |
 //! | `scale`, `offset` | x | `by` | as x |
 //! | `reduce_sum` `reduce_mean` `reduce_max` | x `[.., width]` | | `[.., 1]` |
 //! | `softmax` | x | | as x, over each row |
@@ -19,6 +19,7 @@
 //! | `reshape` | x | `dims`: extents, -1 keeps the outermost | same elements |
 //! | `transpose` | x | `axes` | permuted |
 //! | `cast` | x | `dtype` | as x |
+//! | `constant` | | `values` | the numbers themselves, `[n]` |
 //! | `attend` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, state, positions, sequence_index `u32 [tokens]`, block_table `u32 [seqs, blocks]` | `scale`, `softcap` (0 = none) | `[tokens, heads, head_dim]` |
 //!
 //! Fused, each with an expansion in the above: `rms_norm` (`eps`, `weight_offset`), `layer_norm`

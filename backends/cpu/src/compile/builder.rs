@@ -20,6 +20,8 @@ pub(super) struct Builder<'a> {
     pub(super) states: &'a [StatePort],
     pub(super) symbols: Symbols,
     pub(super) weights: Vec<WeightPlan>,
+    /// Quantized rows that make one row of activations.
+    pub(super) terms: usize,
     pub(super) slots: Vec<Slot>,
     pub(super) drafts: Vec<Draft>,
     pub(super) constants: Vec<f32>,
@@ -73,6 +75,7 @@ impl<'a> Builder<'a> {
             states: &plan.states,
             symbols,
             weights,
+            terms: 1,
             slots: Vec::new(),
             drafts: Vec::new(),
             constants: Vec::new(),

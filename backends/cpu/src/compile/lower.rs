@@ -95,10 +95,24 @@ impl Builder<'_> {
                 return Err(Error::malformed("node", node.outputs.len(), results.len()));
             }
             for (val, value) in node.outputs.iter().zip(results) {
+                self.expect_len(plan.spec(*val), value)?;
                 values[val.index()] = Some(value);
             }
         }
         plan.outputs.iter().map(|port| value_of(&values, port.val)).collect()
+    }
+
+    /// A result has the size that the plan says: memory is bound and laid out by it.
+    fn expect_len(&self, spec: &Spec, value: Value) -> Result<()> {
+        match value {
+            Value::Slot(slot)
+                if self.slots[slot].len == self.symbols.len(spec)?
+                    && self.slots[slot].element == element_of(spec)? =>
+            {
+                Ok(())
+            }
+            _ => Err(Error::malformed("plan", "results of the shape that ops give", spec)),
+        }
     }
 
     /// Adds one op; returns its results.

@@ -73,7 +73,8 @@ impl Builder<'_> {
             return Ok(out);
         }
         let quantized = if is_quantized { Some(self.quantize(x, rows, k)) } else { None };
-        let product = Product { x, quantized, k, rows, weights: vec![product_weight] };
+        let (terms, weights) = (self.terms, vec![product_weight]);
+        let product = Product { x, quantized, terms, k, rows, weights };
         let units = Units::Count(Size::fixed(panels));
         let reads = [quantized.unwrap_or(x)];
         self.products.insert((x, is_quantized), self.drafts.len());
@@ -88,9 +89,9 @@ impl Builder<'_> {
         if let Some(slot) = self.quantized.get(&x) {
             return *slot;
         }
-        let width = quantized_row_bytes(k);
+        let (width, terms) = (quantized_row_bytes(k) * self.terms, self.terms);
         let out = self.scratch(Element::Byte, rows.times(width));
-        let op = Op::Quantize { x, k };
+        let op = Op::Quantize { x, k, terms };
         self.emit(op, Units::Count(rows), k / 2, &[x], &[(out, Size::fixed(width))]);
         self.quantized.insert(x, out);
         out

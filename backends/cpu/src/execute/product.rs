@@ -4,7 +4,8 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
     AffinePanels, Element, FloatPanels, OutputColumns, PANEL_ROWS, QuantizedRows, matmul,
-    matmul_affine, pack_float, quantize_rows, unpack_affine_row, unpack_float_row,
+    matmul_affine, pack_float, quantize_rows, quantize_rows_twice, unpack_affine_row,
+    unpack_float_row,
 };
 
 use crate::code::{Product, SlotId, WeightPlan};
@@ -40,7 +41,11 @@ fn one_weight(
     match (plan.packing, op.quantized) {
         (Packing::Affine(desc), Some(quantized)) => {
             let w = AffinePanels::new(desc, plan.rows, plan.cols, bytes);
-            let x = QuantizedRows::new(part.read(quantized), op.k);
+            let bytes = part.read(quantized);
+            let x = match op.terms {
+                1 => QuantizedRows::new(bytes, op.k),
+                _ => QuantizedRows::twice(bytes, op.k),
+            };
             matmul_affine(isa, w, x, &mut columns(part));
         }
         (Packing::F16, _) => floats::<f16>(plan, bytes, op.x, part, columns),
@@ -81,9 +86,12 @@ pub(super) fn pack_panels(w: SlotId, [n, k]: [Size; 2], part: &mut Part<'_>) {
     pack_float(w, n, k, &mut part.write(0)[..n.next_multiple_of(PANEL_ROWS) * k]);
 }
 
-pub(super) fn quantize(x: SlotId, k: usize, part: &mut Part<'_>) {
+pub(super) fn quantize(x: SlotId, k: usize, terms: usize, part: &mut Part<'_>) {
     let (isa, x) = (part.isa(), part.read_share(x, k));
-    quantize_rows(isa, x, k, part.write(0));
+    match terms {
+        1 => quantize_rows(isa, x, k, part.write(0)),
+        _ => quantize_rows_twice(isa, x, k, part.write(0)),
+    }
 }
 
 /// The rows that `ids` name; they have been checked.

@@ -26,7 +26,7 @@ pub(crate) fn run(session: &Session, args: &Bench) -> Result<()> {
     let context = args.prefill + args.decode / 2;
     let bytes = engine.model().weight_bytes() + engine.model().state_bytes_per_token() * context;
     let threads = session.config.count_or("threads", default_threads(), 1..=256)? as usize;
-    let bandwidth = read_bandwidth(threads);
+    let bandwidth = read_bandwidth(threads, bytes);
     let share = decode * bytes as f64 / bandwidth;
     let mut out = std::io::stdout().lock();
     if session.is_json {
@@ -87,12 +87,11 @@ fn default_threads() -> u64 {
     std::thread::available_parallelism().map_or(1, |n| n.get() as u64)
 }
 
-/// Bytes per second that `threads` threads read from memory together, best of several passes over
-/// a buffer far larger than the caches of one core.
-fn read_bandwidth(threads: usize) -> f64 {
-    const BYTES: usize = 512 << 20;
-    const PASSES: usize = 5;
-    let buffer = vec![1_u64; BYTES / 8];
+/// Bytes per second that `threads` threads read together, best of several passes over a buffer as
+/// large as what a token reads: whatever caches keep of the weights, they keep of it.
+fn read_bandwidth(threads: usize, bytes: usize) -> f64 {
+    const PASSES: usize = 20;
+    let buffer = vec![1_u64; (bytes / 8).max(1 << 20)];
     let share = buffer.len().div_ceil(threads);
     let mut best = f64::INFINITY;
     for _ in 0..PASSES {
@@ -104,7 +103,7 @@ fn read_bandwidth(threads: usize) -> f64 {
         });
         best = best.min(start.elapsed().as_secs_f64());
     }
-    BYTES as f64 / best
+    (buffer.len() * 8) as f64 / best
 }
 
 /// Sums in lanes, so that reading and not adding is the limit.

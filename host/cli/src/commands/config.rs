@@ -59,6 +59,9 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "model = {:?}", session.model_name()?)?;
     writeln!(out, "models_folder = {:?}", session.models_folder.display().to_string())?;
+    if let Ok(threads) = session.config.count("threads", 1..=256) {
+        writeln!(out, "threads = {threads}")?;
+    }
     let options = session.load_options()?;
     writeln!(out, "\n[engine]")?;
     writeln!(out, "tokens_per_step = {}", options.tokens_per_step_max)?;
@@ -67,8 +70,15 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     writeln!(out, "context_length = {}", options.context_length_max)?;
     writeln!(out, "kv_memory_mib = {}", options.state_bytes_max >> 20)?;
     writeln!(out, "\n[plugins]")?;
-    let kinds =
-        ["backend", "kv-cache", "scheduler", "logits-processor", "decoding-strategy", "hook"];
+    let kinds = [
+        "backend",
+        "kv-cache",
+        "scheduler",
+        "logits-processor",
+        "decoding-strategy",
+        "hook",
+        "model-source",
+    ];
     let chosen = session.wiring.chosen_kinds().filter(|kind| !kinds.contains(kind));
     for kind in kinds.into_iter().chain(chosen) {
         writeln!(out, "{kind} = {:?}", session.wiring.names(kind))?;

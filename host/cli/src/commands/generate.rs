@@ -22,11 +22,11 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
     let prompt = if args.chat {
         chat_prompt(&engine, &conversation(args.sampling.system.as_deref(), &prompt))?
     } else if args.raw {
-        Prompt::Tokens(engine.model().tokenizer.encode(&prompt, false))
+        Prompt::Raw(prompt)
     } else {
         Prompt::Text(prompt)
     };
-    let request = request(prompt, &args.sampling);
+    let request = request(session, prompt, &args.sampling);
     let answer = answer(&mut engine, request, !session.is_json)?;
     session.bus.flush();
     report(session, &engine, &answer)
@@ -76,11 +76,18 @@ pub(crate) fn answer(engine: &mut Engine, request: Request, is_shown: bool) -> R
 }
 
 /// A request with the parameters that the command line gave.
-pub(crate) fn request(prompt: Prompt, sampling: &Sampling) -> Request {
+pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) -> Request {
     let mut request = Request::new(prompt);
+    // A flag, else what the configuration gives the plugin, else what suits a terminal.
+    let number = |flag: Option<f32>, plugin: &str, key: &str, default: f32| {
+        let is_configured = session.wiring.table(plugin).is_some_and(|table| table.has(key));
+        flag.or((!is_configured).then_some(default)).map(Value::from)
+    };
+    let temperature =
+        number(sampling.temperature, "temperature", "temperature", DEFAULT_TEMPERATURE);
     let numbers = [
-        ("temperature", Some(sampling.temperature.unwrap_or(DEFAULT_TEMPERATURE).into())),
-        ("top_p", Some(sampling.top_p.unwrap_or(DEFAULT_TOP_P).into())),
+        ("temperature", temperature),
+        ("top_p", number(sampling.top_p, "top-p", "top_p", DEFAULT_TOP_P)),
         ("min_p", sampling.min_p.map(Value::from)),
         ("repetition_penalty", sampling.repetition_penalty.map(Value::from)),
         ("top_k", sampling.top_k.map(Value::from)),

@@ -1,6 +1,7 @@
 //! The boundary between two steps: where subscriptions and swaps take effect.
 
-use super::engine::{Engine, digest_of};
+use super::engine::Engine;
+use crate::model::PlanDigest;
 
 impl Engine {
     /// Takes in what was offered and subscribed since the last step; a few atomic loads when
@@ -22,8 +23,20 @@ impl Engine {
                 tracing::warn!("{name}: {error}");
             }
         }
-        // A backend that packs otherwise, or a cache that lays out otherwise, cannot take over
-        // what lies in memory: it has to go with a model that is loaded for it.
+        // A cache takes over when it holds nothing for anybody, and lays out memory as it lies.
+        if self.groups.len() == 0 {
+            let (states, limits) = (&self.model.states, &self.model.limits);
+            let pool = &self.model.pool;
+            self.cache.at_boundary(|_, new| {
+                let fits = new.pool(states, limits).is_ok_and(|spec| spec == *pool);
+                if !fits {
+                    tracing::warn!("kv-cache: the new one lays out memory otherwise: refused");
+                }
+                fits
+            });
+        }
+        // A backend that packs otherwise cannot take over what lies in memory: it has to go with a
+        // model that is loaded for it.
         let (plan, memory) = (&self.model.plan, &self.model.memory);
         let exe = &mut self.model.exe;
         let bucket = &self.model.bucket;
@@ -32,10 +45,16 @@ impl Engine {
                 new.layout(&place.desc, &place.lowering).is_ok_and(|l| l.id == place.layout.id)
             };
             if !memory.weights.iter().all(adopts) {
+                tracing::warn!("backend: the new one packs weights otherwise: refused");
                 return false;
             }
-            let Ok(compiled) = new.compile(plan, bucket, memory) else { return false };
-            *exe = compiled;
+            match new.compile(plan, bucket, memory) {
+                Ok(compiled) => *exe = compiled,
+                Err(error) => {
+                    tracing::warn!("backend: the new one refuses the plan: {error}");
+                    return false;
+                }
+            }
             true
         });
         if retired.is_some() {
@@ -43,7 +62,11 @@ impl Engine {
             if self.scratch.as_slice().len() < needed {
                 self.scratch = crate::model::memory::AlignedBytes::zeroed(needed);
             }
-            self.digest = digest_of(&self.model, self.backend.label(), self.cache.label());
+        }
+        let generations = self.generations();
+        if generations != self.num_generations {
+            self.num_generations = generations;
+            self.digest = PlanDigest::of(&self.model.plan, &self.labels());
         }
     }
 }

@@ -25,6 +25,8 @@ use crate::wiring::Wiring;
 pub struct Engine {
     pub(super) model: LoadedModel,
     pub(super) digest: PlanDigest,
+    /// What [`generations`](Self::generations) was when the digest was made.
+    pub(super) num_generations: u64,
     pub(super) backend: Slot<dyn Backend>,
     pub(super) cache: Slot<dyn KvCache>,
     pub(super) scheduler: Slot<dyn Scheduler>,
@@ -112,9 +114,9 @@ impl Engine {
         let strategies = wiring.make_all::<dyn DecodingStrategy>(registry)?.into_iter();
         let batch = StepBatch::new(&model.plan, model.pool.blocks_per_seq_max)?;
         let (_, logits) = logits_port(&model)?;
-        let digest = digest_of(&model, backend.label(), cache.label());
-        Ok(Self {
-            digest,
+        let mut engine = Self {
+            digest: PlanDigest::of(&model.plan, &[]),
+            num_generations: 0,
             state: AlignedBytes::zeroed(model.state_bytes),
             scratch: AlignedBytes::zeroed(model.exe.scratch_bytes),
             rows: Rows::new(options.logit_rows_max, logits),
@@ -144,7 +146,19 @@ impl Engine {
             next_request: 1,
             num_steps: 0,
             work: Work { batch, ..Work::default() },
-        })
+        };
+        engine.digest = PlanDigest::of(&engine.model.plan, &engine.labels());
+        engine.num_generations = engine.generations();
+        Ok(engine)
+    }
+
+    /// How often all slots together were filled: changes with every swap.
+    pub(super) fn generations(&self) -> u64 {
+        let engine = [self.backend.label(), self.cache.label(), self.scheduler.label()];
+        let processors = self.processors.iter().map(|(_, slot)| slot.label());
+        let strategies = self.strategies.iter().map(|(_, slot)| slot.label());
+        let labels = engine.into_iter().chain(processors).chain(strategies);
+        labels.map(|label| u64::from(label.generation)).sum()
     }
 
     /// The model.
@@ -207,9 +221,4 @@ fn logits_port(model: &LoadedModel) -> Result<(usize, usize), EngineError> {
         }
         other => Err(EngineError::inconsistent("outputs of the plan", "`logits`", other.len())),
     }
-}
-
-pub(super) fn digest_of(model: &LoadedModel, backend: &Label, cache: &Label) -> PlanDigest {
-    let parts = model.parts.values().map(|part| &part.label);
-    PlanDigest::of(&model.plan, parts.chain([backend, cache]))
 }

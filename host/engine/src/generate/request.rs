@@ -49,9 +49,11 @@ impl Request {
 pub enum Prompt {
     /// Text: special tokens in it are ordinary text.
     Text(String),
+    /// Text as it stands: no token that marks the beginning is added.
+    Raw(String),
     /// Text from a chat template: special tokens in it are special.
     Templated(String),
-    /// Tokens, taken as they are.
+    /// Tokens, taken as they are. Hooks see their text, and may only let it pass or refuse it.
     Tokens(Vec<u32>),
 }
 

@@ -235,7 +235,7 @@ impl Engine {
                 self.rows.begin(row, RowId(entry.seq.0));
             }
         }
-        let mut failed: Option<(SeqId, Error)> = None;
+        let mut failed: Vec<(SeqId, Error)> = Vec::new();
         for (place, (_, slot)) in self.processors.iter_mut().enumerate() {
             for (generation, processor) in slot.iter_mut() {
                 let invariant = processor.is_argmax_invariant();
@@ -255,13 +255,13 @@ impl Engine {
                 let mut view = self.rows.view(&self.work.active);
                 if let Err(error) = processor.apply(&mut LogitsRows::new(&mut view)) {
                     let rows = &self.work.active;
-                    let mut entries = self.work.batch.entries.iter();
-                    let hit = entries.find(|e| e.row.is_some_and(|(row, _)| rows.contains(&row)));
-                    failed = hit.map(|entry| (entry.seq, error));
+                    let entries = self.work.batch.entries.iter();
+                    let hit = entries.filter(|e| e.row.is_some_and(|(row, _)| rows.contains(&row)));
+                    failed.extend(hit.map(|entry| (entry.seq, error.clone())));
                 }
             }
         }
-        if let Some((seq, error)) = failed {
+        for (seq, error) in failed {
             self.abort_seq(seq, &error, sink);
         }
     }

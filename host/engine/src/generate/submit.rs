@@ -88,29 +88,46 @@ impl Engine {
         prompt: Prompt,
         params: &Config,
     ) -> Result<Vec<u32>, EngineError> {
-        let (mut text, parse_special) = match prompt {
-            Prompt::Text(text) => (text, false),
-            Prompt::Templated(text) => (text, true),
-            Prompt::Tokens(tokens) => return self.checked(tokens),
+        let (mut text, parse_special, adds_bos) = match prompt {
+            Prompt::Text(text) => (text, false, true),
+            Prompt::Raw(text) => (text, false, false),
+            Prompt::Templated(text) => (text, true, true),
+            Prompt::Tokens(tokens) => {
+                let mut text = self.model.tokenizer.decode(&tokens, true);
+                self.ask_hooks(id, &mut text, params)?;
+                return self.checked(tokens);
+            }
         };
-        self.topics.before_generate.refresh();
-        let lent = std::marker::PhantomData;
-        let mut event = BeforeGenerate { request: id.0, prompt: &mut text, params, lent };
-        if self.topics.before_generate.emit(&mut event) != Flow::Continue {
-            return Err(EngineError::Request {
-                what: "request",
-                expected: "one that every hook lets pass".to_owned(),
-                found: "a refusal".to_owned(),
-            });
-        }
+        self.ask_hooks(id, &mut text, params)?;
         let tokenizer = &self.model.tokenizer;
         let mut tokens = tokenizer.encode(&text, parse_special);
-        if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
+        if adds_bos
+            && let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
             && tokens.first() != Some(&bos)
         {
             tokens.insert(0, bos);
         }
         self.checked(tokens)
+    }
+
+    /// Lets every hook see, edit or refuse a prompt.
+    fn ask_hooks(
+        &mut self,
+        id: RequestId,
+        prompt: &mut String,
+        params: &Config,
+    ) -> Result<(), EngineError> {
+        self.topics.before_generate.refresh();
+        let lent = std::marker::PhantomData;
+        let mut event = BeforeGenerate { request: id.0, prompt, params, lent };
+        if self.topics.before_generate.emit(&mut event) == Flow::Continue {
+            return Ok(());
+        }
+        Err(EngineError::Request {
+            what: "request",
+            expected: "one that every hook lets pass".to_owned(),
+            found: "a refusal".to_owned(),
+        })
     }
 
     /// Refuses prompts that leave no room for an answer.

@@ -53,13 +53,12 @@ impl Default for LoadOptions {
 pub struct PlanDigest([u8; 32]);
 
 impl PlanDigest {
-    /// The digest of a plan and the labels of everything that runs it.
-    pub fn of<'a>(plan: &Plan, labels: impl Iterator<Item = &'a Label>) -> Self {
+    /// The digest of a plan and the labels, by kind, of everything that runs it.
+    pub fn of(plan: &Plan, labels: &[(String, Label)]) -> Self {
         let mut hash = Sha256::new();
         hash.update(plan.to_bytes());
-        for label in labels {
-            hash.update(label.to_string());
-            hash.update([0]);
+        for (kind, label) in labels {
+            hash.update(format!("{kind} {label}\n"));
         }
         Self(hash.finalize().into())
     }
@@ -97,6 +96,10 @@ pub struct LoadedModel {
     pub memory: MemoryMap,
     /// Packed weights in the order of the plan.
     pub weights: Vec<Buf>,
+    /// What is kept between steps.
+    pub states: Vec<StateSpec>,
+    /// What the cache was asked to hold.
+    pub limits: PoolLimits,
     /// The cache's layout.
     pub pool: PoolSpec,
     /// Bytes of the state arena.
@@ -106,7 +109,7 @@ pub struct LoadedModel {
 }
 
 impl LoadedModel {
-    /// Opens, traces, packs and compiles a model. `progress` is told bytes done and to do.
+    /// Opens, traces, packs and compiles a model. `progress` is told weight elements done and to do.
     ///
     /// # Errors
     ///
@@ -137,7 +140,6 @@ impl LoadedModel {
         };
         let states: Vec<StateSpec> = plan.states.iter().map(|port| port.spec.clone()).collect();
         let pool = cache.pool(&states, &limits).map_err(EngineError::plugin("kv-cache"))?;
-        let states: Vec<&StateSpec> = states.iter().collect();
         let (places, state_bytes) = lay_out(&states, &pool, options.num_seqs_max);
 
         let size_of = |name: &str| table.desc(&files, name).map(|d| (d.rows * d.cols) as u64);
@@ -170,6 +172,8 @@ impl LoadedModel {
             bucket,
             memory,
             weights,
+            states,
+            limits,
             pool,
             state_bytes,
             context_length,
@@ -183,9 +187,7 @@ impl LoadedModel {
 
     /// Bytes that one more token takes in the cache.
     pub fn state_bytes_per_token(&self) -> usize {
-        let states: Vec<StateSpec> =
-            self.plan.states.iter().map(|port| port.spec.clone()).collect();
-        bytes_per_token(&states, self.pool.dtype).map_or(0, |bytes| bytes as usize)
+        bytes_per_token(&self.states, self.pool.dtype).map_or(0, |bytes| bytes as usize)
     }
 }
 

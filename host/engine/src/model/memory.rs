@@ -47,11 +47,7 @@ impl Memory for AlignedBytes {
 }
 
 /// Where each state lies in one arena, and the arena's size in bytes.
-pub fn lay_out(
-    states: &[&StateSpec],
-    pool: &PoolSpec,
-    num_seqs: usize,
-) -> (Vec<StatePlace>, usize) {
+pub fn lay_out(states: &[StateSpec], pool: &PoolSpec, num_seqs: usize) -> (Vec<StatePlace>, usize) {
     let mut end = 0_usize;
     let mut places = Vec::with_capacity(states.len());
     for spec in states {

@@ -11,6 +11,11 @@ const KEY_VECTORS: usize = 4;
 /// Channels of a block of keys.
 const KEY_CHANNELS: usize = 64;
 
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
+/// Positions ahead whose values are brought closer.
+const VALUES_AHEAD: usize = 24;
+
 /// Keys of some positions, channels outermost: `[channel][position]`.
 pub(super) type Keys = [[[f32; LANES]; KEY_VECTORS]; KEY_CHANNELS];
 
@@ -30,7 +35,10 @@ pub(super) fn scores<S: Element, L: Lanes>(
     keys: &mut Keys,
     weights: &mut Weights,
 ) {
-    for (block, slots) in slots.chunks(KEY_VECTORS * LANES).enumerate() {
+    for (block, here) in slots.chunks(KEY_VECTORS * LANES).enumerate() {
+        let next = slots.get((block + 1) * KEY_VECTORS * LANES..).unwrap_or_default();
+        prefetch::<S, L>(k, next, KEY_VECTORS * LANES, head_dim);
+        let slots = here;
         let first = block * KEY_VECTORS * LANES;
         for channel in (0..head_dim).step_by(KEY_CHANNELS) {
             let len = KEY_CHANNELS.min(head_dim - channel);
@@ -48,6 +56,16 @@ pub(super) fn scores<S: Element, L: Lanes>(
                     _ => span.products::<L, 1>(keys, first, weights),
                 };
             }
+        }
+    }
+}
+
+/// Has the rows of up to `count` slots brought closer.
+#[inline(always)]
+fn prefetch<S: Element, L: Lanes>(x: &[S], slots: &[usize], count: usize, head_dim: usize) {
+    for slot in &slots[..count.min(slots.len())] {
+        for channel in (0..head_dim).step_by(LINE_BYTES / size_of::<S>()) {
+            L::prefetch(x.as_ptr().wrapping_add(slot + channel));
         }
     }
 }
@@ -193,22 +211,22 @@ impl<S: Element> Values<'_, S> {
         }
         let to = to.max(from);
         let mut sums = [[L::splat(0.0); C]; R];
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let (first, end) = self.rows[r].seen;
-            sums[r] = self.sum::<L, 1, C>([sums[r]], r, first..end.min(from), channel, width)[0];
+            *sums = self.sum::<L, 1, C>([*sums], r, first..end.min(from), channel, width)[0];
         }
         sums = self.sum::<L, R, C>(sums, 0, from..to, channel, width);
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let (first, end) = self.rows[r].seen;
-            sums[r] = self.sum::<L, 1, C>([sums[r]], r, first.max(to)..end, channel, width)[0];
+            *sums = self.sum::<L, 1, C>([*sums], r, first.max(to)..end, channel, width)[0];
         }
-        for r in 0..R {
-            let Row { at, seen, old, new, .. } = self.rows[r];
+        for (row, sums) in self.rows.iter().zip(&sums) {
+            let Row { at, seen, old, new, .. } = *row;
             if seen.0 == seen.1 {
                 continue;
             }
             let out = &mut self.out[at + channel..][..width];
-            for (sum, out) in sums[r].iter().zip(out.chunks_mut(LANES)) {
+            for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
                 let merged = L::load_part(out, 0.0).mul(L::splat(old)).add(sum.mul(L::splat(new)));
                 merged.store_part(out);
             }
@@ -230,8 +248,10 @@ impl<S: Element> Values<'_, S> {
             return sums;
         }
         let weights: [&[f32]; R] = std::array::from_fn(|r| &self.weights[row + r][range.clone()]);
+        let ahead = self.slots.get(range.start + VALUES_AHEAD..).unwrap_or_default();
         let slots = &self.slots[range];
         for (j, slot) in slots.iter().enumerate() {
+            prefetch::<S, L>(&self.v[channel..], ahead.get(j..).unwrap_or_default(), 1, width);
             let from = &self.v[slot + channel..][..width];
             let mut v = [L::splat(0.0); C];
             if C * LANES == width {

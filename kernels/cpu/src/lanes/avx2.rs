@@ -108,6 +108,12 @@ impl Lanes for Avx2 {
     const TILE_ROWS: usize = 2;
 
     #[inline(always)]
+    fn prefetch<T>(at: *const T) {
+        // SAFETY: every x86-64 machine has the instruction, and it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
     fn splat(x: f32) -> Self {
         let x = found!(_mm256_set1_ps(x));
         Self(x, x)

@@ -39,6 +39,12 @@ impl Lanes for Avx512 {
     const TILE_ROWS: usize = 8;
 
     #[inline(always)]
+    fn prefetch<T>(at: *const T) {
+        // SAFETY: every x86-64 machine has the instruction, and it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+
+    #[inline(always)]
     fn splat(x: f32) -> Self {
         Self(found!(_mm512_set1_ps(x)))
     }

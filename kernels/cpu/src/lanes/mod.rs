@@ -31,6 +31,9 @@ pub trait Lanes: Copy {
     /// Activation rows that one tile of a product keeps in registers: 1, 2, 4 or 8.
     const TILE_ROWS: usize;
 
+    /// Has the cache line at an address brought closer, whether anything lies there or not.
+    fn prefetch<T>(at: *const T);
+
     /// The same value in all lanes.
     fn splat(x: f32) -> Self;
     /// Lane `i` is `x[i]`.

@@ -44,6 +44,9 @@ impl Lanes for Portable {
     const TILE_ROWS: usize = 2;
 
     #[inline(always)]
+    fn prefetch<T>(_at: *const T) {}
+
+    #[inline(always)]
     fn splat(x: f32) -> Self {
         Self([x; LANES])
     }
