@@ -1,6 +1,8 @@
 //! Damaged model folders: a typed error or a model that answers, never a panic, and nothing half
 //! loaded.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::path::Path;
 

@@ -2,6 +2,8 @@
 //!
 //! Needs the models in the folder that `JACKFIELD_MODELS` names; skips those that are not there.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::path::Path;
 
 use jackfield_engine::Engine;
