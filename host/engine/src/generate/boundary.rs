@@ -24,7 +24,7 @@ impl Engine {
             }
         }
         // A cache takes over when it holds nothing for anybody, and lays out memory as it lies.
-        if self.groups.len() == 0 {
+        if self.sequences.iter().all(|(_, sequence)| sequence.num_evaluated == 0) {
             let (states, limits) = (&self.model.states, &self.model.limits);
             let pool = &self.model.pool;
             self.cache.at_boundary(|_, new| {
