@@ -37,8 +37,9 @@ impl Bar {
             self.bar.set_message(stage.to_owned());
             self.bar.reset_eta();
         }
-        if let Some(total) = total {
-            self.bar.set_length(total);
+        match total {
+            Some(total) if total > 0 => self.bar.set_length(total),
+            _ => self.bar.unset_length(),
         }
         self.bar.set_position(done);
     }
