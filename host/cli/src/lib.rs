@@ -9,7 +9,7 @@ mod commands;
 mod progress;
 mod setup;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -27,6 +27,7 @@ pub fn main() -> ExitCode {
         .with_max_level(tracing::Level::WARN)
         .without_time()
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,

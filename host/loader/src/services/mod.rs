@@ -108,11 +108,15 @@ impl PluginServices {
     /// Records a denial and returns its error. `grant` is what the plugin's table should say.
     fn deny(&self, service: &'static str, wanted: &str, grant: &str) -> Error {
         let (plugin, wanted) = (self.plugin.clone(), wanted.to_owned());
-        tracing::warn!(plugin, service, wanted, "denied");
         self.shared.num_denials.fetch_add(1, Ordering::Relaxed);
         let at_us = self.monotonic_us();
         let denial = Denial { plugin: plugin.clone(), service, wanted: wanted.clone(), at_us };
         let mut denials = self.shared.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        // A plugin that asks again and again is in the log once, and counted every time.
+        let is_same = |d: &Denial| (&d.plugin, d.service, &d.wanted) == (&plugin, service, &wanted);
+        if !denials.iter().any(is_same) {
+            tracing::warn!(plugin, service, wanted, "denied");
+        }
         if denials.len() == DENIALS_MAX {
             denials.pop_front();
         }
