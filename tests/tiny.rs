@@ -132,3 +132,33 @@ fn answers_do_not_depend_on_who_else_is_answered() {
         assert_eq!(engine.cache_usage().used, 0, "every block comes back");
     }
 }
+
+#[test]
+fn answers_survive_a_cache_that_is_too_small_for_all() {
+    let folder = tiny_model("tiny");
+    let request = |n: u32| {
+        let prompt: Vec<u32> = (0..20).map(|i| (i * 37 + n * 11) % 510).collect();
+        Request::new(prompt).strategy("greedy").with("max_tokens", 24).with("ignore_eos", true)
+    };
+    let mut roomy = setup("cpu", "paged", 512).load(folder.path()).unwrap();
+    let alone: Vec<Vec<u32>> = (0..6).map(|n| answer(&mut roomy, request(n)).1).collect();
+
+    // 512 bytes a token, 16 tokens a block: seven blocks, where six answers need eighteen.
+    let mut small = setup("cpu", "paged", 512);
+    small.options.state_bytes_max = 7 * 16 * 512;
+    small.options.context_length_max = 64;
+    let mut engine = small.load(folder.path()).unwrap();
+    assert_eq!(engine.cache_usage().total, 7);
+    let ids: Vec<_> = (0..6).map(|n| engine.submit(request(n)).unwrap()).collect();
+    let mut together = vec![Vec::new(); 6];
+    engine
+        .run_to_end(&mut |output| match output {
+            jackfield_engine::Output::Token { request, token, .. } => {
+                together[ids.iter().position(|id| *id == request).unwrap()].push(token);
+            }
+            jackfield_engine::Output::Finished { error, .. } => assert_eq!(error, None),
+        })
+        .unwrap();
+    assert_eq!(together, alone);
+    assert_eq!(engine.cache_usage().used, 0);
+}
