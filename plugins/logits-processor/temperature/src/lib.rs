@@ -9,7 +9,7 @@ use plugin_api::prelude::*;
 pub struct Temperature {
     /// Temperature of a request that names none.
     default: f64,
-    /// What each row is multiplied by; 1 leaves it alone.
+    /// What each row is multiplied by; 1 leaves it alone, [`GREEDY`] keeps the likeliest token.
     scales: RowMap<f32>,
 }
 
@@ -27,9 +27,8 @@ impl LogitsProcessor for Temperature {
         let default = self.default;
         self.scales.follow(change, |params, _| {
             let temperature = params.number_or("temperature", default, RANGE)?;
-            // At 0 the strategy takes the likeliest token, whatever the scale.
             let is_greedy = temperature == 0.0;
-            Ok(if is_greedy { 1.0 } else { (1.0 / temperature.max(LEAST)) as f32 })
+            Ok(if is_greedy { GREEDY } else { (1.0 / temperature.max(LEAST)) as f32 })
         })
     }
 
@@ -40,6 +39,7 @@ impl LogitsProcessor for Temperature {
     fn apply(&mut self, logits: &mut LogitsRows<'_>) -> Result<()> {
         logits.for_each(|row| {
             match self.scales.get(row.id()) {
+                Some(&GREEDY) => row.keep_top_k(1),
                 Some(&scale) if scale != 1.0 => row.scale(scale),
                 _ => {}
             }
@@ -51,6 +51,9 @@ impl LogitsProcessor for Temperature {
         true
     }
 }
+
+/// Stands for temperature 0, the limit of ever smaller ones: no row is ever scaled by it.
+const GREEDY: f32 = 0.0;
 
 const RANGE: std::ops::RangeInclusive<f64> = 0.0..=100.0;
 
@@ -78,7 +81,7 @@ mod tests {
             ("cools",                0.5,         [1.0, -2.0, CUT], [2.0, -4.0, CUT]),
             ("heats",                2.0,         [1.0, -2.0, CUT], [0.5, -1.0, CUT]),
             ("1 changes nothing",    1.0,         [1.0, -2.0, CUT], [1.0, -2.0, CUT]),
-            ("0 leaves it alone",    0.0,         [1.0, -2.0, CUT], [1.0, -2.0, CUT]),
+            ("0 keeps the peak",     0.0,         [1.0, -2.0, CUT], [1.0, CUT, CUT]),
             ("almost 0 stays finite", 1e-30,      [1.0, -2.0, CUT], [100.0, -200.0, CUT]),
         ];
         for (name, temperature, logits, expected) in cases {
