@@ -1,7 +1,10 @@
 //! The boundary between two steps: where subscriptions and swaps take effect.
 
+use plugin_api::kinds::backend::WeightPlace;
+
 use super::engine::Engine;
 use crate::model::PlanDigest;
+use crate::model::memory::AlignedBytes;
 
 impl Engine {
     /// Takes in what was offered and subscribed since the last step; a few atomic loads when
@@ -41,7 +44,7 @@ impl Engine {
         let exe = &mut self.model.exe;
         let bucket = &self.model.bucket;
         let retired = self.backend.at_boundary(|_, new| {
-            let adopts = |place: &plugin_api::kinds::backend::WeightPlace| {
+            let adopts = |place: &WeightPlace| {
                 new.layout(&place.desc, &place.lowering).is_ok_and(|l| l.id == place.layout.id)
             };
             if !memory.weights.iter().all(adopts) {
@@ -60,7 +63,7 @@ impl Engine {
         if retired.is_some() {
             let needed = self.model.exe.scratch_bytes;
             if self.scratch.as_slice().len() < needed {
-                self.scratch = crate::model::memory::AlignedBytes::zeroed(needed);
+                self.scratch = AlignedBytes::zeroed(needed);
             }
         }
         let generations = self.generations();

@@ -113,13 +113,13 @@ impl Engine {
         let processors = wiring.make_all::<dyn LogitsProcessor>(registry)?.into_iter();
         let strategies = wiring.make_all::<dyn DecodingStrategy>(registry)?.into_iter();
         let batch = StepBatch::new(&model.plan, model.pool.blocks_per_seq_max)?;
-        let (_, logits) = logits_port(&model)?;
+        let vocab_size = logits_width(&model)?;
         let mut engine = Self {
             digest: PlanDigest::of(&model.plan, &[]),
             num_generations: 0,
             state: AlignedBytes::zeroed(model.state_bytes),
             scratch: AlignedBytes::zeroed(model.exe.scratch_bytes),
-            rows: Rows::new(options.logit_rows_max, logits),
+            rows: Rows::new(options.logit_rows_max, vocab_size),
             model,
             backend,
             cache,
@@ -211,13 +211,13 @@ impl Engine {
     }
 }
 
-/// Index and width of the output that tokens are chosen from.
-fn logits_port(model: &LoadedModel) -> Result<(usize, usize), EngineError> {
+/// Width of the one output: the logits that tokens are chosen from.
+fn logits_width(model: &LoadedModel) -> Result<usize, EngineError> {
     match &model.plan.outputs[..] {
         [port] if port.name == "logits" => {
             let width = model.plan.spec(port.val).width();
             let width = width.map_err(EngineError::plugin("output `logits`"))?;
-            Ok((0, width as usize))
+            Ok(width as usize)
         }
         other => Err(EngineError::inconsistent("outputs of the plan", "`logits`", other.len())),
     }
