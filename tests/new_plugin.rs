@@ -77,10 +77,11 @@ fn copy_tree(from: &Path, to: &Path) {
     }
 }
 
-/// The folder that this test was built in: dependencies from outside need no second build there.
+/// A folder of its own beside what this test was built into: the copy's crates have the names of
+/// ours and would replace them. It is kept, so that only the first run builds everything.
 fn target_folder() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(3).unwrap().to_path_buf()
+    test.ancestors().nth(3).unwrap().join("new-plugin")
 }
 
 fn cargo(tree: &Path, args: &[&str]) -> String {
