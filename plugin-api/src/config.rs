@@ -71,6 +71,14 @@ impl Config {
         self
     }
 
+    /// The same values with nothing read: what is read of the copy says nothing about this one.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        let mut copy = Self::at(&self.path);
+        self.unmarked().for_each(|(key, value)| copy.set(key, fresh(value)));
+        copy
+    }
+
     /// Whether `key` is present.
     pub fn has(&self, key: &str) -> bool {
         self.entries.contains_key(key)
@@ -86,6 +94,23 @@ impl Config {
     /// All keys in order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
+    }
+
+    /// Keys and values in order, without marking anything.
+    pub fn unmarked(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries.iter().map(|(key, entry)| (key.as_str(), &entry.value))
+    }
+
+    /// Whether somebody has read `key`.
+    pub(crate) fn is_read(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.is_read.load(Ordering::Relaxed))
+    }
+
+    /// Remembers that somebody has read `key`.
+    pub(crate) fn mark(&self, key: &str) {
+        if let Some(entry) = self.entries.get(key) {
+            entry.is_read.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Keys that nobody has read: most often a misspelling.
@@ -217,8 +242,7 @@ impl Config {
 
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let mine = self.entries.iter().map(|(key, entry)| (key, &entry.value));
-        mine.eq(other.entries.iter().map(|(key, entry)| (key, &entry.value)))
+        self.unmarked().eq(other.unmarked())
     }
 }
 
@@ -250,6 +274,14 @@ macro_rules! value_from {
 }
 value_from!(bool => Bool, i64 => Int, i32 => Int, u32 => Int, f64 => Float, f32 => Float,
     &str => Text, String => Text, Vec<Value> => List, Config => Table);
+
+fn fresh(value: &Value) -> Value {
+    match value {
+        Value::List(items) => Value::List(items.iter().map(fresh).collect()),
+        Value::Table(table) => Value::Table(table.fresh()),
+        other => other.clone(),
+    }
+}
 
 /// Longest list that is printed item by item.
 const SHOWN_MAX: usize = 16;

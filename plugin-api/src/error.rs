@@ -3,6 +3,8 @@
 //! Every message starts with what was being handled and says what was expected and what was
 //! found. Nothing is left half applied when one of these is returned.
 
+use std::borrow::Cow;
+
 use thiserror::Error;
 
 /// What plugins and the host tell each other when something did not work.
@@ -57,7 +59,7 @@ pub enum Error {
         /// The plugin that asked.
         plugin: String,
         /// The service: files, network, processes, clock.
-        service: &'static str,
+        service: Cow<'static, str>,
         /// The path, host or program that was asked for.
         wanted: String,
         /// The configuration line that would allow it.
@@ -68,7 +70,7 @@ pub enum Error {
     #[error("{what}: no space: needs {needed}, has {free}")]
     NoSpace {
         /// The pool.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// Units asked for.
         needed: u64,
         /// Units free.

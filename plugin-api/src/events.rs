@@ -168,6 +168,9 @@ macro_rules! event {
             }
         }
 
+        #[cfg(not(target_family = "wasm"))]
+        $crate::native::events::crosses!($event { $($field: $type,)* });
+
         impl Subscriptions {
             #[doc = concat!("Calls `hook` on every `", $name, "`: see [`", stringify!($event), "`].")]
             pub fn $method(
@@ -294,12 +297,31 @@ event! {
     }
 }
 
-/// Names of all topics.
-pub const TOPICS: [&str; 6] = [
-    BeforeGenerate::NAME,
-    BeforeStep::NAME,
-    AfterStep::NAME,
-    AfterToken::NAME,
-    AfterGenerate::NAME,
-    OnCancel::NAME,
-];
+mod plugins;
+
+pub use plugins::{AfterRollback, AfterSwap, BeforeSwap, OnFault};
+
+/// Lists the events.
+macro_rules! topics {
+    ($($event:ident),* $(,)?) => {
+        /// Names of all topics.
+        pub const TOPICS: [&str; [$($event::NAME),*].len()] = [$($event::NAME),*];
+
+        /// How each of them crosses a library boundary.
+        #[cfg(not(target_family = "wasm"))]
+        pub(crate) const CROSSINGS: &[crate::native::events::Crossing] =
+            &[$(crate::native::events::Crossing::of::<$event<'static>>()),*];
+    };
+}
+topics! {
+    BeforeGenerate,
+    BeforeStep,
+    AfterStep,
+    AfterToken,
+    AfterGenerate,
+    OnCancel,
+    BeforeSwap,
+    AfterSwap,
+    AfterRollback,
+    OnFault,
+}

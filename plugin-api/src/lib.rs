@@ -15,6 +15,9 @@ pub mod error;
 pub mod events;
 pub mod host;
 pub mod kinds;
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+pub mod native;
 pub mod plan;
 pub mod prelude;
 pub mod registrar;
@@ -22,6 +25,11 @@ pub mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod version;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod wasm;
+#[doc(hidden)]
+pub mod wire;
 
 pub use inventory;
 pub use plugin_api_macros::export_plugin;

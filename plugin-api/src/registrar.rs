@@ -1,6 +1,7 @@
 //! How a plugin makes its capabilities known, in every lane.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ pub struct Provided {
     /// Whether instances are only traced.
     pub is_traced: bool,
     /// [`Capability::NAME`].
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Makes an instance from its configuration.
     pub make: Factory,
 }
@@ -59,7 +60,7 @@ impl Registrar {
             kind: K::NAME,
             pin: K::PIN,
             is_traced: K::IS_TRACED,
-            name: T::NAME,
+            name: T::NAME.into(),
             make: Arc::new(make),
         });
     }

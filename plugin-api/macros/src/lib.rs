@@ -1,7 +1,8 @@
 //! `export_plugin!`: makes a plugin known to whoever links it.
 //!
 //! The macro reads the `plugin.toml` beside the plugin's `Cargo.toml`, so that kind and name stand
-//! in one place, and embeds it in the artefact. It knows no kind by name: `logits-processor`
+//! in one place, and embeds it in the artefact: for the builtin lane as a `Builtin`, for the native
+//! lane as a section and an entry symbol, for the WASM lane as a custom section and exports. It knows no kind by name: `logits-processor`
 //! simply means the trait `plugin_api::LogitsProcessor`.
 
 use proc_macro::TokenStream;
@@ -29,6 +30,7 @@ pub fn export_plugin(item: TokenStream) -> TokenStream {
 
 fn expand(plugin_type: &str) -> Result<String, String> {
     let folder = std::env::var("CARGO_MANIFEST_DIR").map_err(|e| e.to_string())?;
+    let crate_name = std::env::var("CARGO_CRATE_NAME").map_err(|e| e.to_string())?;
     let path = PathBuf::from(folder).join("plugin.toml");
     let manifest = std::fs::read_to_string(&path)
         .map_err(|e| format!("{}: expected the plugin's manifest: {e}", path.display()))?;
@@ -48,9 +50,41 @@ fn expand(plugin_type: &str) -> Result<String, String> {
                     register,
                 }}
             }}
+            #[cfg(not(target_family = "wasm"))]
+            #[allow(unsafe_code, reason = "a symbol for the host to find, and what it calls")]
+            const _: () = {{
+                // A section: readable without running anything.
+                #[unsafe(link_section = ".jackfield.manifest")]
+                static MANIFEST: [u8; include_bytes!({manifest_path:?}).len()] =
+                    *include_bytes!({manifest_path:?});
+
+                #[unsafe(export_name = {symbol:?})]
+                static ENTRY: ::plugin_api::native::Entry =
+                    ::plugin_api::native::entry(&MANIFEST, open);
+
+                unsafe extern "C" fn open(
+                    request: *const ::plugin_api::native::abi::Open<'_>,
+                    opened: *mut ::plugin_api::native::abi::Opened,
+                    out: *const ::plugin_api::native::abi::Out,
+                ) -> u32 {{
+                    // SAFETY: the host's pointers are valid for the call.
+                    unsafe {{ ::plugin_api::native::open(register, request, opened, out) }}
+                }}
+            }};
+            #[cfg(target_family = "wasm")]
+            #[allow(unsafe_code, reason = "exports are made by `wit-bindgen`")]
+            const _: () = {{
+                ::plugin_api::export_wasm!({kind:?}, register);
+                // A custom section: readable without running anything.
+                #[used]
+                #[unsafe(link_section = "jackfield.manifest")]
+                static MANIFEST: [u8; include_bytes!({manifest_path:?}).len()] =
+                    *include_bytes!({manifest_path:?});
+            }};
         }};
         "#,
         manifest_path = path.display().to_string(),
+        symbol = format!("plugin_entry_{crate_name}"),
     ))
 }
 

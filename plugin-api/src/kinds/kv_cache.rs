@@ -3,7 +3,11 @@
 //! A cache is policy: it says which block of memory a token's state goes to. It never computes
 //! attention (the backend does) and never owns the memory (the host does).
 
-use super::{SemanticId, kind};
+mod tables;
+
+pub use tables::{SavedTables, SeqTable, TableShape, save_tables};
+
+use super::{Handover, SemanticId, kind};
 use crate::error::{Error, Result};
 use crate::plan::{Part, Per, StateSpec};
 use crate::tensor::DType;
@@ -53,6 +57,15 @@ pub trait KvCache: Send {
     /// Background work of at most `budget_bytes`: eviction, tiers, re-encoding. [boundary]
     fn tick(&mut self, budget_bytes: u64, moves: &mut Vec<BlockCopy>) {
         let _ = (budget_bytes, moves);
+    }
+
+    /// How this cache passes its tables on, and takes those of another over that lays out the same
+    /// pool. Without it, it is replaced only while no sequence holds tokens. [boundary]
+    ///
+    /// What [`save`](Handover::save) writes and [`restore`](Handover::restore) reads is exact:
+    /// afterwards both caches answer everything alike. [`save_tables`] is a schema to share.
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        None
     }
 }
 

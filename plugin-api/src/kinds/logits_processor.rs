@@ -137,6 +137,12 @@ impl<'a> LogitsRows<'a> {
         Self { access }
     }
 
+    /// The rows as the host lends them, for whoever passes them on.
+    #[doc(hidden)]
+    pub fn access(&mut self) -> &mut dyn RowAccess {
+        self.access
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
         self.access.num_rows()

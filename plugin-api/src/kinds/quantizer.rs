@@ -3,6 +3,8 @@
 //! The quantizer is the truth about its format. A backend never knows formats by name: it computes
 //! by [`Lowering`], from numbers that [`Quantizer::unpack`] lays open.
 
+use std::borrow::Cow;
+
 use super::{SemanticId, kind};
 use crate::error::{Error, Result};
 
@@ -44,7 +46,7 @@ pub trait Quantizer: Send + Sync {
     /// [`Error::Unsupported`] for other lowerings; [`Error::ShapeMismatch`] if the sizes do not fit.
     fn unpack(&self, blocks: &[u8], out: &mut AffineMut<'_>) -> Result<()> {
         let _ = (blocks, out);
-        Err(Error::unsupported(self.format().name, "its lowering is not affine"))
+        Err(Error::unsupported(&self.format().name, "its lowering is not affine"))
     }
 }
 
@@ -54,7 +56,7 @@ kind!(Quantizer, "quantizer", EngineStep, traced: false);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormatDesc {
     /// The name in model files, such as `Q4_K`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Elements in a block, consecutive in a row.
     pub block_len: usize,
     /// Bytes of a block.
@@ -74,7 +76,7 @@ impl FormatDesc {
         match blocks.checked_mul(self.block_bytes) {
             Some(bytes) if num_elements.is_multiple_of(self.block_len) => Ok(bytes),
             _ => Err(Error::shape(
-                self.name,
+                &self.name,
                 format!("whole blocks of {}", self.block_len),
                 num_elements,
             )),
@@ -91,7 +93,7 @@ impl FormatDesc {
         if expected == num_bytes {
             Ok(())
         } else {
-            Err(Error::shape(self.name, format!("{expected} bytes"), num_bytes))
+            Err(Error::shape(&self.name, format!("{expected} bytes"), num_bytes))
         }
     }
 }
@@ -153,7 +155,7 @@ impl AffineMut<'_> {
     /// lowering that is not affine.
     pub fn check(&self, format: &FormatDesc, lowering: &Lowering, num_bytes: usize) -> Result<()> {
         let Lowering::Affine { group, has_min, .. } = *lowering else {
-            return Err(Error::unsupported(format.name, "its lowering is not affine"));
+            return Err(Error::unsupported(&format.name, "its lowering is not affine"));
         };
         format.check(num_bytes, self.codes.len())?;
         let groups = self.codes.len() / group;
@@ -163,7 +165,7 @@ impl AffineMut<'_> {
         }
         let found = format!("{} and {}", self.scales.len(), self.mins.len());
         let expected = format!("{} scales and {} minima", expected.0, expected.1);
-        Err(Error::shape(format.name, expected, found))
+        Err(Error::shape(&format.name, expected, found))
     }
 }
 

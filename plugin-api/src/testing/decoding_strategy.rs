@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::{Make, make};
 use crate::config::{Config, Value};
 use crate::kinds::Capability;
 use crate::kinds::decoding_strategy::{
@@ -17,16 +18,25 @@ use crate::kinds::kv_cache::SeqId;
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + DecodingStrategy>(config: &Config) {
-    let open = || T::from_config(config).expect("the configuration is the suite's own");
+pub fn suite<T: Capability + DecodingStrategy + 'static>(config: &Config) {
+    suite_of(&make::<dyn DecodingStrategy, T>, config);
+}
+
+/// The same for strategies that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn DecodingStrategy>, config: &Config) {
+    let open = || make(config).expect("the configuration is the suite's own");
     for prompt_len in [1, 7, 8, 9, 63, 257] {
         let prompt: Vec<u32> = (0..prompt_len).collect();
-        answers_up_to_the_limit(&mut open(), &prompt);
-        answers_up_to_eos(&mut open(), &prompt);
-        ignores_eos_if_asked(&mut open(), &prompt);
+        answers_up_to_the_limit(&mut *open(), &prompt);
+        answers_up_to_eos(&mut *open(), &prompt);
+        ignores_eos_if_asked(&mut *open(), &prompt);
     }
-    keeps_requests_apart(&mut open());
-    refuses_wrong_parameters(&mut open());
+    keeps_requests_apart(&mut *open());
+    refuses_wrong_parameters(&mut *open());
     for _ in 0..100 {
         drop(open());
     }

@@ -2,10 +2,11 @@
 
 pub use super::traced::run;
 
-use super::traced::{Scene, check_capability, check_rows, check_trace, made};
+use super::traced::{Scene, check_instances, check_name, check_rows, check_trace, made};
+use super::{Make, make};
 use crate::config::Config;
-use crate::kinds::Capability;
 use crate::kinds::feed_forward::FeedForward;
+use crate::kinds::{Capability, Traced};
 use crate::plan::{Dim, Plan, Spec};
 
 /// Runs the whole suite, with the weights of a gated part, with and without biases.
@@ -13,11 +14,21 @@ use crate::plan::{Dim, Plan, Spec};
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + FeedForward>() {
-    check_capability::<T>();
+pub fn suite<T: Capability + FeedForward + 'static>() {
+    check_name::<T>();
+    suite_of(&make::<dyn FeedForward, T>);
+}
+
+/// The same for parts that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn FeedForward>) {
+    let part = check_instances(make);
     for (hidden, intermediate) in [(1, 1), (8, 7), (7, 20)] {
-        check_rows(&trace::<T>(hidden, intermediate, false));
-        check_rows(&trace::<T>(hidden, intermediate, true));
+        check_rows(&trace_part(&*part, hidden, intermediate, false));
+        check_rows(&trace_part(&*part, hidden, intermediate, true));
     }
 }
 
@@ -27,6 +38,10 @@ pub fn suite<T: Capability + FeedForward>() {
 ///
 /// If the part cannot be traced.
 pub fn trace<T: Capability + FeedForward>(hidden: u64, intermediate: u64, biases: bool) -> Plan {
+    trace_part(&made::<T>(), hidden, intermediate, biases)
+}
+
+fn trace_part(part: &dyn Traced, hidden: u64, intermediate: u64, biases: bool) -> Plan {
     let config = Config::new()
         .with("hidden_size", hidden as i64)
         .with("intermediate_size", intermediate as i64);
@@ -42,5 +57,5 @@ pub fn trace<T: Capability + FeedForward>(hidden: u64, intermediate: u64, biases
         }
     }
     let x = Spec::f32([Dim::TOKENS, hidden.into()]);
-    check_trace(&scene, &made::<T>(), &[("x", x)])
+    check_trace(&scene, part, &[("x", x)])
 }

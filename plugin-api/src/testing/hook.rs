@@ -1,6 +1,7 @@
 //! Contract suite of hooks: every topic is emitted once, and what hooks may not do is checked.
 
 use super::machine::Machine;
+use super::{Make, make};
 use crate::config::Config;
 use crate::events::{
     AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, Event, Flow, HookFn,
@@ -15,11 +16,20 @@ use crate::kinds::hook::Hook;
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + Hook>(config: &Config) {
+pub fn suite<T: Capability + Hook + 'static>(config: &Config) {
+    suite_of(&make::<dyn Hook, T>, config);
+}
+
+/// The same for hooks that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn Hook>, config: &Config) {
     for _ in 0..100 {
-        drop(subscribe::<T>(config));
+        drop(subscribe_by(make, config));
     }
-    let mut listening = subscribe::<T>(config);
+    let mut listening = subscribe_by(make, config);
     assert!(
         !listening.hooks.is_empty() || !listening.observers.is_empty(),
         "listens on no topic at all"
@@ -35,10 +45,14 @@ pub fn suite<T: Capability + Hook>(config: &Config) {
 /// # Panics
 ///
 /// If the plugin refuses its configuration.
-pub fn subscribe<T: Capability + Hook>(config: &Config) -> Subscriptions {
-    let hook = T::from_config(config).expect("the configuration is the suite's own");
+pub fn subscribe<T: Capability + Hook + 'static>(config: &Config) -> Subscriptions {
+    subscribe_by(&make::<dyn Hook, T>, config)
+}
+
+fn subscribe_by(make: Make<'_, dyn Hook>, config: &Config) -> Subscriptions {
+    let hook = make(config).expect("the configuration is the suite's own");
     let mut subscriptions = Subscriptions::new();
-    Box::new(hook).subscribe(&mut subscriptions).expect("subscribes");
+    hook.subscribe(&mut subscriptions).expect("subscribes");
     subscriptions
 }
 

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::random::Random;
+use super::{Make, make};
 use crate::config::Config;
 use crate::error::Error;
 use crate::kinds::Capability;
@@ -18,19 +19,29 @@ use crate::plan::{Part, Per, StateSpec};
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + KvCache>(config: &Config) {
+pub fn suite<T: Capability + KvCache + 'static>(config: &Config) {
+    suite_of(&make::<dyn KvCache, T>, config);
+}
+
+/// The same for caches that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn KvCache>, config: &Config) {
     for tokens_per_seq_max in [1, 7, 8, 9, 63, 257] {
         for num_seqs_max in [1, 3, 8] {
             for num_tokens in [tokens_per_seq_max, 3 * tokens_per_seq_max + 64] {
                 let limits = limits(num_seqs_max, tokens_per_seq_max, num_tokens);
                 let seed = (tokens_per_seq_max * 1_000 + num_seqs_max) as u64;
-                play::<T>(config, &limits, seed);
+                play(make, config, &limits, seed);
+                hands_over(make, config, &limits, seed);
             }
         }
     }
-    refuses_what_it_cannot_keep::<T>(config);
+    refuses_what_it_cannot_keep(make, config);
     for _ in 0..100 {
-        drop(open::<T>(config, &limits(2, 8, 64)));
+        drop(open(make, config, &limits(2, 8, 64)));
     }
 }
 
@@ -46,21 +57,25 @@ fn states() -> Vec<StateSpec> {
     vec![StateSpec { name: "layers.0.self_attn".to_owned(), per: Per::Token { window: 0 }, parts }]
 }
 
-fn open<T: Capability + KvCache>(config: &Config, limits: &PoolLimits) -> (T, PoolSpec) {
-    let mut cache = T::from_config(config).expect("the configuration is the suite's own");
+fn open(
+    make: Make<'_, dyn KvCache>,
+    config: &Config,
+    limits: &PoolLimits,
+) -> (Box<dyn KvCache>, PoolSpec) {
+    let mut cache = make(config).expect("the configuration is the suite's own");
     let spec = cache.pool(&states(), limits).expect("the limits have room for one sequence");
     (cache, spec)
 }
 
-fn refuses_what_it_cannot_keep<T: Capability + KvCache>(config: &Config) {
-    let mut cache = T::from_config(config).expect("the configuration is the suite's own");
+fn refuses_what_it_cannot_keep(make: Make<'_, dyn KvCache>, config: &Config) {
+    let mut cache = make(config).expect("the configuration is the suite's own");
     let nothing = PoolLimits { num_seqs_max: 4, tokens_per_seq_max: 8, size_bytes_max: 1 };
     let answer = cache.pool(&states(), &nothing);
     assert!(matches!(answer, Err(Error::NoSpace { .. })), "one byte holds no token: {answer:?}");
 }
 
-fn play<T: Capability + KvCache>(config: &Config, limits: &PoolLimits, seed: u64) {
-    let (mut cache, spec) = open::<T>(config, limits);
+fn play(make: Make<'_, dyn KvCache>, config: &Config, limits: &PoolLimits, seed: u64) {
+    let (mut cache, spec) = open(make, config, limits);
     assert!(spec.block_size > 0 && spec.num_blocks > 0, "an empty pool: {spec:?}");
     let reach = spec.block_size * spec.blocks_per_seq_max;
     assert!(reach >= limits.tokens_per_seq_max, "a sequence cannot reach its limit: {spec:?}");
@@ -70,34 +85,72 @@ fn play<T: Capability + KvCache>(config: &Config, limits: &PoolLimits, seed: u64
     let mut random = Random::new(seed);
     let mut shadow = Shadow::new(&spec);
     for _ in 0..400 {
-        let known: Vec<u32> = shadow.tokens.keys().copied().collect();
-        let old = known.get(random.below(known.len())).copied();
-        match (random.below(8), old) {
-            (0, _) | (_, None) => {
-                let tokens = random.below(limits.tokens_per_seq_max + 2);
-                let seq = shadow.new_seq();
-                shadow.grow(&mut cache, seq, tokens, tokens);
-            }
-            (1, Some(parent)) => shadow.fork(&mut cache, parent),
-            (2, Some(seq)) => shadow.release(&mut cache, seq, 0),
-            (3, Some(seq)) => {
-                let upto = random.below(shadow.tokens[&seq].len() + 1);
-                shadow.release(&mut cache, seq, upto);
-            }
-            (_, Some(seq)) => {
-                let tokens = random.below(limits.tokens_per_seq_max / 2 + 2);
-                let keep = random.below(tokens + 1);
-                shadow.grow(&mut cache, seq, tokens, keep);
-            }
-        }
-        shadow.check(&mut cache);
+        shadow.act(&mut *cache, &mut random, limits);
+        shadow.check(&mut *cache);
     }
     for seq in shadow.tokens.keys().copied().collect::<Vec<_>>() {
-        shadow.release(&mut cache, seq, 0);
+        shadow.release(&mut *cache, seq, 0);
     }
     assert_eq!(cache.usage().used, 0, "blocks in use after every sequence was released");
-    let (mut fresh, spec) = open::<T>(config, limits);
-    assert_eq!(fill(&mut cache, limits), fill(&mut fresh, limits), "blocks were lost: {spec:?}");
+    let (mut fresh, spec) = open(make, config, limits);
+    assert_eq!(fill(&mut *cache, limits), fill(&mut *fresh, limits), "blocks were lost: {spec:?}");
+}
+
+/// What one cache saved another restores, and then both answer everything alike; what is not such
+/// a state is refused and changes nothing.
+fn hands_over(make: Make<'_, dyn KvCache>, config: &Config, limits: &PoolLimits, seed: u64) {
+    let (mut old, spec) = open(make, config, limits);
+    if old.handover().is_none() {
+        return;
+    }
+    let (mut random, mut shadow) = (Random::new(seed), Shadow::new(&spec));
+    for round in 0..8 {
+        for _ in 0..12 {
+            shadow.act(&mut *old, &mut random, limits);
+        }
+        let (mut new, _) = open(make, config, limits);
+        let bytes = saved(&mut *old);
+        refuses_other_bytes(&mut *new, &bytes, &mut random);
+        assert_eq!(new.usage().used, 0, "a refused state took blocks");
+        let into = new.handover().expect("one instance hands over, so does another");
+        into.restore(&bytes).expect("the same cache saved it for the same pool");
+        assert_eq!(new.usage(), old.usage(), "the restored cache counts otherwise");
+        refuses_other_bytes(&mut *new, &bytes, &mut random);
+
+        // The old one goes on as the oracle of the new one, from the same state.
+        let mut oracle = (shadow.clone(), random.clone());
+        for _ in 0..12 {
+            oracle.0.act(&mut *old, &mut oracle.1, limits);
+            shadow.act(&mut *new, &mut random, limits);
+            shadow.check(&mut *new);
+            oracle.0.check(&mut *old);
+            assert_eq!(shadow.tables, oracle.0.tables, "round {round}: other blocks");
+            assert_eq!(shadow.memory, oracle.0.memory, "round {round}: other copies");
+        }
+        old = new;
+    }
+}
+
+fn saved(cache: &mut dyn KvCache) -> Vec<u8> {
+    let mut bytes = vec![];
+    let from = cache.handover().expect("a cache that hands over always does");
+    from.save(&mut bytes).expect("saving reads what is there");
+    bytes
+}
+
+fn refuses_other_bytes(cache: &mut dyn KvCache, bytes: &[u8], random: &mut Random) {
+    let before = cache.usage();
+    let mut other_schema = bytes.to_vec();
+    other_schema[0] ^= 0xff;
+    let longer = [bytes, &[0]].concat();
+    let garbage: Vec<u8> = (0..64).map(|_| random.below(256) as u8).collect();
+    let cut = &bytes[..random.below(bytes.len())];
+    for wrong in [&other_schema[..], &longer, &garbage, cut, &[]] {
+        let into = cache.handover().expect("a cache that hands over always does");
+        let answer = into.restore(wrong);
+        assert!(matches!(answer, Err(Error::Malformed { .. })), "restored from {wrong:?}");
+    }
+    assert_eq!(cache.usage(), before, "a refused state changed the cache");
 }
 
 /// How many tokens the cache takes, one sequence after the other.
@@ -118,6 +171,7 @@ fn fill(cache: &mut dyn KvCache, limits: &PoolLimits) -> usize {
 }
 
 /// What memory and sequences should hold.
+#[derive(Clone)]
 struct Shadow {
     block_size: usize,
     num_blocks: usize,
@@ -142,6 +196,30 @@ impl Shadow {
             moves: Vec::with_capacity(64),
             next_seq: 0,
             next_token: 0,
+        }
+    }
+
+    /// One random request.
+    fn act(&mut self, cache: &mut dyn KvCache, random: &mut Random, limits: &PoolLimits) {
+        let known: Vec<u32> = self.tokens.keys().copied().collect();
+        let old = known.get(random.below(known.len())).copied();
+        match (random.below(8), old) {
+            (0, _) | (_, None) => {
+                let tokens = random.below(limits.tokens_per_seq_max + 2);
+                let seq = self.new_seq();
+                self.grow(cache, seq, tokens, tokens);
+            }
+            (1, Some(parent)) => self.fork(cache, parent),
+            (2, Some(seq)) => self.release(cache, seq, 0),
+            (3, Some(seq)) => {
+                let upto = random.below(self.tokens[&seq].len() + 1);
+                self.release(cache, seq, upto);
+            }
+            (_, Some(seq)) => {
+                let tokens = random.below(limits.tokens_per_seq_max / 2 + 2);
+                let keep = random.below(tokens + 1);
+                self.grow(cache, seq, tokens, keep);
+            }
         }
     }
 

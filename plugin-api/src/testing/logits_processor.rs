@@ -2,6 +2,7 @@
 
 use super::random::Random;
 use super::rows::Rows;
+use super::{Make, make};
 use crate::config::Config;
 use crate::kinds::Capability;
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
@@ -11,17 +12,26 @@ use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, R
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + LogitsProcessor>(params: &Config) {
+pub fn suite<T: Capability + LogitsProcessor + 'static>(params: &Config) {
+    suite_of(&make::<dyn LogitsProcessor, T>, params);
+}
+
+/// The same for processors that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn LogitsProcessor>, params: &Config) {
     for vocab_size in [1, 7, 8, 9, 63, 257] {
         for num_rows in [0, 1, 7] {
             let logits = random_rows(num_rows, vocab_size, (vocab_size + num_rows) as u64);
-            treats_rows_alike::<T>(params, &logits);
+            treats_rows_alike(make, params, &logits);
         }
     }
-    leaves_rows_alone_without_parameters::<T>();
-    follows_the_batch::<T>(params);
+    leaves_rows_alone_without_parameters(make);
+    follows_the_batch(make, params);
     for _ in 0..100 {
-        drop(open::<T>());
+        drop(open(make));
     }
 }
 
@@ -32,15 +42,24 @@ pub fn suite<T: Capability + LogitsProcessor>(params: &Config) {
 /// If the processor refuses the parameters.
 pub fn apply<T>(params: &Config, history: &[u32], logits: &[f32]) -> Vec<f32>
 where
-    T: Capability + LogitsProcessor,
+    T: Capability + LogitsProcessor + 'static,
 {
-    let mut processor = open::<T>();
-    add(&mut processor, 0, params, history);
-    edit(&mut processor, &[0], &[logits.to_vec()]).remove(0)
+    apply_one(&make::<dyn LogitsProcessor, T>, params, history, logits)
 }
 
-fn open<T: Capability>() -> T {
-    T::from_config(&Config::new()).expect("every key has a default")
+fn apply_one(
+    make: Make<'_, dyn LogitsProcessor>,
+    params: &Config,
+    history: &[u32],
+    logits: &[f32],
+) -> Vec<f32> {
+    let mut processor = open(make);
+    add(&mut *processor, 0, params, history);
+    edit(&mut *processor, &[0], &[logits.to_vec()]).remove(0)
+}
+
+fn open(make: Make<'_, dyn LogitsProcessor>) -> Box<dyn LogitsProcessor> {
+    make(&Config::new()).expect("every key has a default")
 }
 
 fn add(processor: &mut dyn LogitsProcessor, row: u32, params: &Config, history: &[u32]) {
@@ -80,33 +99,30 @@ fn random_rows(num_rows: usize, vocab_size: usize, seed: u64) -> Vec<Vec<f32>> {
     (0..num_rows).map(|_| (0..vocab_size).map(&mut logit).collect()).collect()
 }
 
-fn treats_rows_alike<T>(params: &Config, logits: &[Vec<f32>])
-where
-    T: Capability + LogitsProcessor,
-{
-    let mut processor = open::<T>();
+fn treats_rows_alike(make: Make<'_, dyn LogitsProcessor>, params: &Config, logits: &[Vec<f32>]) {
+    let mut processor = open(make);
     let ids: Vec<u32> = (0..logits.len() as u32).map(|i| 3 * i + 1).collect();
     for (&id, row) in ids.iter().zip(logits) {
-        add(&mut processor, id, params, &[row.len() as u32 / 2, id]);
+        add(&mut *processor, id, params, &[row.len() as u32 / 2, id]);
     }
-    let together = edit(&mut processor, &ids, logits);
+    let together = edit(&mut *processor, &ids, logits);
     for ((&id, row), together) in ids.iter().zip(logits).zip(&together) {
-        let alone = apply::<T>(params, &[row.len() as u32 / 2, id], row);
+        let alone = apply_one(make, params, &[row.len() as u32 / 2, id], row);
         assert_eq!(&alone, together, "a row depends on its neighbours");
     }
 }
 
-fn leaves_rows_alone_without_parameters<T: Capability + LogitsProcessor>() {
+fn leaves_rows_alone_without_parameters(make: Make<'_, dyn LogitsProcessor>) {
     let row = &random_rows(1, 63, 5)[0];
-    let after = apply::<T>(&Config::new(), &[1, 2, 3], row);
+    let after = apply_one(make, &Config::new(), &[1, 2, 3], row);
     assert_eq!(&after, row, "without parameters and configuration nothing is edited");
 }
 
-fn follows_the_batch<T: Capability + LogitsProcessor>(params: &Config) {
+fn follows_the_batch(make: Make<'_, dyn LogitsProcessor>, params: &Config) {
     let rows = random_rows(1, 63, 9);
     let row = &rows[0];
-    let mut processor = open::<T>();
-    add(&mut processor, 2, params, &[1, 2]);
+    let mut processor = open(make);
+    add(&mut *processor, 2, params, &[1, 2]);
     let mut change = |change: BatchChange<'_>| processor.batch(&change).expect("a fair change");
 
     change(BatchChange::Advanced { row: RowId(2), token: 7 });
@@ -114,13 +130,13 @@ fn follows_the_batch<T: Capability + LogitsProcessor>(params: &Config) {
     change(BatchChange::Advanced { row: RowId(5), token: 8 });
     change(BatchChange::Advanced { row: RowId(2), token: 9 });
     change(BatchChange::RolledBack { row: RowId(2), history: &[1, 2, 7] });
-    let after = edit(&mut processor, &[2, 5], &[row.clone(), row.clone()]);
-    assert_eq!(after[0], apply::<T>(params, &[1, 2, 7], row), "rolled back to three tokens");
-    assert_eq!(after[1], apply::<T>(params, &[1, 2, 7, 8], row), "forked, then advanced");
+    let after = edit(&mut *processor, &[2, 5], &[row.clone(), row.clone()]);
+    assert_eq!(after[0], apply_one(make, params, &[1, 2, 7], row), "rolled back to three tokens");
+    assert_eq!(after[1], apply_one(make, params, &[1, 2, 7, 8], row), "forked, then advanced");
 
     // Row 2 now belongs to somebody without parameters.
     processor.batch(&BatchChange::Removed { row: RowId(2) }).expect("a known row");
-    add(&mut processor, 2, &Config::new(), &[3]);
-    let after = edit(&mut processor, &[2], &rows);
+    add(&mut *processor, 2, &Config::new(), &[3]);
+    let after = edit(&mut *processor, &[2], &rows);
     assert_eq!(&after[0], row, "parameters outlive their request");
 }

@@ -110,7 +110,12 @@ impl Machine {
     fn check(&self, service: &'static str, wanted: &str) -> Result<()> {
         if self.state().denied.contains(service) {
             let (plugin, wanted) = ("test".to_owned(), wanted.to_owned());
-            return Err(Error::Denied { plugin, service, wanted, grant: "a grant".to_owned() });
+            return Err(Error::Denied {
+                plugin,
+                service: service.into(),
+                wanted,
+                grant: "a grant".to_owned(),
+            });
         }
         Ok(())
     }

@@ -3,10 +3,13 @@
 use super::interpreter::{Feed, FusedAs, OwnedArena};
 use super::random::Random;
 use super::tolerance::{TRACED, peak};
-use super::traced::{ODD_SIZES, Scene, check_capability, check_trace, first_reals, made};
+use super::traced::{
+    ODD_SIZES, Scene, check_instances, check_name, check_trace, first_reals, made,
+};
+use super::{Make, make};
 use crate::config::Config;
-use crate::kinds::Capability;
 use crate::kinds::mixer::Mixer;
+use crate::kinds::{Capability, Traced};
 use crate::plan::{Dim, Plan, Spec};
 use crate::tensor::DType;
 
@@ -28,15 +31,25 @@ pub struct Heads {
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + Mixer>() {
-    check_capability::<T>();
+pub fn suite<T: Capability + Mixer + 'static>() {
+    check_name::<T>();
+    suite_of(&make::<dyn Mixer, T>);
+}
+
+/// The same for mixers that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn Mixer>) {
+    let mixer = check_instances(make);
     for (heads, kv_heads) in [(2, 2), (4, 2), (3, 1)] {
         let heads = Heads { hidden: 6, heads, kv_heads, head_dim: 4 };
         for window in [0_u32, 5] {
             let config = Config::new().with("sliding_window", window);
             for extras in [&[][..], &["bias"], &["q_norm", "k_norm"]] {
-                let plan = trace::<T>(&config, heads, extras);
-                check_state::<T>(&config, heads, &plan);
+                let plan = trace_part(&*mixer, &config, heads, extras);
+                check_state(&*mixer, &config, heads, &plan);
                 check_numbers(&plan, heads);
             }
         }
@@ -49,8 +62,12 @@ pub fn suite<T: Capability + Mixer>() {
 ///
 /// If the mixer cannot be traced.
 pub fn trace<T: Capability + Mixer>(config: &Config, heads: Heads, extras: &[&str]) -> Plan {
+    trace_part(&made::<T>(), config, heads, extras)
+}
+
+fn trace_part(part: &dyn Traced, config: &Config, heads: Heads, extras: &[&str]) -> Plan {
     let x = Spec::f32([Dim::TOKENS, heads.hidden.into()]);
-    check_trace(&scene(config, heads, extras), &made::<T>(), &[("x", x)])
+    check_trace(&scene(config, heads, extras), part, &[("x", x)])
 }
 
 /// Runs a plan of [`trace`] over one sequence from its start, in `f64`.
@@ -101,11 +118,11 @@ fn scene(config: &Config, heads: Heads, extras: &[&str]) -> Scene {
 }
 
 /// What the mixer says it keeps is what its trace keeps.
-fn check_state<T: Capability + Mixer>(config: &Config, heads: Heads, plan: &Plan) {
+fn check_state(mixer: &dyn Mixer, config: &Config, heads: Heads, plan: &Plan) {
     let scene = scene(config, heads, &[]);
-    let state = made::<T>().state(&scene.layer()).expect("hyperparameters of the suite");
+    let state = mixer.state(&scene.layer()).expect("hyperparameters of the suite");
     let traced: Vec<_> = plan.states.iter().map(|port| &port.spec).collect();
-    assert_eq!(traced, [&state], "{}: keeps what it says", T::NAME);
+    assert_eq!(traced, [&state], "keeps what it says");
     assert!(state.parts.iter().all(|part| part.num_elements() > 0), "{state:?}");
 }
 

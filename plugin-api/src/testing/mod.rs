@@ -1,11 +1,13 @@
 //! For the tests of plugins: contract suites, an interpreter of plans, a host in memory.
 //!
 //! One file a kind: `testing::norm::suite::<RmsNorm>()` is the one line that a plugin's tests
-//! need. A suite panics with a sentence when its contract is broken.
+//! need. A suite panics with a sentence when its contract is broken. `suite_of` is the same for
+//! whoever has a way to make instances and no type, as a host has of a plugin in a file.
 
 pub mod backend;
 pub mod decoding_strategy;
 pub mod feed_forward;
+mod fuzz;
 pub mod golden;
 pub mod hook;
 pub mod interpreter;
@@ -15,6 +17,7 @@ pub mod machine;
 pub mod mixer;
 pub mod model_source;
 pub mod norm;
+pub mod provided;
 pub mod quantizer;
 pub mod random;
 pub mod residual;
@@ -23,3 +26,19 @@ pub mod rows;
 pub mod scheduler;
 pub mod tolerance;
 pub mod traced;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::kinds::{Capability, Implements};
+
+/// Makes the instances that a suite is run on.
+pub type Make<'a, K> = &'a dyn Fn(&Config) -> Result<Box<K>>;
+
+/// Makes instances of a type.
+///
+/// # Errors
+///
+/// What the type's own constructor returns.
+pub fn make<K: ?Sized, T: Capability + Implements<K>>(config: &Config) -> Result<Box<K>> {
+    Ok(T::from_config(config)?.boxed())
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::machine::Machine;
+use super::{Make, make};
 use crate::config::Config;
 use crate::error::Result;
 use crate::kinds::Capability;
@@ -14,19 +15,29 @@ use crate::kinds::model_source::{ModelEntry, ModelSource};
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + ModelSource>(config: &Config) {
-    let source = open::<T>(config);
+pub fn suite<T: Capability + ModelSource + 'static>(config: &Config) {
+    suite_of(&make::<dyn ModelSource, T>, config);
+}
+
+/// The same for sources that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn ModelSource>, config: &Config) {
+    let open = || make(config).expect("the configuration is the suite's own");
+    let source = open();
     let listed = source.list();
     let names: BTreeSet<&str> = listed.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(names.len(), listed.len(), "two models have one name");
 
     let machine = Machine::new();
-    let host = machine.host(T::NAME);
+    let host = machine.host("test");
     for entry in &listed {
         assert!(!entry.description.is_empty(), "{}: says nothing to people", entry.name);
         let found = source.resolve(&entry.name, &host);
         assert_eq!(found, Ok(Some(entry.clone())), "a listed name means its entry");
-        leaves_no_model_behind_when_it_fails(&source, entry);
+        leaves_no_model_behind_when_it_fails(&*source, entry);
     }
     for name in ["", " ", "/", ":", "no such model", "../..", "a/b/c/d", "\u{0}"] {
         if let Ok(Some(entry)) = source.resolve(name, &host) {
@@ -34,7 +45,7 @@ pub fn suite<T: Capability + ModelSource>(config: &Config) {
         }
     }
     for _ in 0..100 {
-        drop(open::<T>(config));
+        drop(open());
     }
 }
 
@@ -48,7 +59,8 @@ pub fn fetch<T: Capability + ModelSource>(
     name: &str,
     machine: &Machine,
 ) -> Result<(PathBuf, BTreeSet<String>)> {
-    let (source, host) = (open::<T>(config), machine.host(T::NAME));
+    let source = T::from_config(config).expect("the configuration is the suite's own");
+    let host = machine.host(T::NAME);
     let entry = source.resolve(name, &host)?.expect("the name is for this source");
     let mut stages = BTreeSet::new();
     let path = source.fetch(
@@ -61,10 +73,6 @@ pub fn fetch<T: Capability + ModelSource>(
         &host,
     )?;
     Ok((path, stages))
-}
-
-fn open<T: Capability + ModelSource>(config: &Config) -> T {
-    T::from_config(config).expect("the configuration is the suite's own")
 }
 
 /// On a machine where everything fails, nothing that looks like a model may remain.

@@ -1,7 +1,8 @@
 //! Contract suite of quantizers.
 
 use super::random::Random;
-use super::traced::{check_capability, made};
+use super::traced::{check_instances, check_name};
+use super::{Make, make};
 use crate::error::{Error, Result};
 use crate::kinds::Capability;
 use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
@@ -12,23 +13,33 @@ use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + Quantizer>(steps: f32) {
-    check_capability::<T>();
-    let quantizer = made::<T>();
-    check_format(&quantizer);
+pub fn suite<T: Capability + Quantizer + 'static>(steps: f32) {
+    check_name::<T>();
+    suite_of(&make::<dyn Quantizer, T>, steps);
+}
+
+/// The same for quantizers that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn Quantizer>, steps: f32) {
+    let quantizer = check_instances(make);
+    let quantizer = &*quantizer;
+    check_format(quantizer);
     for blocks in [0, 1, 2, 7, 9] {
         for seed in 0..8 {
-            let x = numbers(&quantizer, blocks, seed);
-            let bytes = encoded(&quantizer, &x);
-            check_error(&quantizer, &x, &decoded(&quantizer, &bytes), steps);
-            check_unpack(&quantizer, &bytes);
-            check_settles(&quantizer, &bytes);
+            let x = numbers(quantizer, blocks, seed);
+            let bytes = encoded(quantizer, &x);
+            check_error(quantizer, &x, &decoded(quantizer, &bytes), steps);
+            check_unpack(quantizer, &bytes);
+            check_settles(quantizer, &bytes);
         }
     }
-    check_any_bytes(&quantizer);
-    check_special_numbers(&quantizer);
-    check_wrong_sizes(&quantizer);
-    check_calibration(&quantizer);
+    check_any_bytes(quantizer);
+    check_special_numbers(quantizer);
+    check_wrong_sizes(quantizer);
+    check_calibration(quantizer);
 }
 
 /// `x` as blocks.

@@ -3,10 +3,13 @@
 use super::interpreter::{Feed, FusedAs};
 use super::random::Random;
 use super::tolerance::TRACED;
-use super::traced::{Scene, check_capability, check_rows, check_trace, first_output, made};
+use super::traced::{
+    Scene, check_instances, check_name, check_rows, check_trace, first_output, made,
+};
+use super::{Make, make};
 use crate::config::Config;
-use crate::kinds::Capability;
 use crate::kinds::rotary_embedding::{Pairing, RotaryEmbedding, Rotation};
+use crate::kinds::{Capability, Traced};
 use crate::plan::{Dim, Plan, Spec};
 
 /// Runs the whole suite with the hyperparameters in `config` and several sizes and pairings.
@@ -14,29 +17,38 @@ use crate::plan::{Dim, Plan, Spec};
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + RotaryEmbedding>(config: &Config) {
-    check_capability::<T>();
+pub fn suite<T: Capability + RotaryEmbedding + 'static>(config: &Config) {
+    check_name::<T>();
+    suite_of(&make::<dyn RotaryEmbedding, T>, config);
+}
+
+/// The same for rotations that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn RotaryEmbedding>, config: &Config) {
+    let part = check_instances(make);
     for pairing in [Pairing::HalfSplit, Pairing::Interleaved] {
-        for (head_dim, part) in [(2, 1.0), (8, 1.0), (64, 1.0), (20, 0.5)] {
+        for (head_dim, share) in [(2, 1.0), (8, 1.0), (64, 1.0), (20, 0.5)] {
             let config = config
                 .clone()
                 .with("head_dim", head_dim)
-                .with("partial_rotary_factor", part)
+                .with("partial_rotary_factor", share)
                 .with("rope_pairing", pairing.name());
-            let rotation = made::<T>().rotation(&config).expect("hyperparameters of the suite");
-            assert_eq!(rotation.pairing, pairing, "{}: the pairing that was asked for", T::NAME);
+            let rotation = part.rotation(&config).expect("hyperparameters of the suite");
+            assert_eq!(rotation.pairing, pairing, "the pairing that was asked for");
             assert!(
                 (1..=head_dim as usize / 2).contains(&rotation.inv_freq.len()),
-                "{}: at most one frequency for a pair",
-                T::NAME
+                "at most one frequency for a pair"
             );
-            let plan = trace::<T>(&config, 3, head_dim as u64);
+            let plan = trace_part(&*part, &config, 3, head_dim as u64);
             check_rows(&plan);
             check_numbers(&plan, &rotation, head_dim as usize);
         }
     }
-    let missing = made::<T>().rotation(&Config::new());
-    assert!(missing.is_err(), "{}: without `head_dim` there is no rotation", T::NAME);
+    let missing = part.rotation(&Config::new());
+    assert!(missing.is_err(), "without `head_dim` there is no rotation");
 }
 
 /// The plan over `x [tokens, heads, head_dim]` and `positions`.
@@ -45,9 +57,13 @@ pub fn suite<T: Capability + RotaryEmbedding>(config: &Config) {
 ///
 /// If the rotation cannot be traced.
 pub fn trace<T: Capability + RotaryEmbedding>(config: &Config, heads: u64, head_dim: u64) -> Plan {
+    trace_part(&made::<T>(), config, heads, head_dim)
+}
+
+fn trace_part(part: &dyn Traced, config: &Config, heads: u64, head_dim: u64) -> Plan {
     let x = Spec::f32([Dim::TOKENS, heads.into(), head_dim.into()]);
     let inputs = [("x", x), ("positions", Spec::u32([Dim::TOKENS]))];
-    check_trace(&Scene::new(config), &made::<T>(), &inputs)
+    check_trace(&Scene::new(config), part, &inputs)
 }
 
 /// Each pair as a complex number, times `factor · e^(i · position · inv_freq)`.

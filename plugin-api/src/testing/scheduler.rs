@@ -1,6 +1,7 @@
 //! Contract suite of schedulers: random queues, and what must hold for every choice.
 
 use super::random::Random;
+use super::{Make, make};
 use crate::config::Config;
 use crate::kinds::Capability;
 use crate::kinds::kv_cache::SeqId;
@@ -11,19 +12,28 @@ use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
 /// # Panics
 ///
 /// With a sentence that says which promise was broken.
-pub fn suite<T: Capability + Scheduler>(config: &Config) {
+pub fn suite<T: Capability + Scheduler + 'static>(config: &Config) {
+    suite_of(&make::<dyn Scheduler, T>, config);
+}
+
+/// The same for schedulers that `make` makes.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn suite_of(make: Make<'_, dyn Scheduler>, config: &Config) {
     let mut random = Random::new(1);
-    let mut scheduler = T::from_config(config).expect("the configuration is the suite's own");
+    let mut scheduler = make(config).expect("the configuration is the suite's own");
     for size in [0, 1, 7, 8, 9, 63, 257] {
         for _ in 0..64 {
             let queue: Vec<Waiting> = (0..size).map(|i| waiting(&mut random, i)).collect();
             let limits = Limits { tokens: random.below(300), seqs: random.below(20) };
-            check(&queue, &limits, &pick(&mut scheduler, &queue, &limits));
+            check(&queue, &limits, &pick(&mut *scheduler, &queue, &limits));
         }
     }
-    finishes_every_entry(&mut scheduler, &mut random);
+    finishes_every_entry(&mut *scheduler, &mut random);
     for _ in 0..100 {
-        drop(T::from_config(config));
+        drop(make(config));
     }
 }
 

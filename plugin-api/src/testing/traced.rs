@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Make;
 use super::interpreter::{Arithmetic, Feed, FusedAs, Numbers};
 use super::random::Random;
 use super::tolerance::{TRACED, WHOLE, peak};
@@ -135,17 +136,26 @@ impl OpSink for TestSink<'_> {
     }
 }
 
-/// The name is kebab-case, an empty table is a configuration, instances come and go.
-pub(super) fn check_capability<T: Capability>() {
+/// The name is kebab-case.
+pub(super) fn check_name<T: Capability>() {
     let is_kebab = |name: &str| {
         name.split('-').all(|word| {
             !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         })
     };
     assert!(is_kebab(T::NAME), "{}: a name is in kebab-case", T::NAME);
+}
+
+/// An empty table is a configuration, and instances come and go; the last one stays.
+pub(super) fn check_instances<K: ?Sized>(make: Make<'_, K>) -> Box<K> {
+    let made = || match make(&Config::new()) {
+        Ok(instance) => instance,
+        Err(error) => panic!("an empty table is a configuration: {error}"),
+    };
     for _ in 0..100 {
-        drop(made::<T>());
+        drop(made());
     }
+    made()
 }
 
 /// An instance from an empty table.

@@ -54,8 +54,8 @@ impl KvCache for Contiguous {
         let fitting = usize::try_from(limits.size_bytes_max / block_bytes).unwrap_or(usize::MAX);
         self.num_blocks = fitting.min(limits.num_seqs_max);
         if self.num_blocks == 0 {
-            let free = limits.size_bytes_max;
-            return Err(Error::NoSpace { what: "kv cache, in bytes", needed: block_bytes, free });
+            let free = limits.size_bytes_max as usize;
+            return Err(no_space("kv cache, in bytes", block_bytes as usize, free));
         }
         self.tokens_max = limits.tokens_per_seq_max;
         self.seqs_max = limits.num_seqs_max;
@@ -119,9 +119,49 @@ impl KvCache for Contiguous {
     fn usage(&self) -> PoolUsage {
         PoolUsage { used: self.num_blocks - self.free.len(), total: self.num_blocks }
     }
+
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        Some(self)
+    }
+}
+
+impl Handover for Contiguous {
+    fn save(&self, out: &mut Vec<u8>) -> Result<()> {
+        let seqs = self.seqs.iter().map(|(&seq, s)| SeqTable {
+            seq,
+            len: s.len,
+            reserved: s.reserved,
+            blocks: s.table(),
+        });
+        save_tables(out, &self.shape(), &self.free, seqs);
+        Ok(())
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        let SavedTables { free, num_owners, seqs } = SavedTables::parse(bytes, &self.shape())?;
+        if let Some(block) = num_owners.iter().position(|&n| n > 1) {
+            return Err(Error::malformed("state of a kv cache", "no block shared", block));
+        }
+        self.free = free;
+        self.seqs.clear();
+        self.seqs.extend(seqs.into_iter().map(|s| {
+            let block = s.blocks.first().map(|&block| [block]);
+            (s.seq, Sequence { block, len: s.len, reserved: s.reserved })
+        }));
+        Ok(())
+    }
 }
 
 impl Contiguous {
+    fn shape(&self) -> TableShape {
+        TableShape {
+            block_size: self.tokens_max.max(1),
+            num_blocks: self.num_blocks,
+            tokens_per_seq_max: self.tokens_max,
+            num_seqs_max: self.seqs_max,
+        }
+    }
+
     /// What is known of `seq`, or an empty sequence if one more may begin.
     fn admit(&self, seq: SeqId) -> Result<Sequence> {
         match self.seqs.get(&seq) {
@@ -139,7 +179,7 @@ impl Contiguous {
 }
 
 fn no_space(what: &'static str, needed: usize, free: usize) -> Error {
-    Error::NoSpace { what, needed: needed as u64, free: free as u64 }
+    Error::NoSpace { what: what.into(), needed: needed as u64, free: free as u64 }
 }
 
 export_plugin!(Contiguous);

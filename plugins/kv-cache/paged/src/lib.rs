@@ -41,16 +41,10 @@ impl Capability for Paged {
             "f32" => DType::F32,
             _ => DType::F16,
         };
-        Ok(Self {
-            dtype,
-            block_size: config.count_or("block_size", 16, 1..=4096)? as usize,
-            tokens_max: 0,
-            free: Vec::new(),
-            num_owners: Vec::new(),
-            index_of: HashMap::new(),
-            seqs: Vec::new(),
-            free_seqs: Vec::new(),
-        })
+        let block_size = config.count_or("block_size", 16, 1..=4096)? as usize;
+        let (free, num_owners, index_of) = (Vec::new(), Vec::new(), HashMap::new());
+        let (seqs, free_seqs) = (Vec::new(), Vec::new());
+        Ok(Self { dtype, block_size, tokens_max: 0, free, num_owners, index_of, seqs, free_seqs })
     }
 }
 
@@ -61,8 +55,8 @@ impl KvCache for Paged {
         let fitting = usize::try_from(limits.size_bytes_max / block_bytes).unwrap_or(usize::MAX);
         let num_blocks = fitting.min(limits.num_seqs_max * blocks_per_seq_max);
         if num_blocks == 0 {
-            let free = limits.size_bytes_max;
-            return Err(Error::NoSpace { what: "kv cache, in bytes", needed: block_bytes, free });
+            let free = limits.size_bytes_max as usize;
+            return Err(no_space("kv cache, in bytes", block_bytes as usize, free));
         }
         self.tokens_max = limits.tokens_per_seq_max;
         self.free = (0..num_blocks as u32).rev().collect();
@@ -160,9 +154,49 @@ impl KvCache for Paged {
         let total = self.num_owners.len();
         PoolUsage { used: total - self.free.len(), total }
     }
+
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        Some(self)
+    }
+}
+
+impl Handover for Paged {
+    fn save(&self, out: &mut Vec<u8>) -> Result<()> {
+        let seqs = self.index_of.iter().map(|(&seq, &index)| {
+            let Sequence { table, len, reserved } = &self.seqs[index];
+            SeqTable { seq, len: *len, reserved: *reserved, blocks: &table[..] }
+        });
+        save_tables(out, &self.shape(), &self.free, seqs);
+        Ok(())
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        let SavedTables { free, num_owners, seqs } = SavedTables::parse(bytes, &self.shape())?;
+        (self.free, self.num_owners) = (free, num_owners);
+        self.index_of.clear();
+        self.free_seqs.clear();
+        self.free_seqs.extend((seqs.len()..self.seqs.len()).rev());
+        self.seqs.iter_mut().for_each(|sequence| sequence.table.clear());
+        for (index, saved) in seqs.into_iter().enumerate() {
+            self.index_of.insert(saved.seq, index);
+            let sequence = &mut self.seqs[index];
+            (sequence.len, sequence.reserved) = (saved.len, saved.reserved);
+            sequence.table.extend(saved.blocks);
+        }
+        Ok(())
+    }
 }
 
 impl Paged {
+    fn shape(&self) -> TableShape {
+        TableShape {
+            block_size: self.block_size,
+            num_blocks: self.num_owners.len(),
+            tokens_per_seq_max: self.tokens_max,
+            num_seqs_max: self.seqs.len(),
+        }
+    }
+
     /// Where one more sequence may lie; it is taken by popping it.
     fn next_index(&self) -> Result<usize> {
         self.free_seqs.last().copied().ok_or(no_space("sequences of the kv cache", 1, 0))
@@ -189,7 +223,7 @@ impl Paged {
 }
 
 fn no_space(what: &'static str, needed: usize, free: usize) -> Error {
-    Error::NoSpace { what, needed: needed as u64, free: free as u64 }
+    Error::NoSpace { what: what.into(), needed: needed as u64, free: free as u64 }
 }
 
 export_plugin!(Paged);

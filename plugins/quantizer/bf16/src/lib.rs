@@ -22,7 +22,7 @@ impl Capability for Bf16 {
 impl Quantizer for Bf16 {
     fn format(&self) -> FormatDesc {
         let semantic_id = SemanticId::new("BF16/1");
-        FormatDesc { name: "BF16", block_len: 1, block_bytes: BYTES, semantic_id }
+        FormatDesc { name: "BF16".into(), block_len: 1, block_bytes: BYTES, semantic_id }
     }
 
     fn lowering(&self) -> Lowering {

@@ -22,7 +22,7 @@ impl Capability for F16 {
 impl Quantizer for F16 {
     fn format(&self) -> FormatDesc {
         let semantic_id = SemanticId::new("F16/1");
-        FormatDesc { name: "F16", block_len: 1, block_bytes: BYTES, semantic_id }
+        FormatDesc { name: "F16".into(), block_len: 1, block_bytes: BYTES, semantic_id }
     }
 
     fn lowering(&self) -> Lowering {

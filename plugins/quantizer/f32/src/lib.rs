@@ -21,7 +21,7 @@ impl Capability for F32 {
 impl Quantizer for F32 {
     fn format(&self) -> FormatDesc {
         let semantic_id = SemanticId::new("F32/1");
-        FormatDesc { name: "F32", block_len: 1, block_bytes: BYTES, semantic_id }
+        FormatDesc { name: "F32".into(), block_len: 1, block_bytes: BYTES, semantic_id }
     }
 
     fn lowering(&self) -> Lowering {

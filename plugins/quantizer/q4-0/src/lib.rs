@@ -25,7 +25,7 @@ impl Capability for Q4Zero {
 impl Quantizer for Q4Zero {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q4_0",
+            name: "Q4_0".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q4_0/1"),

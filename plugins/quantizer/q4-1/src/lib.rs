@@ -23,7 +23,7 @@ impl Capability for Q4One {
 impl Quantizer for Q4One {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q4_1",
+            name: "Q4_1".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q4_1/1"),

@@ -25,7 +25,7 @@ impl Capability for Q4K {
 impl Quantizer for Q4K {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q4_K",
+            name: "Q4_K".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q4_K/1"),

@@ -26,7 +26,7 @@ impl Capability for Q5Zero {
 impl Quantizer for Q5Zero {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q5_0",
+            name: "Q5_0".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q5_0/1"),

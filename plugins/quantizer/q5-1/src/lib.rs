@@ -25,7 +25,7 @@ impl Capability for Q5One {
 impl Quantizer for Q5One {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q5_1",
+            name: "Q5_1".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q5_1/1"),

@@ -25,7 +25,7 @@ impl Capability for Q5K {
 impl Quantizer for Q5K {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q5_K",
+            name: "Q5_K".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q5_K/1"),

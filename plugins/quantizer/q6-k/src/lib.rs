@@ -25,7 +25,7 @@ impl Capability for Q6K {
 impl Quantizer for Q6K {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q6_K",
+            name: "Q6_K".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q6_K/1"),

@@ -23,7 +23,7 @@ impl Capability for Q8Zero {
 impl Quantizer for Q8Zero {
     fn format(&self) -> FormatDesc {
         FormatDesc {
-            name: "Q8_0",
+            name: "Q8_0".into(),
             block_len: BLOCK_LEN,
             block_bytes: BLOCK_BYTES,
             semantic_id: SemanticId::new("Q8_0/1"),

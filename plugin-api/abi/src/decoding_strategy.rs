@@ -1,0 +1,102 @@
+//! Decoding strategies, version 1.
+
+use std::ffi::c_void;
+
+use crate::{Code, Out, RSlice, StableAbi};
+
+/// The interface id.
+pub const ID: &str = "jackfield.decoding-strategy/1";
+
+/// How a plugin turns evaluations into an answer.
+#[repr(C)]
+#[derive(Debug, StableAbi)]
+pub struct DecodingStrategyV1 {
+    /// Bytes of this table as the plugin was built.
+    pub size: u32,
+    /// A request begins: its parameters as bytes; `out` gets their marks. [step thread]
+    pub open: unsafe extern "C" fn(
+        this: *mut c_void,
+        group: u32,
+        seq: u32,
+        prompt: RSlice<'_, u32>,
+        params: RSlice<'_, u8>,
+        out: *const Out,
+    ) -> Code,
+    /// Plans evaluations. [step thread]
+    pub plan: unsafe extern "C" fn(
+        this: *mut c_void,
+        group: u32,
+        evals: EvalsOutV1,
+        out: *const Out,
+    ) -> Code,
+    /// Results have arrived. [step thread]
+    pub observe: unsafe extern "C" fn(
+        this: *mut c_void,
+        group: u32,
+        results: RSlice<'_, OutcomeV1>,
+        next_seq: u32,
+        actions: ActionsOutV1,
+        out: *const Out,
+    ) -> Code,
+    /// The request has ended. [step thread]
+    pub finish: unsafe extern "C" fn(this: *mut c_void, group: u32, out: *const Out) -> Code,
+    /// Ends the instance. [any thread]
+    pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
+}
+
+/// Takes evaluations.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct EvalsOutV1 {
+    /// Passed back to `push`.
+    pub to: *mut c_void,
+    /// Appends the evaluation of `tokens`; `want` is 0 nothing, 1 the likeliest, 2 a sample.
+    pub push: unsafe extern "C" fn(
+        to: *mut c_void,
+        seq: u32,
+        tokens: RSlice<'_, u32>,
+        want: u32,
+        is_atomic: u8,
+    ),
+}
+
+/// The result of one evaluation.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct OutcomeV1 {
+    /// The sequence.
+    pub seq: u32,
+    /// The chosen token.
+    pub token: u32,
+    /// 1 if one was chosen.
+    pub has_token: u8,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// Takes actions.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct ActionsOutV1 {
+    /// Passed back to `push`.
+    pub to: *mut c_void,
+    /// Appends an action.
+    pub push: unsafe extern "C" fn(to: *mut c_void, action: ActionV1),
+}
+
+/// One action: 0 emit `seq`, `other` = token, `logprob`; 1 fork `seq` = parent, `other` = child;
+/// 2 release `seq` from `upto`; 3 finish, `other` = 0 stop, 1 length, 2 refused, 3 aborted.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct ActionV1 {
+    /// Tokens to keep.
+    pub upto: u64,
+    /// Which action.
+    pub action: u32,
+    /// The sequence.
+    pub seq: u32,
+    /// Token, child or reason.
+    pub other: u32,
+    /// Natural logarithm of the token's probability.
+    pub logprob: f32,
+}

@@ -1,0 +1,41 @@
+//! Traced kinds, version 1: norm, residual, rotary embedding, mixer, feed-forward.
+
+use std::ffi::c_void;
+
+use crate::op_sink::OpSinkV1;
+use crate::{Code, Out, RSlice, StableAbi};
+
+/// The interface id; the kind is named when an instance is opened.
+pub const ID: &str = "jackfield.traced/1";
+
+/// How a plugin describes its part of a model.
+#[repr(C)]
+#[derive(Debug, StableAbi)]
+pub struct TracedV1 {
+    /// Bytes of this table as the plugin was built.
+    pub size: u32,
+    /// Writes the semantic id as text. [any thread]
+    pub semantic_id: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
+    /// Describes the part over `inputs`, values with their specs; writes the resulting values.
+    /// [compile thread]
+    pub trace: unsafe extern "C" fn(
+        this: *mut c_void,
+        sink: *const OpSinkV1,
+        inputs: RSlice<'_, u8>,
+        index: u32,
+        config: RSlice<'_, u8>,
+        out: *const Out,
+    ) -> Code,
+    /// What one layer keeps between steps, as bytes; only of mixers. [compile thread]
+    pub state: unsafe extern "C" fn(
+        this: *mut c_void,
+        index: u32,
+        config: RSlice<'_, u8>,
+        out: *const Out,
+    ) -> Code,
+    /// Frequencies and scale, as bytes; only of rotary embeddings. [compile thread]
+    pub rotation:
+        unsafe extern "C" fn(this: *mut c_void, config: RSlice<'_, u8>, out: *const Out) -> Code,
+    /// Ends the instance. [any thread]
+    pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
+}

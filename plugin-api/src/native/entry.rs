@@ -1,0 +1,249 @@
+//! The exported symbol, and from a kind's name to its table and back.
+
+use std::any::Any;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use super::abi::{
+    Code, Entry, MAGIC, OK, Open, Opened, Out, RStr, StableAbi, TypeLayout, backend as b,
+    decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp, model_source as ms,
+    quantizer as q, scheduler as s, traced as t,
+};
+use super::call::{Answer, error_of};
+use super::guard::{guard, write};
+use super::{
+    DIGEST, Owner, backend, config, decoding_strategy, hook, kv_cache, logits_processor,
+    model_source, quantizer, scheduler, traced,
+};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kinds::backend::Backend;
+use crate::kinds::decoding_strategy::DecodingStrategy;
+use crate::kinds::feed_forward::FeedForward;
+use crate::kinds::hook::Hook;
+use crate::kinds::kv_cache::KvCache;
+use crate::kinds::logits_processor::LogitsProcessor;
+use crate::kinds::mixer::Mixer;
+use crate::kinds::model_source::ModelSource;
+use crate::kinds::norm::Norm;
+use crate::kinds::quantizer::Quantizer;
+use crate::kinds::residual::Residual;
+use crate::kinds::rotary_embedding::RotaryEmbedding;
+use crate::kinds::scheduler::Scheduler;
+use crate::kinds::{Kind, Pin};
+use crate::registrar::{Provided, Registrar};
+use crate::version::ABI_VERSION;
+use crate::wire::from_bytes;
+
+/// What `open` of an entry is.
+type OpenFn = unsafe extern "C" fn(*const Open<'_>, *mut Opened, *const Out) -> Code;
+
+/// The entry of a plugin; `export_plugin!` makes a static of it.
+///
+/// # Panics
+///
+/// While compiling, if `manifest` is not text.
+pub const fn entry(manifest: &'static [u8], open: OpenFn) -> Entry {
+    let Ok(manifest) = std::str::from_utf8(manifest) else { panic!("plugin.toml is not UTF-8") };
+    Entry {
+        magic: MAGIC,
+        size: size_of::<Entry>() as u32,
+        abi_major: ABI_VERSION.0,
+        abi_minor: ABI_VERSION.1,
+        digest: DIGEST,
+        unwinds: cfg!(panic = "unwind") as u8,
+        manifest: RStr::from_str(manifest),
+        layout,
+        open,
+    }
+}
+
+/// Makes an instance of what `register` provides; `export_plugin!` writes the call.
+///
+/// # Safety
+///
+/// The pointers are valid for the call.
+pub unsafe fn open(
+    register: fn(&mut Registrar),
+    request: *const Open<'_>,
+    opened: *mut Opened,
+    out: *const Out,
+) -> Code {
+    let make = || {
+        // SAFETY: as for this function.
+        let request = unsafe { &*request };
+        let (kind, name) = (request.kind.as_str(), request.name.as_str());
+        let config: Config = from_bytes(request.config.as_slice())?;
+        let mut registrar = Registrar::new();
+        register(&mut registrar);
+        let provided = registrar.into_provided();
+        let mut known = provided.iter();
+        let Some(wanted) = known.find(|p| (p.kind, &*p.name) == (kind, name)) else {
+            let known = provided.iter().map(|p| format!("{p:?}")).collect::<Vec<_>>().join(", ");
+            return Err(Error::NotFound { kind: kind.to_owned(), name: name.to_owned(), known });
+        };
+        let instance = (wanted.make)(&config)?;
+        let (this, table) = export(kind, instance)?;
+        // SAFETY: as for this function; the marks go to the caller's memory.
+        unsafe {
+            *opened = Opened { this, table };
+            write(out, &config::marks(&config));
+        }
+        Ok(())
+    };
+    // SAFETY: as for this function.
+    unsafe { guard(out, make) }
+}
+
+/// An open library, as far as making instances goes.
+#[derive(Clone, Copy)]
+pub struct Foreign {
+    entry: &'static Entry,
+}
+
+impl Foreign {
+    /// The plugin behind an entry that has been found to match this host.
+    ///
+    /// # Safety
+    ///
+    /// `entry` was made by [`entry`] of a `plugin-api` with the same [`DIGEST`], and its library
+    /// stays mapped.
+    pub const unsafe fn new(entry: &'static Entry) -> Self {
+        Self { entry }
+    }
+
+    /// What the plugin provides as `kind` under `name`. `owner` makes the owner of each instance.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] for a kind that the native lane does not carry.
+    pub fn provided(
+        self,
+        kind: &str,
+        name: &str,
+        owner: impl Fn() -> Arc<dyn Owner> + Send + Sync + 'static,
+    ) -> Result<Provided> {
+        let row = row(kind)?;
+        let name_of_capability = name.to_owned();
+        let make = move |config: &Config| {
+            let opened = self.make(row.kind, &name_of_capability, config)?;
+            // SAFETY: the library behind the entry matches this host, so the pointers are what the
+            // kind's own `export` made.
+            Ok(unsafe { (row.import)(opened, owner(), row.kind) })
+        };
+        Ok(Provided {
+            kind: row.kind,
+            pin: row.pin,
+            is_traced: row.is_traced,
+            name: name.to_owned().into(),
+            make: Arc::new(make),
+        })
+    }
+
+    /// The interface id of a kind with the layout that this host expects of its table, and the
+    /// plugin's own; null where the plugin does not know the id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] for a kind that the native lane does not carry.
+    pub fn layouts(
+        self,
+        kind: &str,
+    ) -> Result<(&'static str, &'static TypeLayout, *const TypeLayout)> {
+        let row = row(kind)?;
+        // SAFETY: as for `new`.
+        let theirs = unsafe { (self.entry.layout)(RStr::from_str(row.interface)) };
+        Ok((row.interface, (row.layout)(), theirs))
+    }
+
+    fn make(self, kind: &str, name: &str, config: &Config) -> Result<Opened> {
+        let bytes = crate::wire::to_bytes(config);
+        let request = Open {
+            kind: RStr::from_str(kind),
+            name: RStr::from_str(name),
+            config: bytes.as_slice().into(),
+        };
+        let mut opened = Opened { this: std::ptr::null_mut(), table: std::ptr::null() };
+        let mut answer = Vec::new();
+        let out = Answer::into(&mut answer).out();
+        // SAFETY: as for `new`; the pointers live until the end of this function.
+        let code =
+            unsafe { (self.entry.open)(&raw const request, &raw mut opened, &raw const out) };
+        if code != OK {
+            return Err(error_of(code, &answer, &format!("plugin {name}")));
+        }
+        config::take(config, &answer);
+        Ok(opened)
+    }
+}
+
+/// What the native lane knows of a kind.
+struct Row {
+    kind: &'static str,
+    pin: Pin,
+    is_traced: bool,
+    interface: &'static str,
+    layout: fn() -> &'static TypeLayout,
+    export: ExportFn,
+    import: ImportFn,
+}
+
+/// From a boxed trait object to a pointer with its table; nothing if it is of another kind.
+type ExportFn = fn(Box<dyn Any + Send>) -> Option<(*mut c_void, *const c_void)>;
+
+/// From a pointer with its table to a boxed trait object.
+type ImportFn = unsafe fn(Opened, Arc<dyn Owner>, &'static str) -> Box<dyn Any + Send>;
+
+macro_rules! rows {
+    ($($kind:ident: $module:ident, $table:ident, $abi:ident;)*) => {
+        const ROWS: &[Row] = &[$(Row {
+            kind: <dyn $kind>::NAME,
+            pin: <dyn $kind>::PIN,
+            is_traced: <dyn $kind>::IS_TRACED,
+            interface: $abi::ID,
+            layout: || <$abi::$table as StableAbi>::LAYOUT,
+            export: |instance| {
+                let instance = instance.downcast::<Box<dyn $kind>>().ok()?;
+                Some($module::export(*instance))
+            },
+            import: |opened, owner, kind| {
+                // SAFETY: as for `ImportFn`, whose callers vouch for `opened`.
+                let instance: Box<dyn $kind> = unsafe { $module::import(opened, owner, kind) };
+                Box::new(instance)
+            },
+        }),*];
+    };
+}
+rows! {
+    Backend: backend, BackendV1, b;
+    DecodingStrategy: decoding_strategy, DecodingStrategyV1, ds;
+    FeedForward: traced, TracedV1, t;
+    Hook: hook, HookV1, h;
+    KvCache: kv_cache, KvCacheV1, kv;
+    LogitsProcessor: logits_processor, LogitsProcessorV1, lp;
+    Mixer: traced, TracedV1, t;
+    ModelSource: model_source, ModelSourceV1, ms;
+    Norm: traced, TracedV1, t;
+    Quantizer: quantizer, QuantizerV1, q;
+    Residual: traced, TracedV1, t;
+    RotaryEmbedding: traced, TracedV1, t;
+    Scheduler: scheduler, SchedulerV1, s;
+}
+
+fn row(kind: &str) -> Result<&'static Row> {
+    ROWS.iter().find(|row| row.kind == kind).ok_or_else(|| Error::NotFound {
+        kind: "kind".to_owned(),
+        name: kind.to_owned(),
+        known: ROWS.iter().map(|row| row.kind).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn export(kind: &str, instance: Box<dyn Any + Send>) -> Result<(*mut c_void, *const c_void)> {
+    let exported = (row(kind)?.export)(instance);
+    exported.ok_or_else(|| Error::malformed("instance", kind, "another kind"))
+}
+
+unsafe extern "C" fn layout(interface: RStr<'_>) -> *const TypeLayout {
+    let row = ROWS.iter().find(|row| row.interface == interface.as_str());
+    row.map_or(std::ptr::null(), |row| std::ptr::from_ref((row.layout)()))
+}

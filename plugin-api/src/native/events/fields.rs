@@ -1,0 +1,163 @@
+//! Fields of events as bytes, by type.
+
+use std::sync::Arc;
+
+use super::{Received, Sending};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kinds::decoding_strategy::FinishReason;
+use crate::native::config;
+use crate::wire::{Reader, Wire, put_text};
+
+/// A type that fields of events have; `'a` is how long the event lends what it borrows.
+pub(crate) trait Field<'a>: Sized {
+    /// What stands behind the field on the plugin's side.
+    type Held: 'a;
+
+    /// Appends the field. [host]
+    fn send(&self, to: &mut Sending<'_>);
+
+    /// Reads what `send` wrote. [plugin]
+    fn receive(from: &mut Received<'_>) -> Result<Self::Held>;
+
+    /// The field over what stands behind it. [plugin]
+    fn lend(held: &'a mut Self::Held) -> Self;
+
+    /// Appends what a hook left of it; nothing for what hooks only read. [plugin]
+    fn put_back(&self, _out: &mut Vec<u8>) {}
+
+    /// Takes over what `put_back` wrote. [host]
+    fn take_back(&mut self, _r: &mut Reader<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+macro_rules! values {
+    ($($type:ty),*) => {
+        $(impl<'a> Field<'a> for $type {
+            type Held = Self;
+
+            fn send(&self, to: &mut Sending<'_>) {
+                Wire::put(self, to.bytes);
+            }
+
+            fn receive(from: &mut Received<'_>) -> Result<Self> {
+                Wire::take(&mut from.r)
+            }
+
+            fn lend(held: &'a mut Self) -> Self {
+                *held
+            }
+
+            fn put_back(&self, out: &mut Vec<u8>) {
+                Wire::put(self, out);
+            }
+
+            fn take_back(&mut self, r: &mut Reader<'_>) -> Result<()> {
+                *self = Wire::take(r)?;
+                Ok(())
+            }
+        })*
+    };
+}
+values!(u32, u64, usize, f32, f64, bool, FinishReason);
+
+impl<'a> Field<'a> for &'a str {
+    type Held = String;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        put_text(self, to.bytes);
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<String> {
+        Wire::take(&mut from.r)
+    }
+
+    fn lend(held: &'a mut String) -> Self {
+        held
+    }
+}
+
+impl<'a> Field<'a> for &'a mut String {
+    type Held = String;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        put_text(self, to.bytes);
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<String> {
+        Wire::take(&mut from.r)
+    }
+
+    fn lend(held: &'a mut String) -> Self {
+        held
+    }
+
+    fn put_back(&self, out: &mut Vec<u8>) {
+        put_text(self, out);
+    }
+
+    fn take_back(&mut self, r: &mut Reader<'_>) -> Result<()> {
+        let text = r.text()?;
+        if **self != text {
+            self.clear();
+            self.push_str(text);
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Field<'a> for &'a Error {
+    type Held = Error;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        Wire::put(*self, to.bytes);
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<Error> {
+        Wire::take(&mut from.r)
+    }
+
+    fn lend(held: &'a mut Error) -> Self {
+        held
+    }
+}
+
+/// The parameters of a request: they cross once, afterwards only the request's number does.
+impl<'a> Field<'a> for &'a Config {
+    type Held = Arc<Config>;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        let is_known = to.params.get(to.request).is_some_and(|known| *known == **self);
+        to.request.put(to.bytes);
+        is_known.put(to.bytes);
+        if !is_known {
+            Wire::put(*self, to.bytes);
+            to.params.keep(to.request, Arc::new((*self).clone()));
+        }
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<Arc<Config>> {
+        let request = u64::take(&mut from.r)?;
+        if !bool::take(&mut from.r)? {
+            from.params.keep(request, Arc::new(Wire::take(&mut from.r)?));
+        }
+        let known = from.params.get(request);
+        known.ok_or_else(|| Error::malformed("event", "parameters that have crossed", request))
+    }
+
+    fn lend(held: &'a mut Arc<Config>) -> Self {
+        held
+    }
+
+    /// What has been read of them, so that the host can name keys that nobody reads.
+    fn put_back(&self, out: &mut Vec<u8>) {
+        config::marks(self).put(out);
+    }
+
+    fn take_back(&mut self, r: &mut Reader<'_>) -> Result<()> {
+        let len = r.count(1)?;
+        config::take(self, r.bytes(len)?);
+        Ok(())
+    }
+}

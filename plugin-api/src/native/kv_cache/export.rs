@@ -1,0 +1,196 @@
+//! Caches of keys and values on the plugin's side.
+
+use std::ffi::c_void;
+
+use super::Instance;
+use crate::error::Error;
+use crate::kinds::kv_cache::{BlockCopy, SeqId};
+use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
+use crate::native::abi::{Code, Out, RSlice};
+use crate::native::guard::{self, answer, guard, instance, write};
+use crate::wire::from_bytes;
+
+static TABLE: KvCacheV1 = KvCacheV1 {
+    size: size_of::<KvCacheV1>() as u32,
+    pool,
+    reserve,
+    commit,
+    fork,
+    release,
+    usage,
+    tick,
+    has_handover,
+    save,
+    restore,
+    close: guard::close::<Instance>,
+};
+
+pub(in crate::native) fn export(instance: Box<Instance>) -> (*mut c_void, *const c_void) {
+    (guard::export(instance), (&raw const TABLE).cast())
+}
+
+unsafe extern "C" fn pool(
+    this: *mut c_void,
+    states: RSlice<'_, u8>,
+    limits: RSlice<'_, u8>,
+    out: *const Out,
+) -> Code {
+    // SAFETY: the host opened this instance here, calls it from one thread at a time, and `out` is
+    // its own for this call.
+    unsafe {
+        guard(out, || {
+            let states: Vec<_> = from_bytes(states.as_slice())?;
+            let limits = from_bytes(limits.as_slice())?;
+            answer(out, &instance::<Instance>(this).pool(&states, &limits)?);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn reserve(
+    this: *mut c_void,
+    seq: u32,
+    tokens: u64,
+    moves: MovesV1,
+    table: *mut BlockTableV1,
+    out: *const Out,
+) -> Code {
+    // SAFETY: as in `pool`; `table` and `moves` are the host's, for this call. The blocks stay
+    // where they are until the host calls this instance again.
+    unsafe {
+        guard(out, || {
+            let mut made = Vec::new();
+            let cache = instance::<Instance>(this);
+            let blocks = cache.reserve(SeqId(seq), tokens as usize, &mut made)?;
+            *table = BlockTableV1 { blocks: blocks.as_ptr(), len: blocks.len() as u64 };
+            pass(moves, &made);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn commit(
+    this: *mut c_void,
+    seq: u32,
+    keep: u64,
+    moves: MovesV1,
+    out: *const Out,
+) -> Code {
+    // SAFETY: as in `reserve`.
+    unsafe {
+        guard(out, || {
+            let mut made = Vec::new();
+            instance::<Instance>(this).commit(SeqId(seq), keep as usize, &mut made);
+            pass(moves, &made);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn fork(
+    this: *mut c_void,
+    parent: u32,
+    child: u32,
+    moves: MovesV1,
+    out: *const Out,
+) -> Code {
+    // SAFETY: as in `reserve`.
+    unsafe {
+        guard(out, || {
+            let mut made = Vec::new();
+            instance::<Instance>(this).fork(SeqId(parent), SeqId(child), &mut made)?;
+            pass(moves, &made);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn release(this: *mut c_void, seq: u32, upto: u64, out: *const Out) -> Code {
+    // SAFETY: as in `pool`.
+    unsafe {
+        guard(out, || {
+            instance::<Instance>(this).release(SeqId(seq), upto as usize);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn usage(
+    this: *mut c_void,
+    used: *mut u64,
+    total: *mut u64,
+    out: *const Out,
+) -> Code {
+    // SAFETY: as in `pool`; the answers are the host's, for this call.
+    unsafe {
+        guard(out, || {
+            let usage = instance::<Instance>(this).usage();
+            (*used, *total) = (usage.used as u64, usage.total as u64);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn tick(
+    this: *mut c_void,
+    budget_bytes: u64,
+    moves: MovesV1,
+    out: *const Out,
+) -> Code {
+    // SAFETY: as in `reserve`.
+    unsafe {
+        guard(out, || {
+            let mut made = Vec::new();
+            instance::<Instance>(this).tick(budget_bytes, &mut made);
+            pass(moves, &made);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn has_handover(this: *mut c_void, answer: *mut u8, out: *const Out) -> Code {
+    // SAFETY: as in `usage`.
+    unsafe {
+        guard(out, || {
+            *answer = u8::from(instance::<Instance>(this).handover().is_some());
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn save(this: *mut c_void, out: *const Out) -> Code {
+    // SAFETY: as in `pool`.
+    unsafe {
+        guard(out, || {
+            let mut state = Vec::new();
+            let handover = instance::<Instance>(this).handover().ok_or_else(no_handover)?;
+            handover.save(&mut state)?;
+            write(out, &state);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn restore(this: *mut c_void, state: RSlice<'_, u8>, out: *const Out) -> Code {
+    // SAFETY: as in `pool`.
+    unsafe {
+        guard(out, || {
+            let handover = instance::<Instance>(this).handover().ok_or_else(no_handover)?;
+            handover.restore(state.as_slice())
+        })
+    }
+}
+
+fn no_handover() -> Error {
+    Error::unsupported("handover", "this cache passes nothing on")
+}
+
+/// # Safety
+///
+/// `moves` is lent for the call that this is part of.
+unsafe fn pass(moves: MovesV1, made: &[BlockCopy]) {
+    for copy in made {
+        // SAFETY: as for this function.
+        unsafe { (moves.push)(moves.to, copy.from, copy.to) };
+    }
+}

@@ -1,0 +1,259 @@
+//! Random calls of plugins that run: in the order in which an engine calls, with what it never
+//! should hand out.
+
+use std::path::Path;
+
+use super::{number, params, text};
+use crate::config::Config;
+use crate::events::Subscriptions;
+use crate::kinds::backend::{Backend, Bucket, MemoryMap, RawRows, RawValues, WeightDesc};
+use crate::kinds::decoding_strategy::{
+    Actions, DecodingStrategy, Evals, GroupId, Outcome, RequestView,
+};
+use crate::kinds::hook::Hook;
+use crate::kinds::kv_cache::{KvCache, PoolLimits, SeqId};
+use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
+use crate::kinds::model_source::{ModelEntry, ModelSource};
+use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
+use crate::kinds::scheduler::{Limits, Scheduler, Waiting};
+use crate::plan::{Part, Per, Plan, StateSpec};
+use crate::testing::Make;
+use crate::testing::machine::{Answer, Machine};
+use crate::testing::random::Random;
+use crate::testing::rows::Rows;
+
+const ROUNDS: usize = 300;
+
+pub(in crate::testing) fn logits_processor(
+    make: Make<'_, dyn LogitsProcessor>,
+    config: &Config,
+    random: &mut Random,
+) {
+    let Ok(mut processor) = make(config) else { return };
+    let mut known: Vec<u32> = Vec::new();
+    for _ in 0..ROUNDS {
+        let row = RowId(random.below(6) as u32);
+        let history: Vec<u32> = (0..random.below(9)).map(|_| random.bits() as u32).collect();
+        let parameters = params(random);
+        let change = match (random.below(5), known.contains(&row.0)) {
+            (_, false) => BatchChange::Added { row, params: &parameters, history: &history },
+            (0, _) => BatchChange::RolledBack { row, history: &history },
+            (1, _) => BatchChange::Removed { row },
+            (2, _) => BatchChange::Forked { parent: row, child: RowId(random.below(6) as u32) },
+            _ => BatchChange::Advanced { row, token: random.bits() as u32 },
+        };
+        if processor.batch(&change).is_ok() {
+            match change {
+                BatchChange::Added { row, .. } => known.push(row.0),
+                BatchChange::Forked { child, .. } => known.push(child.0),
+                BatchChange::Removed { row } => known.retain(|id| *id != row.0),
+                _ => {}
+            }
+        }
+        known.sort_unstable();
+        known.dedup();
+        let vocab_size = [1, 2, 7, 64][random.below(4)];
+        let logits: Vec<Vec<f32>> =
+            known.iter().map(|_| (0..vocab_size).map(|_| number(random)).collect()).collect();
+        let mut rows = Rows::new(&logits.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        rows.ids = known.iter().map(|&id| RowId(id)).collect();
+        let _ = processor.apply(&mut LogitsRows::new(&mut rows));
+        let _ = (processor.need(), processor.is_argmax_invariant());
+    }
+}
+
+pub(in crate::testing) fn scheduler(
+    make: Make<'_, dyn Scheduler>,
+    config: &Config,
+    random: &mut Random,
+) {
+    let Ok(mut scheduler) = make(config) else { return };
+    let size = |random: &mut Random| [0, 1, 7, 300, u32::MAX as usize][random.below(5)];
+    for _ in 0..ROUNDS {
+        let queue: Vec<Waiting> = (0..random.below(40))
+            .map(|_| Waiting {
+                seq: SeqId(random.bits() as u32),
+                pending: size(random),
+                is_running: random.below(2) == 0,
+                is_atomic: random.below(3) == 0,
+                priority: random.bits() as i32,
+            })
+            .collect();
+        let limits = Limits { tokens: size(random), seqs: size(random) };
+        scheduler.pick(&queue, &limits, &mut Vec::new());
+    }
+}
+
+pub(in crate::testing) fn decoding_strategy(
+    make: Make<'_, dyn DecodingStrategy>,
+    config: &Config,
+    random: &mut Random,
+) {
+    let Ok(mut strategy) = make(config) else { return };
+    let (mut evals, mut actions) =
+        (Evals::default(), Actions { next_seq: 100, ..Actions::default() });
+    for _ in 0..ROUNDS {
+        let group = GroupId(random.below(5) as u32);
+        match random.below(6) {
+            0 | 1 => {
+                let parameters = params(random);
+                let prompt: Vec<u32> = (0..random.below(5)).map(|_| random.bits() as u32).collect();
+                let request =
+                    RequestView { seq: SeqId(group.0), prompt: &prompt, params: &parameters };
+                let _ = strategy.open(group, &request);
+            }
+            2 => strategy.close(group),
+            _ => {
+                evals.clear();
+                actions.list.clear();
+                let _ = strategy.plan(group, &mut evals);
+                let outcome = |random: &mut Random, seq| Outcome {
+                    seq,
+                    token: (random.below(4) > 0).then(|| random.bits() as u32),
+                    logprob: number(random),
+                };
+                let results: Vec<Outcome> =
+                    evals.list.iter().map(|eval| outcome(random, eval.seq)).collect();
+                let _ = strategy.observe(group, &results, &mut actions);
+            }
+        }
+    }
+}
+
+pub(in crate::testing) fn kv_cache(
+    make: Make<'_, dyn KvCache>,
+    config: &Config,
+    random: &mut Random,
+) {
+    for _ in 0..ROUNDS / 30 {
+        let Ok(mut cache) = make(config) else { return };
+        let part = |random: &mut Random| Part {
+            name: text(random),
+            dims: (0..random.below(4)).map(|_| [0, 1, 2, 64, 1 << 20][random.below(5)]).collect(),
+        };
+        let states: Vec<StateSpec> = (0..random.below(4))
+            .map(|_| StateSpec {
+                name: text(random),
+                per: Per::Token { window: random.below(9) as u32 },
+                parts: (0..random.below(3)).map(|_| part(random)).collect(),
+            })
+            .collect();
+        let limits = PoolLimits {
+            num_seqs_max: random.below(9),
+            tokens_per_seq_max: random.below(99),
+            size_bytes_max: [0, 1, 4_096, 1 << 20][random.below(4)],
+        };
+        let mut moves = Vec::new();
+        if cache.pool(&states, &limits).is_err() {
+            continue;
+        }
+        for _ in 0..60 {
+            let (seq, other) = (SeqId(random.below(9) as u32), SeqId(random.below(9) as u32));
+            let tokens = random.below(120);
+            match random.below(6) {
+                0 => cache.commit(seq, tokens, &mut moves),
+                1 if seq != other => drop(cache.fork(seq, other, &mut moves)),
+                2 => cache.release(seq, random.below(3) * tokens),
+                3 => cache.tick(random.bits() % 4_096, &mut moves),
+                _ => drop(cache.reserve(seq, tokens, &mut moves).map(<[u32]>::len)),
+            }
+            let bytes: Vec<u8> = (0..random.below(99)).map(|_| random.bits() as u8).collect();
+            if let Some(state) = cache.handover().filter(|_| random.below(8) == 0) {
+                let _ = state.restore(&bytes);
+            }
+            let _ = cache.usage();
+        }
+    }
+}
+
+pub(in crate::testing) fn quantizer(
+    make: Make<'_, dyn Quantizer>,
+    config: &Config,
+    random: &mut Random,
+) {
+    let Ok(quantizer) = make(config) else { return };
+    let (format, lowering) = (quantizer.format(), quantizer.lowering());
+    for _ in 0..ROUNDS {
+        let blocks = random.below(4);
+        let off = |random: &mut Random| random.below(5).saturating_sub(3);
+        let bytes: Vec<u8> =
+            (0..blocks * format.block_bytes + off(random)).map(|_| random.bits() as u8).collect();
+        let rows: Vec<f32> =
+            (0..blocks * format.block_len + off(random)).map(|_| number(random)).collect();
+        let _ = quantizer.decode(&bytes, &mut rows.clone());
+        let weights: Vec<f32> = (0..random.below(rows.len() + 2)).map(|_| number(random)).collect();
+        let calibration = Calibration { mean_square: &weights };
+        let calibration = (random.below(2) == 0).then_some(&calibration);
+        let _ = quantizer.encode(&rows, calibration, &mut bytes.clone());
+        let group = match lowering {
+            Lowering::Affine { group, .. } => group,
+            _ => 16,
+        };
+        let (mut codes, mut scales) = (vec![0; rows.len()], vec![0.0; rows.len() / group.max(1)]);
+        let mut mins = vec![0.0; random.below(2) * scales.len()];
+        let mut out = AffineMut { codes: &mut codes, scales: &mut scales, mins: &mut mins };
+        let _ = quantizer.unpack(&bytes, &mut out);
+    }
+}
+
+pub(in crate::testing) fn hook(make: Make<'_, dyn Hook>, config: &Config, random: &mut Random) {
+    let Ok(hook) = make(config) else { return };
+    let mut listening = Subscriptions::new();
+    if hook.subscribe(&mut listening).is_err() {
+        return;
+    }
+    for _ in 0..ROUNDS {
+        let _ = crate::testing::hook::after_token(&mut listening, &text(random), &params(random));
+    }
+}
+
+pub(in crate::testing) fn model_source(
+    make: Make<'_, dyn ModelSource>,
+    config: &Config,
+    random: &mut Random,
+) {
+    let Ok(source) = make(config) else { return };
+    for _ in 0..ROUNDS / 10 {
+        let machine = Machine::new();
+        let host = machine.host("fuzz");
+        for entry in source.list().into_iter().take(3) {
+            let _ = source.resolve(&entry.name, &host);
+        }
+        let name = text(random);
+        let description = text(random);
+        let size_bytes = (random.below(2) == 0).then(|| random.bits());
+        let _ = source.resolve(&name, &host);
+        machine.put(&*name, text(random));
+        let answer = Answer { body: text(random).into_bytes(), ..Answer::default() };
+        machine.answer(&name, answer);
+        let entry = ModelEntry { name, description, size_bytes };
+        let _ = source.fetch(&entry, Path::new("models"), &mut |_| (), &host);
+    }
+}
+
+pub(in crate::testing) fn backend(
+    make: Make<'_, dyn Backend>,
+    config: &Config,
+    random: &mut Random,
+) {
+    let Ok(backend) = make(config) else { return };
+    let lowering = [
+        Lowering::Affine { bits: 4, group: 32, zero_point: 8, has_min: false, is_f16_exact: true },
+        Lowering::MiniFloat { exponent: 5, mantissa: 10 },
+        Lowering::Opaque,
+    ];
+    for _ in 0..ROUNDS {
+        let size = |random: &mut Random| [0, 1, 7, 32, 64][random.below(5)];
+        let (rows, cols) = (size(random), size(random));
+        let desc = WeightDesc { name: text(random), format: text(random), rows, cols };
+        let lowering = &lowering[random.below(3)];
+        let Ok(layout) = backend.layout(&desc, lowering) else { continue };
+        let values: Vec<f32> = (0..random.below(rows * cols + 2)).map(|_| number(random)).collect();
+        let values = RawValues::Floats(&values);
+        let raw = RawRows { desc: &desc, lowering, rows, values };
+        let mut out = vec![0; (layout.size_bytes(rows) + random.below(2)).min(1 << 16)];
+        let _ = backend.pack(&raw, &layout, &mut out);
+    }
+    let nothing = Plan::default();
+    let _ = backend.compile(&nothing, &Bucket::default(), &MemoryMap::default());
+}

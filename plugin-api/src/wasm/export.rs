@@ -1,0 +1,54 @@
+//! The macro that makes a plugin crate a component.
+
+/// Exports the functions of the world of `$kind`; `export_plugin!` writes the call.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_wasm {
+    ("logits-processor", $register:path) => {
+        $crate::export_wasm!(@ LogitsProcessor, $register,
+            __export_logits_processor_plugin_impl, logits_processor);
+    };
+    ("norm", $register:path) => {
+        $crate::export_wasm!(@ Norm, $register, __export_traced_plugin_impl, traced);
+    };
+    ("residual", $register:path) => {
+        $crate::export_wasm!(@ Residual, $register, __export_traced_plugin_impl, traced);
+    };
+    ("feed-forward", $register:path) => {
+        $crate::export_wasm!(@ FeedForward, $register, __export_traced_plugin_impl, traced);
+    };
+    ("mixer", $register:path) => {
+        $crate::export_wasm!(@ Mixer, $register, __export_traced_plugin_impl, traced,
+            __export_mixer_part_impl, mixer);
+    };
+    ("rotary-embedding", $register:path) => {
+        $crate::export_wasm!(@ RotaryEmbedding, $register, __export_traced_plugin_impl, traced,
+            __export_rotary_embedding_part_impl, rotary_embedding);
+    };
+    ("model-source", $register:path) => {
+        $crate::export_wasm!(@ ModelSource, $register,
+            __export_model_source_plugin_impl, model_source);
+    };
+    ("scheduler", $register:path) => {
+        $crate::export_wasm!(@ Scheduler, $register, __export_scheduler_plugin_impl, scheduler);
+    };
+    ("decoding-strategy", $register:path) => {
+        $crate::export_wasm!(@ DecodingStrategy, $register,
+            __export_decoding_strategy_plugin_impl, decoding_strategy);
+    };
+    ("quantizer", $register:path) => {
+        $crate::export_wasm!(@ Quantizer, $register, __export_quantizer_plugin_impl, quantizer);
+    };
+    // Kinds that are not components: the crate still builds, as a library.
+    ($kind:literal, $register:path) => {};
+    (@ $kind:ident, $register:path, $($export:ident, $module:ident),+) => {
+        struct Component;
+        impl $crate::wasm::Plugin for Component {
+            type Kind = dyn $crate::$kind;
+            fn register(registrar: &mut $crate::Registrar) {
+                $register(registrar);
+            }
+        }
+        $($crate::$export!(Component with_types_in $crate::wasm::$module::bindings);)+
+    };
+}

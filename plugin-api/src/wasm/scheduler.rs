@@ -1,0 +1,82 @@
+//! Schedulers as components of the world `scheduler-plugin`.
+
+use std::cell::RefCell;
+
+use super::offers::jackfield::plugin::settings::Config as Settings;
+use super::offers::jackfield::plugin::types::Error as WireError;
+use super::{Plugin, make, place, with};
+use crate::kinds::kv_cache::SeqId;
+use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
+use bindings::exports::jackfield::plugin::scheduler as wit;
+
+pub mod bindings {
+    //! The world, as generated.
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        unsafe_code,
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::mem_forget,
+        clippy::use_self,
+        clippy::undocumented_unsafe_blocks,
+        clippy::needless_pass_by_value,
+        elided_lifetimes_in_paths,
+        reason = "generated from WIT"
+    )]
+    wit_bindgen::generate!({
+        path: "wit/v0.0",
+        world: "scheduler-plugin",
+        with: {
+            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
+            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
+            "jackfield:plugin/host@0.0.0": crate::wasm::offers::jackfield::plugin::host,
+        },
+        pub_export_macro: true,
+        runtime_path: "::plugin_api::wasm::rt",
+    });
+}
+
+/// Buffers that are kept from step to step.
+#[derive(Default)]
+struct Work {
+    queue: Vec<Waiting>,
+    picked: Vec<Picked>,
+}
+
+thread_local! {
+    static INSTANCE: RefCell<Option<Box<dyn Scheduler>>> = const { RefCell::new(None) };
+    static WORK: RefCell<Work> =
+        const { RefCell::new(Work { queue: Vec::new(), picked: Vec::new() }) };
+}
+
+impl<P: Plugin<Kind = dyn Scheduler>> wit::Guest for P {
+    fn create(settings: &Settings) -> Result<(), WireError> {
+        place(&INSTANCE, make::<P>(settings)?)
+    }
+
+    fn pick(queue: Vec<wit::Waiting>, limits: wit::Limits) -> Vec<wit::Picked> {
+        WORK.with_borrow_mut(|work| {
+            work.queue.clear();
+            work.queue.extend(queue.into_iter().map(waiting_of));
+            work.picked.clear();
+            let limits = Limits { tokens: limits.tokens as usize, seqs: limits.seqs as usize };
+            with(&INSTANCE, |instance| instance.pick(&work.queue, &limits, &mut work.picked));
+            let picked = work.picked.iter();
+            picked
+                .map(|it| wit::Picked { index: it.index as u32, tokens: it.tokens as u32 })
+                .collect()
+        })
+    }
+}
+
+fn waiting_of(it: wit::Waiting) -> Waiting {
+    Waiting {
+        seq: SeqId(it.seq),
+        pending: it.pending as usize,
+        is_running: it.is_running,
+        is_atomic: it.is_atomic,
+        priority: it.priority,
+    }
+}

@@ -1,0 +1,120 @@
+//! Traced kinds as components of the world `traced-plugin`. Mixers and rotary embeddings export more
+//! than that, in files of their own.
+
+use std::cell::RefCell;
+
+use super::offers::jackfield::plugin::graph::{Graph, Val as WireVal};
+use super::offers::jackfield::plugin::settings::Config as Settings;
+use super::offers::jackfield::plugin::types::Error as WireError;
+use super::sink::Sink;
+use super::{Plugin, config, make, place, with};
+use crate::kinds::feed_forward::FeedForward;
+use crate::kinds::norm::Norm;
+use crate::kinds::residual::Residual;
+use crate::kinds::{Kind, LayerRef, Traced};
+use crate::plan::Val;
+use bindings::exports::jackfield::plugin::traced as wit;
+
+pub mod bindings {
+    //! The world, as generated.
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        unsafe_code,
+        unused_qualifications,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
+        clippy::mem_forget,
+        clippy::use_self,
+        clippy::undocumented_unsafe_blocks,
+        clippy::needless_pass_by_value,
+        elided_lifetimes_in_paths,
+        reason = "generated from WIT"
+    )]
+    wit_bindgen::generate!({
+        path: "wit/v0.0",
+        world: "traced-plugin",
+        with: {
+            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
+            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
+            "jackfield:plugin/host@0.0.0": crate::wasm::offers::jackfield::plugin::host,
+            "jackfield:plugin/graph@0.0.0": crate::wasm::offers::jackfield::plugin::graph,
+        },
+        pub_export_macro: true,
+        runtime_path: "::plugin_api::wasm::rt",
+    });
+}
+
+thread_local! {
+    static INSTANCE: RefCell<Option<Box<dyn Traced>>> = const { RefCell::new(None) };
+}
+
+/// A traced kind, with the place where its instance lies.
+pub trait TracedKind: Kind {
+    /// Puts the instance in its place, once.
+    fn keep(instance: Box<Self>) -> Result<(), WireError>;
+
+    /// Calls `act` with the instance.
+    fn look<R>(act: impl FnOnce(&dyn Traced) -> R) -> R;
+}
+
+macro_rules! plainly_traced {
+    ($($kind:ident),*) => {
+        $(impl TracedKind for dyn $kind {
+            fn keep(instance: Box<Self>) -> Result<(), WireError> {
+                place(&INSTANCE, instance)
+            }
+
+            fn look<R>(act: impl FnOnce(&dyn Traced) -> R) -> R {
+                with(&INSTANCE, |instance| act(instance))
+            }
+        })*
+    };
+}
+plainly_traced!(Norm, Residual, FeedForward);
+
+impl<P: Plugin<Kind: TracedKind>> wit::Guest for P {
+    fn create(settings: &Settings) -> Result<(), WireError> {
+        P::Kind::keep(make::<P>(settings)?)
+    }
+
+    fn semantic_id() -> String {
+        P::Kind::look(|instance| instance.semantic_id().0)
+    }
+
+    fn trace(
+        graph: &Graph,
+        x: Vec<WireVal>,
+        layer: u32,
+        settings: &Settings,
+    ) -> Result<Vec<WireVal>, WireError> {
+        P::Kind::look(|instance| trace(instance, graph, &x, layer, settings))
+    }
+}
+
+/// Traces `part` into the host's graph.
+fn trace(
+    part: &dyn Traced,
+    graph: &Graph,
+    x: &[WireVal],
+    layer: u32,
+    settings: &Settings,
+) -> Result<Vec<WireVal>, WireError> {
+    at_layer(layer, settings, |at| {
+        let mut sink = Sink::new(graph, x)?;
+        let x: Vec<Val> = x.iter().copied().map(Val).collect();
+        Ok(part.trace(&mut sink, &x, at)?.into_iter().map(|val| val.0).collect())
+    })
+}
+
+/// Calls `act` with the layer whose hyperparameters lie behind `settings`.
+pub(super) fn at_layer<R>(
+    index: u32,
+    settings: &Settings,
+    act: impl FnOnce(&LayerRef<'_>) -> Result<R, WireError>,
+) -> Result<R, WireError> {
+    let copy = config::copied(settings);
+    let result = act(&LayerRef { index, config: &copy });
+    config::mark_read(&copy, settings);
+    result
+}

@@ -1,0 +1,96 @@
+//! What is called in every step allocates nothing once it is warm, on either side.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+
+use plugin_api::kinds::backend::{Backend, Bindings, Buf, Fence, StreamId};
+use plugin_api::prelude::*;
+use plugin_api::{TensorMut, TensorRef};
+
+use crate::backend::{Weight, compiled};
+use crate::rig::import;
+
+/// Counts what each thread allocates.
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: everything is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: as for this function.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: as for this function.
+        unsafe { System.dealloc(start, layout) };
+    }
+}
+
+/// How often the current thread allocates in calls after the second.
+fn allocations(mut call: impl FnMut()) -> usize {
+    call();
+    call();
+    let before = COUNT.get();
+    assert!(before > 0, "counts");
+    (0..10).for_each(|_| call());
+    COUNT.get() - before
+}
+
+#[test]
+fn runs_of_a_backend() {
+    let (backend, _) = import::<dyn Backend>(&Config::new());
+    let exe = compiled(&*backend).unwrap();
+    let (x, ids, weights) = ([1.0; 8], [1; 8], [Arc::new(Weight([1; 4])) as Buf]);
+    let (mut out, mut state, mut scratch) = ([0.0; 8], [0; 1], [0; 64]);
+    let count = allocations(|| {
+        let mut bind = Bindings {
+            sizes: &[8],
+            inputs: &[TensorRef::F32(&x), TensorRef::U32(&ids)],
+            weights: &weights,
+            state: &mut state,
+            scratch: &mut scratch,
+            outputs: &mut [TensorMut::F32(&mut out)],
+        };
+        assert_eq!(backend.run(&exe, StreamId(0), &mut bind), Ok(Fence::Done));
+    });
+    assert_eq!((count, state[0]), (0, 12));
+}
+
+#[test]
+fn plans_and_observations_of_a_strategy() {
+    let (mut strategy, _) = import::<dyn DecodingStrategy>(&Config::new());
+    let request = RequestView { seq: SeqId(0), prompt: &[1, 2, 3], params: &Config::new() };
+    strategy.open(GroupId(0), &request).unwrap();
+    let (mut evals, mut actions) = (Evals::default(), Actions::default());
+    let outcome = Outcome { seq: SeqId(0), token: Some(1), logprob: 0.0 };
+    let count = allocations(|| {
+        evals.clear();
+        actions.list.clear();
+        strategy.plan(GroupId(0), &mut evals).unwrap();
+        strategy.observe(GroupId(0), &[outcome], &mut actions).unwrap();
+    });
+    assert_eq!((count, evals.list.len(), actions.list.len()), (0, 3, 4));
+}
+
+#[test]
+fn reservations_of_a_cache() {
+    let (mut cache, _) = import::<dyn KvCache>(&Config::new());
+    let limits = PoolLimits { num_seqs_max: 4, tokens_per_seq_max: 8, size_bytes_max: 4096 };
+    cache.pool(&[], &limits).unwrap();
+    let mut moves = Vec::new();
+    let count = allocations(|| {
+        let blocks = cache.reserve(SeqId(0), 5, &mut moves).unwrap();
+        assert_eq!(blocks, [0, 1]);
+        cache.release(SeqId(0), 0);
+    });
+    assert_eq!(count, 0);
+}

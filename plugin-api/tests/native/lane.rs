@@ -1,0 +1,85 @@
+//! The lane itself: which kinds it carries, layouts, and what opening an instance says.
+
+use plugin_api::kinds::backend::Backend;
+use plugin_api::kinds::hook::Hook;
+use plugin_api::prelude::*;
+
+use crate::rig::{foreign, import, told, try_import};
+use crate::subject::denied;
+
+#[test]
+fn carries_every_kind_with_layouts_of_equal_builds_being_one() {
+    let kinds = [
+        "backend",
+        "decoding-strategy",
+        "feed-forward",
+        "hook",
+        "kv-cache",
+        "logits-processor",
+        "mixer",
+        "model-source",
+        "norm",
+        "quantizer",
+        "residual",
+        "rotary-embedding",
+        "scheduler",
+    ];
+    for kind in kinds {
+        let (interface, mine, theirs) = foreign().layouts(kind).unwrap();
+        assert!(std::ptr::eq(mine, theirs), "{kind}: {interface}");
+        assert!(interface.starts_with("jackfield.") && interface.ends_with("/1"), "{interface}");
+    }
+    assert!(matches!(foreign().layouts("none"), Err(Error::NotFound { .. })));
+}
+
+#[test]
+fn marks_of_a_plugins_own_configuration_come_back() {
+    let config = Config::new().with("lies", "").with("misspelt", 1);
+    drop(import::<dyn Norm>(&config));
+    assert_eq!(config.unread().collect::<Vec<_>>(), ["misspelt"]);
+}
+
+#[test]
+fn errors_and_panics_of_making_an_instance_are_errors() {
+    let refused = try_import::<dyn Norm>(foreign(), &told("fails", "from_config"));
+    assert_eq!(refused.err(), Some(denied("from_config")));
+    let panicked = try_import::<dyn Norm>(foreign(), &told("panics", "from_config"));
+    let error = panicked.err().unwrap().to_string();
+    assert!(error.contains("panicked: on purpose, in from_config"), "{error}");
+    let wrong = try_import::<dyn Norm>(foreign(), &Config::new().with("lies", 3));
+    assert!(matches!(wrong.err(), Some(Error::Config { key, .. }) if key == "lies"));
+    let owner = || -> std::sync::Arc<dyn plugin_api::native::Owner> {
+        std::sync::Arc::new(crate::rig::Watch::default())
+    };
+    let unknown = foreign().provided("norm", "other", owner).unwrap();
+    let error = (unknown.make)(&Config::new()).err();
+    assert!(matches!(&error, Some(Error::NotFound { name, .. }) if name == "other"), "{error:?}");
+}
+
+#[test]
+fn a_panic_while_an_instance_ends_is_a_fault() {
+    macro_rules! check {
+        ($($kind:ident),*) => {
+            $(
+                let (instance, watch) = import::<dyn $kind>(&told("panics", "drop"));
+                drop(instance);
+                watch.expect("on purpose, in drop");
+            )*
+        };
+    }
+    check!(
+        Backend,
+        DecodingStrategy,
+        FeedForward,
+        Hook,
+        KvCache,
+        LogitsProcessor,
+        Mixer,
+        ModelSource,
+        Norm,
+        Quantizer,
+        Residual,
+        RotaryEmbedding,
+        Scheduler
+    );
+}

@@ -1,0 +1,149 @@
+//! Schedulers, logits processors and decoding strategies over the boundary.
+
+use plugin_api::prelude::*;
+use plugin_api::testing::rows::Rows;
+
+use crate::rig::{both, check, import, told};
+
+fn queue() -> Vec<Waiting> {
+    let waiting = |i: u32| Waiting {
+        seq: SeqId(i),
+        pending: 3 + i as usize,
+        is_running: i.is_multiple_of(3),
+        is_atomic: i == 4,
+        priority: i as i32 - 5,
+    };
+    (0..9).map(waiting).collect()
+}
+
+const LIMITS: Limits = Limits { tokens: 30, seqs: 6 };
+
+#[test]
+fn schedulers_behave_as_the_original() {
+    let picked = both::<dyn Scheduler>().map(|mut scheduler| {
+        let mut out = vec![Picked { index: 99, tokens: 99 }];
+        scheduler.pick(&queue(), &LIMITS, &mut out);
+        scheduler.pick(&queue(), &Limits { tokens: 1, seqs: 1 }, &mut out);
+        out
+    });
+    assert_eq!(picked[0], picked[1]);
+    assert!(picked[0].len() > 3);
+    check::<dyn Scheduler>(&[("pick", &|scheduler| {
+        let mut out = Vec::new();
+        scheduler.pick(&queue(), &LIMITS, &mut out);
+        assert_eq!(out[0], Picked { index: 0, tokens: 3 }, "the first goes first");
+        None
+    })]);
+}
+
+#[test]
+fn logits_processors_behave_as_the_original() {
+    let [direct, foreign] = both::<dyn LogitsProcessor>();
+    let run = |mut processor: Box<dyn LogitsProcessor>| {
+        let params = Config::at("request").with("bias", 4).with("misspelt", 1);
+        let (row, other) = (RowId(0), RowId(1));
+        let changes = [
+            BatchChange::Added { row, params: &params, history: &[5, 6] },
+            BatchChange::Advanced { row, token: 9 },
+            BatchChange::Forked { parent: row, child: other },
+            BatchChange::RolledBack { row, history: &[5, 1] },
+            BatchChange::Removed { row: RowId(2) },
+        ];
+        changes.iter().for_each(|change| processor.batch(change).unwrap());
+        let unread: Vec<String> = params.unread().map(str::to_owned).collect();
+        let logits: Vec<f32> = (0..40).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut rows = Rows::new(&[&logits, &logits, &logits]);
+        processor.apply(&mut LogitsRows::new(&mut rows)).unwrap();
+        let wrong = Config::at("request").with("bias", 40);
+        let wrong = BatchChange::Added { row, params: &wrong, history: &[] };
+        let error = processor.batch(&wrong).unwrap_err();
+        let answers = (processor.need(), processor.is_argmax_invariant());
+        (rows.logits, rows.read, unread, error, answers)
+    };
+    let found = run(foreign);
+    assert_eq!(found, run(direct));
+    assert_eq!(found.2, ["misspelt"]);
+}
+
+#[test]
+fn panics_and_errors_of_logits_processors_are_contained() {
+    check::<dyn LogitsProcessor>(&[
+        ("need", &|p| {
+            assert_eq!(p.need(), Need::Nothing);
+            None
+        }),
+        ("is_argmax_invariant", &|p| {
+            assert!(!p.is_argmax_invariant());
+            None
+        }),
+        ("batch", &|p| p.batch(&BatchChange::Removed { row: RowId(0) }).err()),
+        ("apply", &|p| p.apply(&mut LogitsRows::new(&mut Rows::new(&[]))).err()),
+    ]);
+}
+
+fn request(params: &Config) -> RequestView<'_> {
+    RequestView { seq: SeqId(3), prompt: &[7, 8], params }
+}
+
+const OUTCOMES: [Outcome; 2] = [
+    Outcome { seq: SeqId(3), token: Some(5), logprob: -0.5 },
+    Outcome { seq: SeqId(4), token: None, logprob: 0.0 },
+];
+
+#[test]
+fn decoding_strategies_behave_as_the_original() {
+    let [direct, foreign] = both::<dyn DecodingStrategy>();
+    let run = |mut strategy: Box<dyn DecodingStrategy>| {
+        let params = Config::new().with("max_tokens", 4).with("misspelt", 1);
+        strategy.open(GroupId(2), &request(&params)).unwrap();
+        let (mut evals, mut actions) = (Evals::default(), Actions::default());
+        evals.push(SeqId(0), &[1], Want::Argmax);
+        (actions.next_seq, actions.list) =
+            (40, vec![Action::Finish { reason: FinishReason::Stop }]);
+        strategy.plan(GroupId(2), &mut evals).unwrap();
+        strategy.plan(GroupId(2), &mut evals).unwrap();
+        strategy.observe(GroupId(2), &OUTCOMES, &mut actions).unwrap();
+        strategy.close(GroupId(2));
+        let wrong = Config::new().with("max_tokens", 40);
+        let error = strategy.open(GroupId(2), &request(&wrong)).unwrap_err();
+        let unread: Vec<String> = params.unread().map(str::to_owned).collect();
+        (evals.list, evals.tokens, actions.list, actions.next_seq, error, unread)
+    };
+    let found = run(foreign);
+    assert_eq!(found, run(direct));
+    assert_eq!((found.3, &found.5[..]), (42, &["misspelt".to_owned()][..]));
+}
+
+#[test]
+fn panics_and_errors_of_decoding_strategies_are_contained() {
+    let group = GroupId(0);
+    check::<dyn DecodingStrategy>(&[
+        ("open", &|s| s.open(group, &request(&Config::new())).err()),
+        ("plan", &|s| {
+            s.open(group, &request(&Config::new())).ok();
+            s.plan(group, &mut Evals::default()).err()
+        }),
+        ("observe", &|s| s.observe(group, &OUTCOMES, &mut Actions::default()).err()),
+        ("close", &|s| {
+            s.close(group);
+            None
+        }),
+    ]);
+}
+
+#[test]
+fn what_a_strategy_may_not_ask_for_is_an_error_and_leaves_nothing() {
+    let (mut strategy, watch) = import::<dyn DecodingStrategy>(&told("lies", "plan"));
+    strategy.open(GroupId(0), &request(&Config::new())).unwrap();
+    let mut evals = Evals::default();
+    evals.push(SeqId(0), &[1], Want::Argmax);
+    assert!(strategy.plan(GroupId(0), &mut evals).is_err(), "tokens that it has not");
+    assert_eq!((evals.list.len(), evals.tokens.len()), (1, 1));
+    assert!(watch.faults().is_empty(), "its own shim refuses that");
+
+    let (mut strategy, watch) = import::<dyn DecodingStrategy>(&told("lies", "observe"));
+    let mut actions = Actions { next_seq: 9, ..Actions::default() };
+    assert!(strategy.observe(GroupId(0), &OUTCOMES, &mut actions).is_err());
+    watch.expect("action: malformed");
+    assert_eq!((actions.list, actions.next_seq), (Vec::new(), 9), "a child that exists already");
+}
