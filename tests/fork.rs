@@ -93,7 +93,7 @@ fn forks_and_rollbacks_change_no_token() {
         let mut registrar = Registrar::new();
         registrar.provide::<dyn DecodingStrategy, Twins>();
         let (name, description, api) = ("twins".to_owned(), String::new(), "0.0".to_owned());
-        let info = PluginInfo { name, description, api, lane: Lane::Builtin };
+        let info = PluginInfo { name, description, api, lane: Lane::Builtin, origin: None };
         setup.registry.add(info, registrar.into_provided()).unwrap();
         let mut engine = setup.load(folder.path()).unwrap();
         let prompt: Vec<u32> = (0..21).map(|i| (i * 31) % 510).collect();

@@ -56,6 +56,7 @@ fn no_traced_plugin_is_called_during_64_decode_steps() {
         description: String::new(),
         api: "0.0".to_owned(),
         lane: Lane::Builtin,
+        origin: None,
     };
     setup.registry.add(info, registrar.into_provided()).unwrap();
     let mut engine = setup.load(folder.path()).unwrap();

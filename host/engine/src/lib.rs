@@ -5,8 +5,10 @@
 pub mod error;
 pub mod generate;
 pub mod model;
+pub mod swap;
 pub mod wiring;
 
 pub use error::EngineError;
 pub use generate::{Engine, Output, Prompt, Request, RequestId, Stats};
+pub use swap::Swapper;
 pub use wiring::Wiring;

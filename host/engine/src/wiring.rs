@@ -1,6 +1,7 @@
 //! Which plugins an engine is made of: read from configuration, made from the registry.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
@@ -180,7 +181,7 @@ impl Wiring {
         let mut quantizers = Quantizers::new();
         for name in registry.names(<dyn Quantizer>::NAME) {
             let quantizer: Box<dyn Quantizer> = self.make(registry, name)?;
-            quantizers.insert(quantizer.format().name, quantizer);
+            quantizers.insert(quantizer.format().name.into_owned(), (name.to_owned(), quantizer));
         }
         Ok(quantizers)
     }
@@ -209,8 +210,8 @@ impl Wiring {
                     ));
                 }
             };
-            let label = Label { name, generation: 1 };
-            parts.insert(slot.clone(), TracedPart { label, instance });
+            let label = Label::first(&name);
+            parts.insert(slot.clone(), Arc::new(TracedPart { label, instance }));
         }
         Ok(parts)
     }

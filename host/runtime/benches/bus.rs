@@ -31,11 +31,11 @@ fn builtin_call(bencher: Bencher<'_, '_>) {
     let mut registrar = Registrar::new();
     registrar.provide::<dyn Scheduler, Idle>();
     let (name, description, api) = ("idle".to_owned(), String::new(), "0.0".to_owned());
-    let info = PluginInfo { name, description, api, lane: Lane::Builtin };
+    let info = PluginInfo { name, description, api, lane: Lane::Builtin, origin: None };
     let mut registry = Registry::new();
     registry.add(info, registrar.into_provided()).expect("the registry is empty");
     let idle = registry.make::<dyn Scheduler>("idle", &Config::new()).expect("it is there");
-    let mut slot = Slot::new("scheduler", "idle", idle);
+    let mut slot = Slot::new("idle", idle);
     let (limits, mut out) = (Limits { tokens: 1, seqs: 1 }, Vec::new());
     bencher.bench_local(|| slot.get_mut().pick(black_box(&[]), &limits, &mut out));
 }

@@ -9,13 +9,15 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use plugin_api::Host;
 use plugin_api::events::{
     Event, Flow, HookEntry, HookFn, ObserverFn, Phase, Record, Subscriptions,
 };
+
+use crate::backstage::Backstage;
 
 /// Records that wait for observers; more are lost.
 const QUEUE_RECORDS_MAX: usize = 65_536;
@@ -30,6 +32,8 @@ pub struct Bus {
 struct Shared {
     topics: Mutex<HashMap<&'static str, Arc<Cell>>>,
     observers: Mutex<Option<Observers>>,
+    /// Where hooks are dropped: their plugins may take their time.
+    backstage: OnceLock<Backstage>,
 }
 
 /// What emitter and subscribers of one topic share.
@@ -45,7 +49,7 @@ struct Cell {
 
 enum Change {
     Add { plugin: Host, entry: HookEntry },
-    Remove { plugin: String },
+    Remove { plugin: String, backstage: Backstage },
 }
 
 #[derive(Clone)]
@@ -81,16 +85,51 @@ impl Bus {
     /// Adds everything that `host`'s plugin subscribes to; hooks are called from the emitter's next
     /// refresh on.
     pub fn subscribe(&self, host: &Host, subscriptions: Subscriptions) {
+        self.change(None, host, subscriptions);
+    }
+
+    /// Puts `subscriptions` in the place of everything that `host`'s plugin subscribed to so far.
+    /// A topic changes hands at its emitter's next refresh: no event is seen by both or by neither.
+    pub fn replace(&self, host: &Host, subscriptions: Subscriptions) {
+        self.change(Some(host.plugin()), host, subscriptions);
+    }
+
+    /// Removes everything that a plugin subscribed to, from the emitters' next refresh on.
+    pub fn unsubscribe(&self, plugin: &str) {
+        for cell in self.cells() {
+            cell.change([self.removal(plugin)]);
+        }
+        if let Some(observers) = &*lock(&self.shared.observers) {
+            let _ = observers.port.queue.send(Message::Remove(plugin.to_owned()));
+        }
+    }
+
+    /// Removes what `old` subscribed to and adds `subscriptions`, in one change of each topic.
+    fn change(&self, old: Option<&str>, host: &Host, subscriptions: Subscriptions) {
+        let mut added: HashMap<&'static str, Vec<Change>> = HashMap::new();
         for entry in subscriptions.hooks {
             let cell = self.cell(entry.topic);
             cell.subscribers.fetch_add(1, Ordering::Relaxed);
-            cell.change(Change::Add { plugin: host.clone(), entry });
+            let changes = added.entry(entry.topic).or_default();
+            changes.push(Change::Add { plugin: host.clone(), entry });
         }
-        if subscriptions.observers.is_empty() {
-            return;
+        let topics: Vec<&'static str> = lock(&self.shared.topics).keys().copied().collect();
+        for topic in topics {
+            let removal = old.map(|plugin| self.removal(plugin));
+            let changes = removal.into_iter().chain(added.remove(topic).unwrap_or_default());
+            self.cell(topic).change(changes);
         }
+        if let (Some(old), Some(observers)) = (old, &*lock(&self.shared.observers)) {
+            let _ = observers.port.queue.send(Message::Remove(old.to_owned()));
+        }
+        if !subscriptions.observers.is_empty() {
+            self.observe(host, subscriptions.observers);
+        }
+    }
+
+    fn observe(&self, host: &Host, observers: Vec<ObserverFn>) {
         let port = self.observers();
-        for observer in subscriptions.observers {
+        for observer in observers {
             let _ = port.queue.send(Message::Add(host.clone(), observer));
         }
         for topic in plugin_api::events::TOPICS {
@@ -104,15 +143,10 @@ impl Bus {
         }
     }
 
-    /// Removes everything that a plugin subscribed to, from the emitters' next refresh on.
-    pub fn unsubscribe(&self, plugin: &str) {
-        let cells: Vec<Arc<Cell>> = lock(&self.shared.topics).values().map(Arc::clone).collect();
-        for cell in cells {
-            cell.change(Change::Remove { plugin: plugin.to_owned() });
-        }
-        if let Some(observers) = &*lock(&self.shared.observers) {
-            let _ = observers.port.queue.send(Message::Remove(plugin.to_owned()));
-        }
+    fn removal(&self, plugin: &str) -> Change {
+        let backstage =
+            self.shared.backstage.get_or_init(|| Backstage::start("retired hooks")).clone();
+        Change::Remove { plugin: plugin.to_owned(), backstage }
     }
 
     /// Waits until observers have seen everything that was emitted before.
@@ -130,6 +164,10 @@ impl Bus {
     pub fn lost(&self) -> u64 {
         let observers = lock(&self.shared.observers);
         observers.as_ref().map_or(0, |o| o.port.lost.load(Ordering::Relaxed))
+    }
+
+    fn cells(&self) -> Vec<Arc<Cell>> {
+        lock(&self.shared.topics).values().map(Arc::clone).collect()
     }
 
     fn cell(&self, topic: &'static str) -> Arc<Cell> {
@@ -173,9 +211,13 @@ impl Drop for Shared {
 }
 
 impl Cell {
-    fn change(&self, change: Change) {
-        lock(&self.changes).push(change);
-        self.has_changes.store(true, Ordering::Release);
+    fn change(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut waiting = lock(&self.changes);
+        let before = waiting.len();
+        waiting.extend(changes);
+        if waiting.len() > before {
+            self.has_changes.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -212,11 +254,11 @@ impl<E: Event> Topic<E> {
                     let (phase, priority) = (entry.phase, entry.priority);
                     self.hooks.push(Hook { phase, priority, host: plugin, call });
                 }
-                Change::Remove { plugin } => {
-                    let before = self.hooks.len();
-                    self.hooks.retain(|hook| hook.host.plugin() != plugin);
-                    let removed = before - self.hooks.len();
-                    self.cell.subscribers.fetch_sub(removed, Ordering::Relaxed);
+                Change::Remove { plugin, backstage } => {
+                    let is_theirs = |hook: &mut Hook<E>| hook.host.plugin() == plugin;
+                    let removed: Vec<Hook<E>> = self.hooks.extract_if(.., is_theirs).collect();
+                    self.cell.subscribers.fetch_sub(removed.len(), Ordering::Relaxed);
+                    backstage.dispose(removed);
                 }
             }
         }
@@ -403,6 +445,33 @@ mod tests {
         topic.refresh();
         assert!(topic.is_empty());
         assert_eq!(topic.emit(&mut step(1)), Flow::Continue);
+    }
+
+    #[test]
+    fn a_replaced_hook_hands_over_between_two_events() {
+        let bus = Bus::new();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let subscriptions = |version: u64| {
+            let (mut on, seen) = (Subscriptions::new(), Arc::clone(&seen));
+            on.before_step(move |event, _| {
+                seen.lock().unwrap().push((version, event.step));
+                Flow::Continue
+            });
+            on
+        };
+        bus.subscribe(&host("other"), subscriptions(0));
+        bus.subscribe(&host("counter"), subscriptions(1));
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        for n in 0..2 {
+            topic.refresh();
+            assert_eq!(topic.emit(&mut step(n)), Flow::Continue);
+            bus.replace(&host("counter"), subscriptions(2));
+        }
+        assert_eq!(*seen.lock().unwrap(), [(1, 0), (0, 0), (2, 1), (0, 1)]);
+        bus.replace(&host("counter"), Subscriptions::new());
+        bus.unsubscribe("other");
+        topic.refresh();
+        assert!(topic.is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// A refusal of the registry or of a slot. Nothing has changed when one is returned.
+/// A refusal of the registry. Nothing has changed when one is returned.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
@@ -17,26 +17,6 @@ pub enum RuntimeError {
         owner: String,
         /// Who wanted to.
         plugin: String,
-    },
-
-    /// Too many earlier generations still have requests in flight.
-    #[error(
-        "slot `{slot}`: expected at most {draining_max} draining generations, found {draining}: wait for their requests to end"
-    )]
-    TooManyDraining {
-        /// The slot.
-        slot: String,
-        /// Generations that still drain.
-        draining: usize,
-        /// How many may.
-        draining_max: usize,
-    },
-
-    /// A swap is already waiting for the next boundary.
-    #[error("slot `{slot}`: a swap is already waiting for the next boundary")]
-    SwapPending {
-        /// The slot.
-        slot: String,
     },
 
     /// Making an instance failed.

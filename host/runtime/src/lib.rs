@@ -2,14 +2,20 @@
 //!
 //! Nothing here knows what the plugins are for or where they come from: no tokens, no files.
 
+pub mod backstage;
 pub mod bus;
 pub mod clock;
 pub mod error;
+pub mod mailbox;
 pub mod registry;
 pub mod slot;
+pub mod swap;
 
+pub use backstage::Backstage;
 pub use bus::{Bus, Topic};
 pub use clock::{Clock, SystemClock};
 pub use error::RuntimeError;
-pub use registry::{Lane, PluginInfo, Registry};
-pub use slot::{Generation, Label, RequestSlot, Slot, SlotHandle};
+pub use mailbox::Mailbox;
+pub use registry::{Lane, Origin, PluginInfo, Registry, Removed};
+pub use slot::{DRAINING_MAX, Generation, Label, RequestSlot, Slot};
+pub use swap::{Reach, SlotStatus, SwapError, SwapTarget, Swapped};

@@ -70,7 +70,7 @@ impl Engine {
             group.answer.cut(keep);
         }
         let (request, text) = (group.request, group.answer.show(hold));
-        sink(Output::Token { request, token, logprob, text, digest: &self.digest });
+        sink(Output::Token { request, token, logprob, text, digest: &group.digest });
         match flow {
             Flow::Continue if self.is_context_full(seq) => Some(FinishReason::Length),
             Flow::Continue => None,
@@ -169,11 +169,11 @@ impl Engine {
         }
         let block_size = self.model.pool.block_size;
         let bytes = self.state.as_mut_slice();
-        for (port, place) in self.model.plan.states.iter().zip(&self.model.memory.states) {
-            if !matches!(port.spec.per, Per::Token { .. }) {
+        for (state, place) in self.model.states.iter().zip(&self.model.places) {
+            if !matches!(state.per, Per::Token { .. }) {
                 continue;
             }
-            for (part, &offset) in port.spec.parts.iter().zip(&place.offsets) {
+            for (part, &offset) in state.parts.iter().zip(&place.offsets) {
                 let elements = block_size * part.num_elements() as usize;
                 let size = elements * place.dtype.size_bytes();
                 for copy in &self.work.moves {

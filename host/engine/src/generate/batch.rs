@@ -19,11 +19,16 @@ pub(super) struct StepBatch {
     pub(super) logit_rows: Vec<u32>,
     /// The sequences, in the order of the table.
     pub(super) entries: Vec<Entry>,
+    /// Columns of a block table.
     blocks: usize,
-    /// Which input goes where, in the order of the plan.
+    sizes: Vec<usize>,
+}
+
+/// What a plan takes for a step, in its order.
+#[derive(Debug)]
+pub(crate) struct PlanInputs {
     order: Vec<Input>,
     symbols: Vec<Size>,
-    sizes: Vec<usize>,
 }
 
 /// One sequence in a step.
@@ -64,25 +69,32 @@ const INPUTS: [(&str, Input); 5] = [
 /// Most inputs that a plan has.
 pub(super) const INPUTS_MAX: usize = INPUTS.len();
 
-impl StepBatch {
-    /// A batch for the inputs and symbols of `plan`, with blocks tables of `blocks` columns.
-    pub(super) fn new(plan: &Plan, blocks: usize) -> Result<Self, EngineError> {
-        let mut batch = Self { blocks, ..Self::default() };
+impl PlanInputs {
+    /// What `plan` takes.
+    pub(super) fn of(plan: &Plan) -> Result<Self, EngineError> {
+        let mut inputs = Self { order: Vec::new(), symbols: Vec::new() };
         for port in &plan.inputs {
             let known = INPUTS.iter().find(|(name, _)| *name == port.name);
             let Some((_, input)) = known else {
                 let known = INPUTS.map(|(name, _)| name).join(", ");
                 return Err(EngineError::inconsistent("input of the plan", known, &port.name));
             };
-            batch.order.push(*input);
+            inputs.order.push(*input);
         }
         for symbol in plan.symbols() {
-            batch.symbols.push(size_of(symbol).ok_or_else(|| {
+            inputs.symbols.push(size_of(symbol).ok_or_else(|| {
                 let known = "tokens, seqs, blocks or logit_rows";
                 EngineError::inconsistent("size in the plan", known, symbol)
             })?);
         }
-        Ok(batch)
+        Ok(inputs)
+    }
+}
+
+impl StepBatch {
+    /// An empty batch with block tables of `blocks` columns.
+    pub(super) fn new(blocks: usize) -> Self {
+        Self { blocks, ..Self::default() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -115,12 +127,12 @@ impl StepBatch {
         }
     }
 
-    /// The value of each symbol, in the order of the plan.
-    pub(super) fn update_sizes(&mut self) {
+    /// Works out the value of each symbol, in the order of a plan.
+    pub(super) fn update_sizes(&mut self, plan: &PlanInputs) {
         let (tokens, seqs) = (self.token_ids.len(), self.entries.len());
         let (blocks, rows) = (self.blocks, self.logit_rows.len());
         self.sizes.clear();
-        self.sizes.extend(self.symbols.iter().map(|size| match size {
+        self.sizes.extend(plan.symbols.iter().map(|size| match size {
             Size::Tokens => tokens,
             Size::Seqs => seqs,
             Size::Blocks => blocks,
@@ -132,10 +144,10 @@ impl StepBatch {
         &self.sizes
     }
 
-    /// The inputs in the order of the plan, in the front of an array.
-    pub(super) fn inputs(&self) -> ([TensorRef<'_>; INPUTS_MAX], usize) {
+    /// The inputs in the order of a plan, in the front of an array.
+    pub(super) fn inputs(&self, plan: &PlanInputs) -> ([TensorRef<'_>; INPUTS_MAX], usize) {
         let mut inputs = [TensorRef::U32(&[]); INPUTS_MAX];
-        for (place, input) in inputs.iter_mut().zip(&self.order) {
+        for (place, input) in inputs.iter_mut().zip(&plan.order) {
             *place = TensorRef::U32(match input {
                 Input::TokenIds => &self.token_ids,
                 Input::Positions => &self.positions,
@@ -144,7 +156,7 @@ impl StepBatch {
                 Input::LogitRows => &self.logit_rows,
             });
         }
-        (inputs, self.order.len())
+        (inputs, plan.order.len())
     }
 }
 

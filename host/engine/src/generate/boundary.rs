@@ -1,75 +1,161 @@
 //! The boundary between two steps: where subscriptions and swaps take effect.
 
-use plugin_api::kinds::backend::WeightPlace;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jackfield_runtime::{DRAINING_MAX, Generation, SwapError};
+use plugin_api::KvCache;
 
 use super::engine::Engine;
-use crate::model::PlanDigest;
+use super::plans::CompiledPlan;
 use crate::model::memory::AlignedBytes;
+use crate::swap::{Change, Leftover, Note, Offer};
 
 impl Engine {
-    /// Takes in what was offered and subscribed since the last step; a few atomic loads when
-    /// nothing was.
-    pub(super) fn boundary(&mut self) {
+    /// Takes in what was offered and subscribed; a few atomic loads when nothing was. Every step
+    /// begins with it: to be called where no step follows for a while.
+    pub fn boundary(&mut self) {
         self.topics.before_step.refresh();
         self.topics.after_step.refresh();
         self.topics.after_token.refresh();
         self.topics.after_generate.refresh();
         self.topics.on_cancel.refresh();
-        self.scheduler.at_boundary(|_, _| true);
-        for (name, slot) in &mut self.processors {
-            if let Err(error) = slot.at_boundary() {
-                tracing::warn!("{name}: {error}");
-            }
+        self.topics.on_fault.refresh();
+        let offers = self.shared.mailbox.take();
+        if offers.is_empty() {
+            return;
         }
-        for (name, slot) in &mut self.strategies {
-            if let Err(error) = slot.at_boundary() {
-                tracing::warn!("{name}: {error}");
-            }
+        let taken_us = self.clock.now_us();
+        for Offer { ticket, change } in offers {
+            let mut leftover = Leftover::new();
+            let result = self.take(change, &mut leftover);
+            self.shared.note(Note { ticket, result, taken_us, leftover });
         }
-        // A cache takes over when it holds nothing for anybody, and lays out memory as it lies.
-        if self.sequences.iter().all(|(_, sequence)| sequence.num_evaluated == 0) {
-            let (states, limits) = (&self.model.states, &self.model.limits);
-            let pool = &self.model.pool;
-            self.cache.at_boundary(|_, new| {
-                let fits = new.pool(states, limits).is_ok_and(|spec| spec == *pool);
-                if !fits {
-                    tracing::warn!("kv-cache: the new one lays out memory otherwise: refused");
-                }
-                fits
-            });
-        }
-        // A backend that packs otherwise cannot take over what lies in memory: it has to go with a
-        // model that is loaded for it.
-        let (plan, memory) = (&self.model.plan, &self.model.memory);
-        let exe = &mut self.model.exe;
-        let bucket = &self.model.bucket;
-        let retired = self.backend.at_boundary(|_, new| {
-            let adopts = |place: &WeightPlace| {
-                new.layout(&place.desc, &place.lowering).is_ok_and(|l| l.id == place.layout.id)
-            };
-            if !memory.weights.iter().all(adopts) {
-                tracing::warn!("backend: the new one packs weights otherwise: refused");
-                return false;
+        self.update_digests();
+    }
+
+    /// Puts what was offered into its slot. What is out of use afterwards, or refused, is left
+    /// over: nothing is dropped on the step thread.
+    fn take(&mut self, change: Change, leftover: &mut Leftover) -> Result<(), SwapError> {
+        match change {
+            Change::Plans { plans, scratch } => return self.take_plans(plans, scratch, leftover),
+            Change::Cache { next, room } => return self.take_cache(next, room, leftover),
+            Change::Scheduler(next) => leftover.push(Box::new(self.scheduler.replace(next))),
+            Change::Quantizer(place, next) => {
+                leftover.push(Box::new(self.quantizers[place].replace(next)));
             }
-            match new.compile(plan, bucket, memory) {
-                Ok(compiled) => *exe = compiled,
-                Err(error) => {
-                    tracing::warn!("backend: the new one refuses the plan: {error}");
-                    return false;
+            Change::Processor(place, next) => {
+                let (name, slot) = &mut self.processors[place];
+                match slot.replace(next) {
+                    Ok(retired) => leftover.push(Box::new(retired)),
+                    Err(refused) => {
+                        leftover.push(Box::new(refused));
+                        return Err(too_many_draining("logits-processor", name));
+                    }
                 }
             }
-            true
-        });
-        if retired.is_some() {
-            let needed = self.model.exe.scratch_bytes;
-            if self.scratch.as_slice().len() < needed {
-                self.scratch = AlignedBytes::zeroed(needed);
+            Change::Strategy(place, next) => {
+                let (name, slot) = &mut self.strategies[place];
+                match slot.replace(next) {
+                    Ok(retired) => leftover.push(Box::new(retired)),
+                    Err(refused) => {
+                        leftover.push(Box::new(refused));
+                        return Err(too_many_draining("decoding-strategy", name));
+                    }
+                }
             }
         }
-        let generations = self.generations();
-        if generations != self.num_generations {
-            self.num_generations = generations;
-            self.digest = PlanDigest::of(&self.model.plan, &self.labels());
+        Ok(())
+    }
+
+    fn take_plans(
+        &mut self,
+        plans: Vec<Arc<CompiledPlan>>,
+        scratch: Option<AlignedBytes>,
+        leftover: &mut Leftover,
+    ) -> Result<(), SwapError> {
+        for plan in plans {
+            match self.plans.replace(plan) {
+                Ok(retired) => leftover.push(Box::new(retired)),
+                // Only a new generation is refused, and it comes alone.
+                Err(refused) => {
+                    leftover.push(Box::new(refused));
+                    return Err(too_many_draining("plan", "plan"));
+                }
+            }
+        }
+        if let Some(larger) = scratch {
+            self.shared.scratch_bytes.store(larger.as_slice().len(), Ordering::Relaxed);
+            leftover.push(Box::new(std::mem::replace(&mut self.scratch, larger)));
+        }
+        Ok(())
+    }
+
+    /// Replaces the cache. Where sequences hold tokens, the old one's tables are handed over.
+    fn take_cache(
+        &mut self,
+        mut next: Generation<dyn KvCache>,
+        mut room: Vec<u8>,
+        leftover: &mut Leftover,
+    ) -> Result<(), SwapError> {
+        let mut result = Ok(());
+        if self.cache.get().usage().used > 0 {
+            result = hand_over(self.cache.get_mut(), &mut *next.instance, &mut room);
+            leftover.push(Box::new(room));
+        }
+        match result {
+            Ok(()) => leftover.push(Box::new(self.cache.replace(next))),
+            Err(_) => leftover.push(Box::new(next)),
+        }
+        result
+    }
+
+    /// Works out again what running requests are made by.
+    fn update_digests(&mut self) {
+        for place in 0..self.groups.end() {
+            let Some(group) = self.groups.get(place) else { continue };
+            let plan = self.plans.get(group.plan);
+            let digest = self.digest_of(plan, &group.processors, group.strategy);
+            if let Some(group) = self.groups.get_mut(place) {
+                group.digest = digest;
+            }
         }
     }
+}
+
+/// Saves the tables of one cache and restores them in another of the same pool.
+fn hand_over(
+    old: &mut dyn KvCache,
+    new: &mut dyn KvCache,
+    room: &mut Vec<u8>,
+) -> Result<(), SwapError> {
+    let failed = |what: &str| {
+        let what = format!("handover: {what}");
+        move |source| SwapError::Plugin { slot: "kv-cache".to_owned(), what, source }
+    };
+    let missing = |which: &str| SwapError::Differs {
+        slot: "kv-cache".to_owned(),
+        what: "handover, while sequences hold tokens".to_owned(),
+        expected: "caches that save and restore their tables".to_owned(),
+        found: format!("{which} that does not: try again while nothing runs"),
+    };
+    let from = old.handover().ok_or_else(|| missing("an old one"))?;
+    let into = new.handover().ok_or_else(|| missing("a new one"))?;
+    from.save(room).map_err(failed("save"))?;
+    into.restore(room).map_err(failed("restore"))?;
+    let (before, after) = (old.usage(), new.usage());
+    if before == after {
+        return Ok(());
+    }
+    Err(SwapError::Differs {
+        slot: "kv-cache".to_owned(),
+        what: "blocks in use after the handover".to_owned(),
+        expected: format!("{} of {}", before.used, before.total),
+        found: format!("{} of {}", after.used, after.total),
+    })
+}
+
+fn too_many_draining(kind: &str, name: &str) -> SwapError {
+    let slot = if kind == name { kind.to_owned() } else { format!("{kind}/{name}") };
+    SwapError::TooManyDraining { slot, draining: DRAINING_MAX + 1, draining_max: DRAINING_MAX }
 }

@@ -2,32 +2,37 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use jackfield_runtime::{Bus, Clock, Label, Registry, RequestSlot, Slot, SlotHandle, Topic};
+use jackfield_runtime::{Bus, Clock, Generation, Label, Registry, RequestSlot, Slot, Topic};
 use plugin_api::events::{
-    AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, OnCancel,
+    AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, OnCancel, OnFault,
 };
 use plugin_api::kinds::decoding_strategy::{Actions, Evals, Outcome};
 use plugin_api::kinds::kv_cache::{BlockCopy, PoolUsage};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::kinds::scheduler::{Limits, Picked, Waiting};
-use plugin_api::{Backend, DecodingStrategy, KvCache, Scheduler};
+use plugin_api::plan::Plan;
+use plugin_api::{Backend, DecodingStrategy, Kind, KvCache, Quantizer, Scheduler};
 
 use super::batch::StepBatch;
 use super::group::{Group, Sequence, Slab};
+use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
 use crate::error::EngineError;
 use crate::model::memory::AlignedBytes;
 use crate::model::{LoadOptions, LoadedModel, PlanDigest};
+use crate::swap::{Filled, Shared, State, SwapTopics, Swapper};
 use crate::wiring::Wiring;
 
-/// Runs requests step by step. One thread owns it; swaps reach it through [`EngineHandles`].
+/// Runs requests step by step. One thread owns it; swaps reach it through a [`Swapper`].
 pub struct Engine {
-    pub(super) model: LoadedModel,
-    pub(super) digest: PlanDigest,
-    /// What [`generations`](Self::generations) was when the digest was made.
-    pub(super) num_generations: u64,
-    pub(super) backend: Slot<dyn Backend>,
+    pub(super) model: Arc<LoadedModel>,
+    /// What swappers know and offer.
+    pub(super) shared: Arc<Shared>,
+    /// The backend and the traced parts, as the plans that they make.
+    pub(super) plans: Plans,
+    pub(super) quantizers: Vec<Slot<dyn Quantizer>>,
     pub(super) cache: Slot<dyn KvCache>,
     pub(super) scheduler: Slot<dyn Scheduler>,
     pub(super) processors: Vec<(String, RequestSlot<dyn LogitsProcessor>)>,
@@ -54,6 +59,21 @@ pub(super) struct Topics {
     pub(super) after_token: Topic<AfterToken<'static>>,
     pub(super) after_generate: Topic<AfterGenerate<'static>>,
     pub(super) on_cancel: Topic<OnCancel<'static>>,
+    pub(super) on_fault: Topic<OnFault<'static>>,
+}
+
+impl Topics {
+    fn of(bus: &Bus) -> Self {
+        Self {
+            before_generate: bus.topic(),
+            before_step: bus.topic(),
+            after_step: bus.topic(),
+            after_token: bus.topic(),
+            after_generate: bus.topic(),
+            on_cancel: bus.topic(),
+            on_fault: bus.topic(),
+        }
+    }
 }
 
 /// Working memory of a step, kept from step to step.
@@ -69,21 +89,6 @@ pub(super) struct Work {
     pub(super) outcomes: Vec<(usize, Outcome)>,
     pub(super) of_group: Vec<Outcome>,
     pub(super) moves: Vec<BlockCopy>,
-}
-
-/// Ways to offer new generations to a running engine, from any thread.
-#[derive(Clone)]
-pub struct EngineHandles {
-    /// The backend.
-    pub backend: SlotHandle<dyn Backend>,
-    /// The cache.
-    pub cache: SlotHandle<dyn KvCache>,
-    /// The scheduler.
-    pub scheduler: SlotHandle<dyn Scheduler>,
-    /// Logits processors by name.
-    pub processors: Vec<(String, SlotHandle<dyn LogitsProcessor>)>,
-    /// Decoding strategies by name.
-    pub strategies: Vec<(String, SlotHandle<dyn DecodingStrategy>)>,
 }
 
 impl Engine {
@@ -105,60 +110,62 @@ impl Engine {
         let (backend_name, backend) = wiring.backend(registry)?;
         let (cache_name, mut cache) = wiring.kv_cache(registry)?;
         let (scheduler_name, scheduler) = wiring.scheduler(registry)?;
-        let model =
+        let (model, first) =
             LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, options, progress)?;
-        let backend = Slot::new("backend", &backend_name, backend);
-        let cache = Slot::new("kv-cache", &cache_name, cache);
-        let scheduler = Slot::new("scheduler", &scheduler_name, scheduler);
-        let processors = wiring.make_all::<dyn LogitsProcessor>(registry)?.into_iter();
-        let strategies = wiring.make_all::<dyn DecodingStrategy>(registry)?.into_iter();
-        let batch = StepBatch::new(&model.plan, model.pool.blocks_per_seq_max)?;
-        let vocab_size = logits_width(&model)?;
-        let mut engine = Self {
-            digest: PlanDigest::of(&model.plan, &[]),
-            num_generations: 0,
+        let backend = Arc::new(Generation::new(Label::first(&backend_name), backend));
+        let plan = CompiledPlan::new(&model, 1, first.traced, first.plan, backend)?;
+        let (model, plan) = (Arc::new(model), Arc::new(plan));
+        let cache = Slot::new(&cache_name, cache);
+        let scheduler = Slot::new(&scheduler_name, scheduler);
+        let quantizers = first.quantizers.into_iter().map(|(name, q)| Slot::new(&name, q));
+        let quantizers: Vec<Slot<dyn Quantizer>> = quantizers.collect();
+        let processors = request_slots(wiring.make_all::<dyn LogitsProcessor>(registry)?);
+        let strategies = request_slots(wiring.make_all::<dyn DecodingStrategy>(registry)?);
+        let filled = Filled {
+            plan: &plan,
+            cache: &cache,
+            scheduler: &scheduler,
+            quantizers: &quantizers,
+            processors: &processors,
+            strategies: &strategies,
+        };
+        let state = State::new(filled.slots(), &plan);
+        let quantized = quantizers.iter().map(|slot| (slot.get().format(), slot.get().lowering()));
+        let shared = Shared::new(
+            &model,
+            quantized.collect(),
+            state,
+            SwapTopics::of(bus),
+            Arc::clone(&clock),
+        );
+        shared.scratch_bytes.store(plan.exe.scratch_bytes, Ordering::Relaxed);
+        Ok(Self {
             state: AlignedBytes::zeroed(model.state_bytes),
-            scratch: AlignedBytes::zeroed(model.exe.scratch_bytes),
-            rows: Rows::new(options.logit_rows_max, vocab_size),
+            scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
+            rows: Rows::new(options.logit_rows_max, model.num_logits),
+            work: Work { batch: StepBatch::new(model.pool.blocks_per_seq_max), ..Work::default() },
+            shared: Arc::new(shared),
+            plans: Plans::new(plan),
+            quantizers,
             model,
-            backend,
             cache,
             scheduler,
-            processors: processors
-                .map(|(name, p)| (name.clone(), RequestSlot::new("logits-processor", &name, p)))
-                .collect(),
-            strategies: strategies
-                .map(|(name, s)| (name.clone(), RequestSlot::new("decoding-strategy", &name, s)))
-                .collect(),
+            processors,
+            strategies,
             groups: Slab::new(),
             sequences: Slab::new(),
             limits: Limits { tokens: options.tokens_per_step_max, seqs: options.num_seqs_max },
             logit_rows_max: options.logit_rows_max,
-            topics: Topics {
-                before_generate: bus.topic(),
-                before_step: bus.topic(),
-                after_step: bus.topic(),
-                after_token: bus.topic(),
-                after_generate: bus.topic(),
-                on_cancel: bus.topic(),
-            },
+            topics: Topics::of(bus),
             clock,
             next_request: 1,
             num_steps: 0,
-            work: Work { batch, ..Work::default() },
-        };
-        engine.digest = PlanDigest::of(&engine.model.plan, &engine.labels());
-        engine.num_generations = engine.generations();
-        Ok(engine)
+        })
     }
 
-    /// How often all slots together were filled: changes with every swap.
-    pub(super) fn generations(&self) -> u64 {
-        let engine = [self.backend.label(), self.cache.label(), self.scheduler.label()];
-        let processors = self.processors.iter().map(|(_, slot)| slot.label());
-        let strategies = self.strategies.iter().map(|(_, slot)| slot.label());
-        let labels = engine.into_iter().chain(processors).chain(strategies);
-        labels.map(|label| u64::from(label.generation)).sum()
+    /// Swaps what runs, from any thread.
+    pub fn swapper(&self) -> Swapper {
+        Swapper::new(Arc::clone(&self.shared))
     }
 
     /// The model.
@@ -166,9 +173,50 @@ impl Engine {
         &self.model
     }
 
-    /// The plan and plugins that make the next token.
+    /// What would make the tokens of a request that starts now with the first strategy.
     pub fn digest(&self) -> PlanDigest {
-        self.digest
+        let active =
+            |(_, slot): &(String, RequestSlot<dyn LogitsProcessor>)| slot.active().label.generation;
+        let processors: Vec<u32> = self.processors.iter().map(active).collect();
+        let strategy = self.strategies.first().map_or(0, |(_, s)| s.active().label.generation);
+        self.digest_of(self.plans.active(), &processors, (0, strategy))
+    }
+
+    /// The digest of a plan with everything that runs it for one request.
+    pub(super) fn digest_of(
+        &self,
+        plan: &CompiledPlan,
+        processors: &[u32],
+        strategy: (usize, u32),
+    ) -> PlanDigest {
+        let processors =
+            self.processors.iter().zip(processors).filter_map(|((_, slot), number)| {
+                Some((<dyn LogitsProcessor>::NAME, slot.label_of(*number)?))
+            });
+        let strategies = self.strategies.get(strategy.0).into_iter().filter_map(|(_, slot)| {
+            Some((<dyn DecodingStrategy>::NAME, slot.label_of(strategy.1)?))
+        });
+        plan.digest.with(self.engine_labels(plan).chain(processors).chain(strategies))
+    }
+
+    /// Labels of what runs for everybody, by kind.
+    fn engine_labels<'a>(
+        &'a self,
+        plan: &'a CompiledPlan,
+    ) -> impl Iterator<Item = (&'a str, &'a Label)> {
+        let engine = [
+            (<dyn Backend>::NAME, &plan.backend.label),
+            (<dyn KvCache>::NAME, self.cache.label()),
+            (<dyn Scheduler>::NAME, self.scheduler.label()),
+        ];
+        let parts = plan.parts.iter().map(|(slot, part)| (slot.as_str(), &part.label));
+        let quantizers = self.quantizers.iter().map(|slot| (<dyn Quantizer>::NAME, slot.label()));
+        engine.into_iter().chain(parts).chain(quantizers)
+    }
+
+    /// The plan that new requests get.
+    pub fn active_plan(&self) -> &Plan {
+        &self.plans.active().plan
     }
 
     /// Requests that are not answered yet.
@@ -181,44 +229,27 @@ impl Engine {
         self.cache.get().usage()
     }
 
-    /// Labels of everything that runs, by kind.
+    /// Labels of everything that new requests get, by kind.
     pub fn labels(&self) -> Vec<(String, Label)> {
-        let mut labels = vec![
-            ("backend".to_owned(), self.backend.label().clone()),
-            ("kv-cache".to_owned(), self.cache.label().clone()),
-            ("scheduler".to_owned(), self.scheduler.label().clone()),
-        ];
-        let parts = self.model.parts.iter();
-        labels.extend(parts.map(|(slot, part)| (slot.clone(), part.label.clone())));
-        let processors = self.processors.iter().map(|(_, slot)| slot.label().clone());
-        labels.extend(processors.map(|label| ("logits-processor".to_owned(), label)));
-        let strategies = self.strategies.iter().map(|(_, slot)| slot.label().clone());
-        labels.extend(strategies.map(|label| ("decoding-strategy".to_owned(), label)));
-        labels
-    }
-
-    /// Ways to swap what runs.
-    pub fn handles(&self) -> EngineHandles {
-        let processors = self.processors.iter().map(|(name, slot)| (name.clone(), slot.handle()));
-        let strategies = self.strategies.iter().map(|(name, slot)| (name.clone(), slot.handle()));
-        EngineHandles {
-            backend: self.backend.handle(),
-            cache: self.cache.handle(),
-            scheduler: self.scheduler.handle(),
-            processors: processors.collect(),
-            strategies: strategies.collect(),
-        }
+        let processors = self.processors.iter().map(|(_, slot)| &slot.active().label);
+        let processors = processors.map(|label| (<dyn LogitsProcessor>::NAME, label));
+        let strategies = self.strategies.iter().map(|(_, slot)| &slot.active().label);
+        let strategies = strategies.map(|label| (<dyn DecodingStrategy>::NAME, label));
+        let labels = self.engine_labels(self.plans.active()).chain(processors).chain(strategies);
+        labels.map(|(kind, label)| (kind.to_owned(), label.clone())).collect()
     }
 }
 
-/// Width of the one output: the logits that tokens are chosen from.
-fn logits_width(model: &LoadedModel) -> Result<usize, EngineError> {
-    match &model.plan.outputs[..] {
-        [port] if port.name == "logits" => {
-            let width = model.plan.spec(port.val).width();
-            let width = width.map_err(EngineError::plugin("output `logits`"))?;
-            Ok(width as usize)
-        }
-        other => Err(EngineError::inconsistent("outputs of the plan", "`logits`", other.len())),
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.end();
     }
+}
+
+fn request_slots<T: ?Sized>(plugins: Vec<(String, Box<T>)>) -> Vec<(String, RequestSlot<T>)> {
+    let slot = |(name, instance): (String, Box<T>)| {
+        let slot = RequestSlot::new(&name, instance);
+        (name, slot)
+    };
+    plugins.into_iter().map(slot).collect()
 }

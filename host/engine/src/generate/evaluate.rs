@@ -36,6 +36,7 @@ impl Engine {
         each: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<(), EngineError> {
         let mut start = 0;
+        self.plans.set_turn(self.plans.active().generation);
         while start < tokens.len() {
             let mut end = (start + chunk.min(self.limits.tokens)).min(tokens.len());
             // Tokens without logits first, then as many with logits as there are rows.
@@ -50,7 +51,7 @@ impl Engine {
             if start >= from {
                 batch.logit_rows.extend(0..(end - start) as u32);
             }
-            batch.update_sizes();
+            batch.update_sizes(&self.plans.active().inputs);
             self.copy_blocks();
             self.run()?;
             self.cache.get_mut().commit(seq, end - start, &mut self.work.moves);

@@ -6,12 +6,17 @@ use plugin_api::kinds::kv_cache::SeqId;
 
 use super::answer::Answer;
 use super::request::RequestId;
+use crate::model::PlanDigest;
 
 /// One request with its sequences.
 pub(super) struct Group {
     pub(super) request: RequestId,
     pub(super) id: GroupId,
     pub(super) params: Config,
+    /// Pinned plan generation.
+    pub(super) plan: u32,
+    /// What makes its tokens now.
+    pub(super) digest: PlanDigest,
     pub(super) priority: i32,
     /// Index and pinned generation of the strategy.
     pub(super) strategy: (usize, u32),

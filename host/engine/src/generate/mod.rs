@@ -6,12 +6,14 @@ mod batch;
 mod boundary;
 mod engine;
 mod evaluate;
+mod fault;
 mod group;
+pub(crate) mod plans;
 pub mod request;
 mod rows;
 mod step;
 mod submit;
 
-pub use engine::{Engine, EngineHandles};
+pub use engine::Engine;
 pub use request::{Output, Prompt, Request, RequestId, Stats};
 pub use step::StepReport;

@@ -8,7 +8,7 @@ use plugin_api::kinds::decoding_strategy::{Outcome, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
 use plugin_api::kinds::scheduler::Waiting;
-use plugin_api::{Error, TensorMut};
+use plugin_api::{Backend, Error, Kind, LogitsProcessor, TensorMut};
 
 use super::engine::Engine;
 use super::group::Sequence;
@@ -40,8 +40,15 @@ impl Engine {
     pub fn step(&mut self, sink: Sink<'_>) -> Result<StepReport, EngineError> {
         self.boundary();
         self.plan(sink);
-        self.schedule();
-        self.reserve(sink);
+        // One plan generation runs in a step; those that live take turns.
+        for _ in 0..self.plans.len() {
+            self.plans.next_turn();
+            self.schedule();
+            self.reserve(sink);
+            if !self.work.batch.entries.is_empty() {
+                break;
+            }
+        }
         if self.work.batch.entries.is_empty() {
             return Ok(StepReport::default());
         }
@@ -85,7 +92,7 @@ impl Engine {
             self.work.evals.clear();
             let plugin = self.strategies[strategy].1.get_mut(generation);
             if let Err(error) = plugin.plan(group.id, &mut self.work.evals) {
-                self.abort(index, &error, sink);
+                self.strategy_failed(index, &error, sink);
                 continue;
             }
             for eval in &self.work.evals.list {
@@ -100,7 +107,7 @@ impl Engine {
             }
             if group.outstanding == 0 {
                 let error = Error::malformed("strategy", "something to evaluate", "nothing");
-                self.abort(index, &error, sink);
+                self.strategy_failed(index, &error, sink);
             }
         }
     }
@@ -114,12 +121,16 @@ impl Engine {
         work.order.sort_unstable_by_key(|&index| groups.get(index).map(|g| g.request));
     }
 
-    /// Lets the scheduler pick from all sequences with tokens to evaluate.
+    /// Lets the scheduler pick from all sequences with tokens to evaluate by the plan whose turn it
+    /// is.
     fn schedule(&mut self) {
         let work = &mut self.work;
         work.queue.clear();
         for &index in &work.order {
             let Some(group) = self.groups.get(index) else { continue };
+            if group.plan != self.plans.turn() {
+                continue;
+            }
             for &seq in &group.seqs {
                 let Some(sequence) = self.sequences.get(seq.0 as usize) else { continue };
                 if sequence.pending() > 0 {
@@ -154,7 +165,7 @@ impl Engine {
             while let Err(error) = self.push(waiting.seq, tokens) {
                 // Whoever came last waits: its tokens are evaluated again later.
                 if !self.preempt_last(waiting.seq) {
-                    if self.work.batch.entries.is_empty() {
+                    if self.work.batch.entries.is_empty() && !self.other_plans_hold_cache() {
                         self.abort_seq(waiting.seq, &error, sink);
                     }
                     break;
@@ -162,7 +173,17 @@ impl Engine {
             }
         }
         self.copy_blocks();
-        self.work.batch.update_sizes();
+        if !self.work.batch.entries.is_empty() {
+            let plan = self.plans.get(self.plans.turn());
+            self.work.batch.update_sizes(&plan.inputs);
+        }
+    }
+
+    /// Whether sequences of a plan whose turn it is not hold tokens: room comes when they end.
+    fn other_plans_hold_cache(&self) -> bool {
+        let turn = self.plans.turn();
+        let mut holders = self.sequences.iter().filter(|(_, s)| s.num_evaluated > 0);
+        holders.any(|(_, s)| self.groups.get(s.group).is_some_and(|group| group.plan != turn))
     }
 
     fn is_in_batch(&self, seq: SeqId) -> bool {
@@ -201,7 +222,8 @@ impl Engine {
     /// Runs the plan over the batch and returns the time it took, in microseconds.
     pub(super) fn run(&mut self) -> Result<u64, EngineError> {
         let batch = &self.work.batch;
-        let (inputs, num_inputs) = batch.inputs();
+        let plan = self.plans.get(self.plans.turn());
+        let (inputs, num_inputs) = batch.inputs(&plan.inputs);
         let rows = batch.logit_rows.len();
         let logits = &mut self.rows.logits;
         let width = logits.len() / self.logit_rows_max.max(1);
@@ -209,17 +231,19 @@ impl Engine {
         let mut bindings = Bindings {
             sizes: batch.sizes(),
             inputs: &inputs[..num_inputs],
-            weights: &self.model.weights,
+            weights: &plan.weights,
             state: self.state.as_mut_slice(),
             scratch: self.scratch.as_mut_slice(),
             outputs: &mut outputs,
         };
         let before = self.clock.now_us();
-        let backend = self.backend.get();
+        let backend = &plan.backend.instance;
         let result = backend
-            .run(&self.model.exe, StreamId(0), &mut bindings)
+            .run(&plan.exe, StreamId(0), &mut bindings)
             .and_then(|fence| backend.wait(fence));
         if let Err(error) = result {
+            let name = plan.backend.label.name.clone();
+            self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);
             for entry in &self.work.batch.entries {
                 self.cache.get_mut().commit(entry.seq, 0, &mut self.work.moves);
             }
@@ -235,7 +259,7 @@ impl Engine {
                 self.rows.begin(row, RowId(entry.seq.0));
             }
         }
-        let mut failed: Vec<(SeqId, Error)> = Vec::new();
+        let mut failed: Vec<(usize, SeqId, Error)> = Vec::new();
         for (place, (_, slot)) in self.processors.iter_mut().enumerate() {
             for (generation, processor) in slot.iter_mut() {
                 let invariant = processor.is_argmax_invariant();
@@ -257,11 +281,14 @@ impl Engine {
                     let rows = &self.work.active;
                     let entries = self.work.batch.entries.iter();
                     let hit = entries.filter(|e| e.row.is_some_and(|(row, _)| rows.contains(&row)));
-                    failed.extend(hit.map(|entry| (entry.seq, error.clone())));
+                    failed.extend(hit.map(|entry| (place, entry.seq, error.clone())));
                 }
             }
         }
-        for (seq, error) in failed {
+        for (place, seq, error) in failed {
+            let name = self.processors[place].0.clone();
+            let request = self.request_of(seq);
+            self.tell_fault(<dyn LogitsProcessor>::NAME, &name, request, &error);
             self.abort_seq(seq, &error, sink);
         }
     }
@@ -326,7 +353,7 @@ impl Engine {
             actions.next_seq = self.sequences.end() as u32;
             match plugin.observe(group.id, &self.work.of_group, actions) {
                 Ok(()) => self.act(index, sink),
-                Err(error) => self.abort(index, &error, sink),
+                Err(error) => self.strategy_failed(index, &error, sink),
             }
         }
     }

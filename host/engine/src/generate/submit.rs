@@ -1,5 +1,7 @@
 //! How a request enters the engine, and how it leaves before its time.
 
+use std::sync::atomic::Ordering;
+
 use plugin_api::events::{BeforeGenerate, Flow, OnCancel};
 use plugin_api::kinds::decoding_strategy::{GroupId, RequestView, Want};
 use plugin_api::kinds::kv_cache::SeqId;
@@ -39,10 +41,14 @@ impl Engine {
         let generation = slot.open();
         let view = RequestView { seq, prompt: &tokens, params: &params };
         if let Err(error) = slot.get_mut(generation).open(group, &view) {
-            slot.close(generation);
+            let drained = slot.close(generation);
+            self.dispose(drained);
             self.close_processors(seq, &processors);
             return Err(EngineError::plugin("request")(error));
         }
+        let plan = self.plans.open();
+        let digest = self.digest_of(self.plans.get(plan), &processors, (strategy, generation));
+        self.shared.running.fetch_add(1, Ordering::Relaxed);
         self.next_request += 1;
         let num_tokens = tokens.len();
         self.sequences.insert(Sequence {
@@ -56,6 +62,8 @@ impl Engine {
             request: id,
             id: group,
             params,
+            plan,
+            digest,
             priority,
             strategy: (strategy, generation),
             processors,
@@ -181,8 +189,9 @@ impl Engine {
             let generation = slot.open();
             let added = BatchChange::Added { row: RowId(seq.0), params, history };
             if let Err(error) = slot.get_mut(generation).batch(&added) {
-                slot.close(generation);
                 let what = format!("request: {name}");
+                let drained = slot.close(generation);
+                self.dispose(drained);
                 self.close_processors(seq, &opened);
                 return Err(EngineError::plugin(what)(error));
             }
@@ -196,7 +205,9 @@ impl Engine {
         for ((_, slot), &generation) in self.processors.iter_mut().zip(generations) {
             // A processor that fails to forget a row has nothing left to say to it.
             let _ = slot.get_mut(generation).batch(&BatchChange::Removed { row: RowId(seq.0) });
-            slot.close(generation);
+            if let Some(drained) = slot.close(generation) {
+                self.shared.reaper.dispose(drained);
+            }
         }
     }
 
@@ -215,8 +226,19 @@ impl Engine {
         let (strategy, generation) = group.strategy;
         let (_, slot) = &mut self.strategies[strategy];
         slot.get_mut(generation).close(group.id);
-        slot.close(generation);
+        let drained = slot.close(generation);
+        self.dispose(drained);
+        let drained = self.plans.close(group.plan);
+        self.dispose(drained);
+        self.shared.running.fetch_sub(1, Ordering::Relaxed);
         Some(group)
+    }
+
+    /// Drops what has drained, but not on the step thread.
+    fn dispose(&self, drained: Option<impl Send + 'static>) {
+        if let Some(drained) = drained {
+            self.shared.reaper.dispose(drained);
+        }
     }
 
     /// Tells processors that a further row of a group is gone.

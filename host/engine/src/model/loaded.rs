@@ -1,10 +1,12 @@
-//! A model ready to run: plan compiled, weights packed, memory laid out.
+//! A model in memory: weights packed, state laid out, sizes fixed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
 use jackfield_runtime::{Label, Registry};
-use plugin_api::kinds::backend::{Backend, Bucket, Buf, Exe, MemoryMap};
+use plugin_api::Quantizer;
+use plugin_api::kinds::backend::{Backend, Bucket, Buf, StatePlace, WeightPlace};
 use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec, bytes_per_token};
 use plugin_api::plan::{Dim, Plan, StateSpec};
 use sha2::{Digest as _, Sha256};
@@ -48,19 +50,36 @@ impl Default for LoadOptions {
     }
 }
 
-/// Identifies a plan together with the plugins that described it.
+/// Identifies what made a token: a plan together with the plugins that described and run it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlanDigest([u8; 32]);
 
 impl PlanDigest {
-    /// The digest of a plan and the labels, by kind, of everything that runs it.
-    pub fn of(plan: &Plan, labels: &[(String, Label)]) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(plan.to_bytes());
+    /// The digest of a plan alone.
+    pub fn of(plan: &Plan) -> Self {
+        Self(Sha256::digest(plan.to_bytes()).into())
+    }
+
+    /// The digest of this plan with the labels, by kind, of everything that runs it.
+    #[must_use]
+    pub fn with<'a>(&self, labels: impl Iterator<Item = (&'a str, &'a Label)>) -> Self {
+        let mut text = Hashed(Sha256::new());
+        text.0.update(self.0);
         for (kind, label) in labels {
-            hash.update(format!("{kind} {label}\n"));
+            // Hashing text never fails.
+            let _ = fmt::write(&mut text, format_args!("{kind} {label}\n"));
         }
-        Self(hash.finalize().into())
+        Self(text.0.finalize().into())
+    }
+}
+
+/// Text that is hashed instead of kept.
+struct Hashed(Sha256);
+
+impl fmt::Write for Hashed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text);
+        Ok(())
     }
 }
 
@@ -76,7 +95,7 @@ impl fmt::Debug for PlanDigest {
     }
 }
 
-/// A model with everything that a step needs.
+/// What of a model stays as it is, whatever is swapped.
 pub struct LoadedModel {
     /// What the model is.
     pub architecture: Architecture,
@@ -84,20 +103,16 @@ pub struct LoadedModel {
     pub tokenizer: Tokenizer,
     /// How conversations become text, if the model says so.
     pub chat_template: Option<ChatTemplate>,
-    /// The plugins that described it.
-    pub parts: TracedParts,
-    /// What a step computes.
-    pub plan: Plan,
-    /// The plan, compiled.
-    pub exe: Exe,
-    /// The sizes that it was compiled for.
+    /// The weights that its files hold.
+    pub table: WeightTable,
+    /// Weights that were packed, by name, and where they lie.
+    pub packed: BTreeMap<String, (WeightPlace, Buf)>,
+    /// The sizes that plans are compiled for.
     pub bucket: Bucket,
-    /// Where weights and states lie.
-    pub memory: MemoryMap,
-    /// Packed weights in the order of the plan.
-    pub weights: Vec<Buf>,
     /// What is kept between steps.
     pub states: Vec<StateSpec>,
+    /// Where that lies in the arena.
+    pub places: Vec<StatePlace>,
     /// What the cache was asked to hold.
     pub limits: PoolLimits,
     /// The cache's layout.
@@ -106,10 +121,22 @@ pub struct LoadedModel {
     pub state_bytes: usize,
     /// Longest sequence.
     pub context_length: usize,
+    /// Logits in a row.
+    pub num_logits: usize,
+}
+
+/// The parts of a model that swaps replace, as they were first.
+pub struct FirstParts {
+    /// The plugins that describe a step.
+    pub traced: TracedParts,
+    /// What they described.
+    pub plan: Plan,
+    /// The quantizers of its weights, by the name of their plugin.
+    pub quantizers: Vec<(String, Box<dyn Quantizer>)>,
 }
 
 impl LoadedModel {
-    /// Opens, traces, packs and compiles a model. `progress` is told weight elements done and to do.
+    /// Opens, traces and packs a model. `progress` is told weight elements done and to do.
     ///
     /// # Errors
     ///
@@ -122,15 +149,15 @@ impl LoadedModel {
         cache: &mut dyn KvCache,
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self, EngineError> {
+    ) -> Result<(Self, FirstParts), EngineError> {
         let files = ModelFiles::open(path)?;
         let architecture = Architecture::of(&files)?;
-        let quantizers = wiring.quantizers(registry)?;
-        let parts = wiring.traced(registry, &architecture)?;
+        let mut quantizers = wiring.quantizers(registry)?;
+        let traced = wiring.traced(registry, &architecture)?;
         let table = WeightTable::of(&files, &architecture.blueprint);
         let what = format!("plan of {}", path.display());
         let plan =
-            trace_decoder(&architecture, &parts, &table).map_err(EngineError::plugin(what))?;
+            trace_decoder(&architecture, &traced, &table).map_err(EngineError::plugin(what))?;
 
         let context_length = architecture.context_length().min(options.context_length_max);
         let limits = PoolLimits {
@@ -145,49 +172,61 @@ impl LoadedModel {
         let size_of = |name: &str| table.desc(&files, name).map(|d| (d.rows * d.cols) as u64);
         let names = plan.weights.iter().map(|port| port.name.as_str());
         let total: u64 = names.clone().map(size_of).sum::<Result<_, _>>()?;
-        let (mut weights, mut weight_places, mut done) = (Vec::new(), Vec::new(), 0);
+        let (mut packed, mut done) = (BTreeMap::new(), 0);
         for name in names {
             progress(done, total);
             let (place, buf) = table.pack(&files, name, &quantizers, backend, options.threads)?;
             done += (place.desc.rows * place.desc.cols) as u64;
-            weight_places.push(place);
-            weights.push(buf);
+            packed.insert(name.to_owned(), (place, buf));
         }
         progress(total, total);
 
-        let memory =
-            MemoryMap { weights: weight_places, states: places, block_size: pool.block_size };
-        let bucket = bucket(options, &pool);
-        let exe =
-            backend.compile(&plan, &bucket, &memory).map_err(EngineError::plugin("compile"))?;
-        let tokenizer = files.tokenizer()?;
-        let chat_template = files.chat_template()?;
-        Ok(Self {
+        let is_used =
+            |format: &String| packed.values().any(|(place, _)| place.desc.format == *format);
+        quantizers.retain(|format, _| is_used(format));
+        let quantizers = quantizers.into_values().collect();
+        let model = Self {
+            tokenizer: files.tokenizer()?,
+            chat_template: files.chat_template()?,
+            bucket: bucket(options, &pool),
+            num_logits: logits_width(&plan)?,
             architecture,
-            tokenizer,
-            chat_template,
-            parts,
-            plan,
-            exe,
-            bucket,
-            memory,
-            weights,
+            table,
+            packed,
             states,
+            places,
             limits,
             pool,
             state_bytes,
             context_length,
-        })
+        };
+        Ok((model, FirstParts { traced, plan, quantizers }))
     }
 
     /// Bytes of all packed weights.
     pub fn weight_bytes(&self) -> usize {
-        self.memory.weights.iter().map(|w| w.layout.size_bytes(w.desc.rows)).sum()
+        self.packed.values().map(|(w, _)| w.layout.size_bytes(w.desc.rows)).sum()
     }
 
     /// Bytes that one more token takes in the cache.
     pub fn state_bytes_per_token(&self) -> usize {
         bytes_per_token(&self.states, self.pool.dtype).map_or(0, |bytes| bytes as usize)
+    }
+}
+
+/// Width of the one output: the logits that tokens are chosen from.
+///
+/// # Errors
+///
+/// [`EngineError::Inconsistent`] for plans with other outputs.
+pub fn logits_width(plan: &Plan) -> Result<usize, EngineError> {
+    match &plan.outputs[..] {
+        [port] if port.name == "logits" => {
+            let width = plan.spec(port.val).width();
+            let width = width.map_err(EngineError::plugin("output `logits`"))?;
+            Ok(width as usize)
+        }
+        other => Err(EngineError::inconsistent("outputs of the plan", "`logits`", other.len())),
     }
 }
 

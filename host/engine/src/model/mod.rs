@@ -18,5 +18,5 @@ pub use chat_template::{ChatTemplate, Message};
 pub use error::ModelError;
 pub use files::{Metadata, ModelFiles, TensorDesc, TensorView};
 pub use hyperparameters::Architecture;
-pub use loaded::{LoadOptions, LoadedModel, PlanDigest};
+pub use loaded::{FirstParts, LoadOptions, LoadedModel, PlanDigest};
 pub use tokenizer::{StreamDecoder, Tokenizer};

@@ -12,7 +12,7 @@ use plugin_api::{Config, Error, LayerRef, Result, Traced, plan::Dim};
 use super::hyperparameters::Architecture;
 
 /// The traced plugins of a model, by slot.
-pub type TracedParts = BTreeMap<String, TracedPart>;
+pub type TracedParts = BTreeMap<String, Arc<TracedPart>>;
 
 /// A plugin that describes one kind of part.
 pub struct TracedPart {

@@ -15,8 +15,8 @@ use super::memory::AlignedBytes;
 use super::trace::WeightShapes;
 use crate::error::EngineError;
 
-/// Quantizers by the name of their format.
-pub type Quantizers = BTreeMap<&'static str, Box<dyn Quantizer>>;
+/// Quantizers by the name of their format, with the name of their plugin.
+pub type Quantizers = BTreeMap<String, (String, Box<dyn Quantizer>)>;
 
 /// The weights of a model, by our names.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ impl WeightTable {
         threads: usize,
     ) -> Result<(WeightPlace, Buf), EngineError> {
         let desc = self.desc(files, name)?;
-        let Some(quantizer) = quantizers.get(&*desc.format) else {
-            let known = quantizers.keys().copied().collect::<Vec<_>>().join(", ");
+        let Some((_, quantizer)) = quantizers.get(&desc.format) else {
+            let known = quantizers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let expected = format!("a format with a quantizer ({known})");
             return Err(EngineError::inconsistent(name, expected, &desc.format));
         };

@@ -1,0 +1,245 @@
+//! Plan generations: compiled plans, which of them are alive, and whose turn it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jackfield_runtime::{DRAINING_MAX, Generation};
+use plugin_api::Backend;
+use plugin_api::kinds::backend::{Buf, Exe, MemoryMap};
+use plugin_api::plan::Plan;
+
+use super::batch::PlanInputs;
+use crate::error::EngineError;
+use crate::model::loaded::logits_width;
+use crate::model::trace::TracedParts;
+use crate::model::{LoadedModel, PlanDigest};
+
+/// A plan with everything that runs it. It never changes: a swap replaces it as a whole.
+pub(crate) struct CompiledPlan {
+    /// Which plan generation this is, from 1. Sequences never change theirs.
+    pub(crate) generation: u32,
+    /// Requests that are pinned to the generation, whichever build of it runs.
+    pub(crate) requests: Arc<AtomicUsize>,
+    /// The plugins that described it.
+    pub(crate) parts: TracedParts,
+    pub(crate) plan: Arc<Plan>,
+    /// The digest of the plan alone.
+    pub(crate) digest: PlanDigest,
+    pub(crate) inputs: PlanInputs,
+    memory: MemoryMap,
+    /// In the order of the plan.
+    pub(crate) weights: Vec<Buf>,
+    /// Compiled by `backend`, and dropped before it.
+    pub(crate) exe: Exe,
+    pub(crate) backend: Arc<Generation<dyn Backend>>,
+}
+
+impl CompiledPlan {
+    /// Compiles `plan` as the first build of a generation.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] if it needs another state, other weights or other layouts than
+    /// lie in memory; [`EngineError::Plugin`] if the backend refuses it.
+    pub(crate) fn new(
+        model: &LoadedModel,
+        generation: u32,
+        parts: TracedParts,
+        plan: Plan,
+        backend: Arc<Generation<dyn Backend>>,
+    ) -> Result<Self, EngineError> {
+        check_states(model, &plan)?;
+        let width = logits_width(&plan)?;
+        if width != model.num_logits {
+            return Err(EngineError::inconsistent("logits", model.num_logits.to_string(), width));
+        }
+        let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
+        for port in &plan.weights {
+            let Some((place, buf)) = model.packed.get(&port.name) else {
+                let what = format!("weight `{}`", port.name);
+                let expected = "one that was packed when the model was loaded";
+                return Err(EngineError::inconsistent(what, expected, "another: load it again"));
+            };
+            memory.weights.push(place.clone());
+            weights.push(Arc::clone(buf));
+        }
+        memory.states.clone_from(&model.places);
+        memory.block_size = model.pool.block_size;
+        let exe = compile(&*backend.instance, model, &plan, &memory)?;
+        Ok(Self {
+            generation,
+            requests: Arc::default(),
+            parts,
+            digest: PlanDigest::of(&plan),
+            inputs: PlanInputs::of(&plan)?,
+            plan: Arc::new(plan),
+            memory,
+            weights,
+            exe,
+            backend,
+        })
+    }
+
+    /// The same plan of the same generation, compiled by another backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn on(
+        &self,
+        model: &LoadedModel,
+        backend: Arc<Generation<dyn Backend>>,
+    ) -> Result<Self, EngineError> {
+        let exe = compile(&*backend.instance, model, &self.plan, &self.memory)?;
+        Ok(Self {
+            generation: self.generation,
+            requests: Arc::clone(&self.requests),
+            parts: self.parts.clone(),
+            plan: Arc::clone(&self.plan),
+            digest: self.digest,
+            inputs: PlanInputs::of(&self.plan)?,
+            memory: self.memory.clone(),
+            weights: self.weights.clone(),
+            exe,
+            backend,
+        })
+    }
+
+    /// Lets this build take the place of `old`: the same generation, the same requests.
+    pub(crate) fn replacing(mut self, old: &Self) -> Self {
+        (self.generation, self.requests) = (old.generation, Arc::clone(&old.requests));
+        self
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// A plan has to keep between steps exactly what the arena was laid out for.
+fn check_states(model: &LoadedModel, plan: &Plan) -> Result<(), EngineError> {
+    let describe = |name: &str| format!("`{name}` as the model was loaded with");
+    let mut kept = model.states.iter();
+    for port in &plan.states {
+        match kept.next() {
+            Some(state) if *state == port.spec => {}
+            state => {
+                let expected = state.map_or("no further state".to_owned(), |s| describe(&s.name));
+                let found = format!("`{}`, laid out otherwise", port.spec.name);
+                return Err(EngineError::inconsistent("state of the plan", expected, found));
+            }
+        }
+    }
+    match kept.next() {
+        Some(state) => {
+            Err(EngineError::inconsistent("state of the plan", describe(&state.name), "none"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Compiles a plan for memory as it lies: a backend that would pack otherwise cannot use it.
+fn compile(
+    backend: &dyn Backend,
+    model: &LoadedModel,
+    plan: &Plan,
+    memory: &MemoryMap,
+) -> Result<Exe, EngineError> {
+    for place in &memory.weights {
+        let what = || format!("layout of weight `{}`", place.desc.name);
+        let layout = backend.layout(&place.desc, &place.lowering);
+        let found = layout.map_err(EngineError::plugin(what()))?.id;
+        if found != place.layout.id {
+            return Err(EngineError::inconsistent(what(), place.layout.id.0.clone(), found.0));
+        }
+    }
+    backend.compile(plan, &model.bucket, memory).map_err(EngineError::plugin("compile"))
+}
+
+/// The plan generations that are alive: new requests get the last, running ones keep theirs.
+pub(crate) struct Plans {
+    /// Oldest first; the last is active.
+    live: Vec<Arc<CompiledPlan>>,
+    /// The generation that runs in this step.
+    turn: u32,
+}
+
+impl Plans {
+    pub(crate) fn new(first: Arc<CompiledPlan>) -> Self {
+        let turn = first.generation;
+        let mut live = Vec::with_capacity(DRAINING_MAX + 1);
+        live.push(first);
+        Self { live, turn }
+    }
+
+    pub(crate) fn active(&self) -> &Arc<CompiledPlan> {
+        self.live.last().expect("one plan generation is always active")
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The plan of a generation that a request holds.
+    pub(crate) fn get(&self, generation: u32) -> &CompiledPlan {
+        let held = self.live.iter().find(|plan| plan.generation == generation);
+        held.expect("a request holds the plan generation it asks for")
+    }
+
+    /// The generation that runs in this step.
+    pub(crate) fn turn(&self) -> u32 {
+        self.turn
+    }
+
+    pub(crate) fn set_turn(&mut self, generation: u32) {
+        self.turn = generation;
+    }
+
+    /// Gives the turn to the next generation, round after round.
+    pub(crate) fn next_turn(&mut self) {
+        let later = self.live.iter().find(|plan| plan.generation > self.turn);
+        self.turn = later.unwrap_or(&self.live[0]).generation;
+    }
+
+    /// Pins the active generation for a request.
+    pub(crate) fn open(&mut self) -> u32 {
+        let active = self.active();
+        active.requests.fetch_add(1, Ordering::Relaxed);
+        active.generation
+    }
+
+    /// Lets go of a pinned generation and returns it if it has drained.
+    pub(crate) fn close(&mut self, generation: u32) -> Option<Arc<CompiledPlan>> {
+        let last = self.live.len() - 1;
+        let index = self.live.iter().position(|plan| plan.generation == generation)?;
+        let has_drained =
+            self.live[index].requests.fetch_sub(1, Ordering::Relaxed) == 1 && index != last;
+        has_drained.then(|| self.live.remove(index))
+    }
+
+    /// Puts a plan into the place of its generation, or makes a new generation active, and returns
+    /// what is out of use: `next` itself if its generation has drained.
+    ///
+    /// # Errors
+    ///
+    /// `next` if [`DRAINING_MAX`] generations drain already.
+    pub(crate) fn replace(
+        &mut self,
+        next: Arc<CompiledPlan>,
+    ) -> Result<Option<Arc<CompiledPlan>>, Arc<CompiledPlan>> {
+        let place = self.live.iter_mut().find(|plan| plan.generation == next.generation);
+        if let Some(place) = place {
+            return Ok(Some(std::mem::replace(place, next)));
+        }
+        if next.generation < self.active().generation {
+            return Ok(Some(next));
+        }
+        let is_idle = self.active().is_idle();
+        if self.live.len() - usize::from(is_idle) > DRAINING_MAX {
+            return Err(next);
+        }
+        let retired = if is_idle { self.live.pop() } else { None };
+        self.live.push(next);
+        Ok(retired)
+    }
+}
