@@ -10,6 +10,12 @@ const SOURCE: &str = "host/cli/src/builtins.rs";
 const BEGIN: &str = "# builtin plugins: written by `BLESS=1 cargo tidy`";
 const END: &str = "# end of builtin plugins";
 
+/// Where the sum starts on the line of `LISTED`, its semicolon counted.
+const LISTED_START: usize = "pub(crate) const LISTED: usize = ;".len();
+
+/// Longest line.
+const WIDTH_MAX: usize = 100;
+
 /// Plugins that are heavy enough to be a feature of their own, off by default.
 const OPTIONAL: [&str; 2] = ["backend-candle", "backend-cuda"];
 
@@ -59,11 +65,12 @@ fn expected_source(tree: &Tree) -> String {
             lines.push(format!("use {name} as _;"));
         }
     }
-    lines.sort();
+    // By name, as rustfmt has it, whatever stands before.
+    lines.sort_by(|a, b| a.rsplit('\n').next().cmp(&b.rsplit('\n').next()));
     format!(
         "//! Links every builtin plugin. Written by `BLESS=1 cargo tidy`; do not edit.\n\n{}\n\n\
          /// How many plugins are listed above: fewer at run time means that the linker dropped one.\n\
-         pub(crate) const LISTED: usize = {};\n",
+         pub(crate) const LISTED: usize ={};\n",
         lines.join("\n"),
         listed(tree)
     )
@@ -75,5 +82,7 @@ fn listed(tree: &Tree) -> String {
     let optional = optional.map(|plugin| {
         format!(" + cfg!(feature = \"{}\") as usize", plugin.name.trim_start_matches("backend-"))
     });
-    format!("{always}{}", optional.collect::<String>())
+    let sum = format!("{always}{}", optional.collect::<String>());
+    let is_short = LISTED_START + sum.len() <= WIDTH_MAX;
+    if is_short { format!(" {sum}") } else { format!("\n    {sum}") }
 }

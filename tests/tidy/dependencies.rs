@@ -44,7 +44,7 @@ pub(crate) fn layers(tree: &Tree) -> Vec<String> {
 
 /// Packages from outside, where they may be used, and why they are.
 #[rustfmt::skip]
-const ALLOWED: [(&str, &[&str], &str); 32] = [
+const ALLOWED: [(&str, &[&str], &str); 36] = [
     ("anyhow",             &["host/cli"],                  "errors with context for people"),
     ("bytemuck",           &["host/engine", "backends/"],  "typed views of aligned memory without unsafe"),
     ("candle-core",        &["backends/candle"],           "a second real backend, and an oracle"),
@@ -69,10 +69,14 @@ const ALLOWED: [(&str, &[&str], &str); 32] = [
     ("url",                &["host/loader"],               "checking addresses against grants"),
     ("zip",                &["plugins/model-source/pypi"], "wheels are zip files"),
     ("notify",             &["host/loader"],               "watching folders"),
-    ("rustix",             &["host/loader"],               "files as the system sees them"),
+    ("object",             &["host/loader"],               "looking into shared libraries"),
+    ("rustix",             &["host/loader", "host/cli"],   "limits, owners and files as the system sees them"),
     ("abi_stable",         &["plugin-api/abi", "host/loader"], "layouts that are checked"),
     ("libloading",         &["host/loader"],               "the native lane"),
+    ("wasmparser",         &["host/loader"],               "looking into components"),
     ("wasmtime",           &["host/loader"],               "the WASM lane"),
+    ("wasmtime-wasi",      &["host/loader"],               "what the standard libraries of guests import"),
+    ("wit-bindgen",        &["plugin-api"],                "the guest side of the WASM lane"),
     ("cudarc",             &["backends/cuda", "kernels/cuda"], "the CUDA driver, loaded when it is there"),
     ("tokio",              &["host/server"],               "many connections"),
     ("axum",               &["host/server"],               "HTTP"),

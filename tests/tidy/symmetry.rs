@@ -16,6 +16,16 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
             mistakes.push(format!("{suite}: expected the contract suite of the kind, found none"));
         }
     }
+    for kind in &kinds {
+        let text = tree.file(&format!("{prefix}{kind}.rs")).map_or("", |file| file.text.as_str());
+        let table = if text.contains("traced: true") { "traced" } else { kind };
+        for room in ["plugin-api/abi/src", "plugin-api/src/native"] {
+            let (file, folder) = (format!("{room}/{table}.rs"), format!("{room}/{table}/mod.rs"));
+            if !tree.exists(&file) && !tree.exists(&folder) {
+                mistakes.push(format!("{file}: expected the native lane of the kind, found none"));
+            }
+        }
+    }
     for plugin in tree.plugins() {
         let kind = match plugin.folder.split('/').collect::<Vec<_>>()[..] {
             ["plugins", kind, _] => kind,

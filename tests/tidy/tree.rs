@@ -34,7 +34,7 @@ impl Tree {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let manifests = files
             .iter()
-            .filter(|file| file.path.ends_with("/Cargo.toml") && !file.path.contains("/fuzz/"));
+            .filter(|file| file.path.ends_with("/Cargo.toml") && !is_outside(&file.path));
         let crates = manifests.map(|file| read_crate(&file.path, &file.text)).collect();
         Self { root, files, crates }
     }
@@ -81,6 +81,11 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<File>) {
             files.push(File { path, text });
         }
     }
+}
+
+/// Whether a crate is no member: fuzz targets, and guests that tests build.
+fn is_outside(path: &str) -> bool {
+    path.contains("/fuzz/") || path.contains("/tests/guests/")
 }
 
 fn read_crate(path: &str, text: &str) -> Crate {

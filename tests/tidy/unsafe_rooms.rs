@@ -3,8 +3,9 @@
 use crate::tree::Tree;
 
 /// Paths that may allow unsafe code.
-const ROOMS: [&str; 9] = [
+const ROOMS: [&str; 10] = [
     "plugin-api/abi/",
+    "plugin-api/macros/",
     "plugin-api/src/native/",
     "plugin-api/src/wasm/",
     "host/loader/src/native",
