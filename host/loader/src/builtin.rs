@@ -1,10 +1,13 @@
 //! The builtin lane: plugins that are linked into this process.
 
-use jackfield_runtime::Lane;
+use std::sync::Arc;
+
+use jackfield_runtime::{Lane, Origin, PluginInfo};
 use plugin_api::registrar::{Builtin, Provided, Registrar};
 
 use crate::error::LoadError;
 use crate::manifest::PluginManifest;
+use crate::owner::Generation;
 
 /// A plugin that was loaded and may now be registered.
 #[derive(Debug, Clone)]
@@ -15,6 +18,23 @@ pub struct LoadedPlugin {
     pub provided: Vec<Provided>,
     /// How it runs.
     pub lane: Lane,
+    /// Where it came from; nothing for what is linked in.
+    pub origin: Option<Origin>,
+    /// The load and its instances; nothing for what is linked in.
+    pub generation: Option<Arc<Generation>>,
+}
+
+impl LoadedPlugin {
+    /// What a registry keeps of it.
+    pub fn info(&self) -> PluginInfo {
+        PluginInfo {
+            name: self.manifest.name.clone(),
+            description: self.manifest.description.clone(),
+            api: self.manifest.api.clone(),
+            lane: self.lane,
+            origin: self.origin.clone(),
+        }
+    }
 }
 
 /// Every plugin that is linked into this process, by kind and name.
@@ -57,7 +77,7 @@ fn load_one(builtin: &Builtin) -> Result<LoadedPlugin, LoadError> {
             code: if code.is_empty() { "nothing".to_owned() } else { code.join(", ") },
         });
     }
-    Ok(LoadedPlugin { manifest, provided, lane: Lane::Builtin })
+    Ok(LoadedPlugin { manifest, provided, lane: Lane::Builtin, origin: None, generation: None })
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::wasm::WasmError;
+
 /// What was wrong with a manifest, a plugin or a configuration file.
 ///
 /// Every variant names the file, says what was expected and what was found, and leaves everything
@@ -69,6 +71,90 @@ pub enum LoadError {
         capability: String,
         /// The file of the other.
         owner: String,
+    },
+
+    /// The file is not what a plugin file is.
+    #[error("{file}: expected {expected}, found {found}")]
+    Artifact {
+        /// The file.
+        file: String,
+        /// What a plugin file has there.
+        expected: String,
+        /// What it has.
+        found: String,
+    },
+
+    /// The file is not as it was when it was built: cut off, changed, or never sealed.
+    #[error(
+        "{file}: {found}: seal it with `jackfield plugin seal` if it is as its author built it"
+    )]
+    Seal {
+        /// The file.
+        file: String,
+        /// What is wrong with the seal.
+        found: String,
+    },
+
+    /// The file is not the one that the configuration names by its hash.
+    #[error("{file}: expected SHA-256 {expected}, found {found}")]
+    Hash {
+        /// The file.
+        file: String,
+        /// What the configuration says, in hexadecimal.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+
+    /// The plugin was built against other tables than this host has.
+    #[error("{file}: built against other tables than this host: {difference}: build it again")]
+    Abi {
+        /// The file.
+        file: String,
+        /// What differs.
+        difference: String,
+    },
+
+    /// A function of the plugin's life failed: its entry, making an instance, its self-test.
+    #[error("{file}: {stage}: {source}")]
+    Start {
+        /// The file.
+        file: String,
+        /// Which function.
+        stage: &'static str,
+        /// What the plugin said.
+        source: plugin_api::Error,
+    },
+
+    /// The plugin ended or did not end the process that tried it.
+    #[error("{file}: tried in a process of its own: {found}")]
+    Trial {
+        /// The file.
+        file: String,
+        /// What became of the process.
+        found: String,
+    },
+
+    /// As many generations are mapped as the configuration allows: native plugins stay mapped.
+    #[error(
+        "{file}: {mapped} native plugins are mapped, the quota is {quota}: raise `load.quota`, or restart at a quiet time"
+    )]
+    Quota {
+        /// The file.
+        file: String,
+        /// Generations that are mapped.
+        mapped: usize,
+        /// How many may be.
+        quota: usize,
+    },
+
+    /// The bytes are no WASM plugin that fits.
+    #[error("{file}: {source}")]
+    Wasm {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        source: WasmError,
     },
 
     /// The operating system refused the file.

@@ -122,7 +122,7 @@ impl PluginServices {
         }
         denials.push_back(denial);
         let grant = format!("`{grant}` in [grants.{plugin}]");
-        Error::Denied { plugin, service, wanted, grant }
+        Error::Denied { plugin, service: service.into(), wanted, grant }
     }
 }
 

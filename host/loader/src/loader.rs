@@ -1,0 +1,147 @@
+//! Loading as a transaction: read, seal, hash, manifest, stage, trial, open, judge. Whatever fails
+//! leaves everything as it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jackfield_runtime::{Lane, Origin};
+use plugin_api::{Config, Host, Provided};
+
+use crate::artifact::Artifact;
+use crate::builtin::LoadedPlugin;
+use crate::elf;
+use crate::error::LoadError;
+use crate::manifest::PluginManifest;
+use crate::native;
+use crate::owner::{Generation, OnFault};
+use crate::stage::Stage;
+use crate::trial::Trial;
+use crate::wasm::{WasmLane, WasmOptions};
+
+/// How plugin files are loaded.
+pub struct LoaderOptions {
+    /// Folder for copies and caches of this user; made if need be, for its owner only.
+    pub folder: PathBuf,
+    /// How native plugins are tried first; without one they are opened untried.
+    pub trial: Option<Trial>,
+    /// Native plugins that may be mapped.
+    pub native_quota: usize,
+    /// Limits of the WASM lane; nothing for those that suit a plugin.
+    pub wasm: Option<WasmOptions>,
+    /// Components that run without deadlines, by name.
+    pub trusted: Vec<String>,
+    /// The handle on the host that a plugin gets.
+    pub host: Arc<dyn Fn(&PluginManifest) -> Host + Send + Sync>,
+    /// Who is told when a plugin failed in a way that a plugin must not.
+    pub on_fault: OnFault,
+}
+
+impl fmt::Debug for LoaderOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoaderOptions").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Makes plugins of files.
+#[derive(Debug)]
+pub struct Loader {
+    options: LoaderOptions,
+    stage: Stage,
+    wasm: WasmLane,
+    /// How often a capability was loaded, by `kind/name`.
+    loads: Mutex<BTreeMap<String, u32>>,
+}
+
+/// Native plugins that may be mapped where the configuration says nothing.
+pub const NATIVE_QUOTA: usize = 256;
+
+impl Loader {
+    /// A loader.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if the WASM lane cannot be set up.
+    pub fn new(mut options: LoaderOptions) -> Result<Self, LoadError> {
+        let stage = Stage::new(&options.folder);
+        let wasm = options.wasm.take();
+        let wasm = wasm.unwrap_or_else(|| WasmOptions::new(options.folder.join("wasm")));
+        Ok(Self { stage, wasm: WasmLane::new(wasm)?, loads: Mutex::default(), options })
+    }
+
+    /// Loads the plugin in a file, to be started with `config`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; whatever was loaded before is untouched.
+    pub fn load(&self, path: &Path, config: &Config) -> Result<LoadedPlugin, LoadError> {
+        self.load_artifact(&Artifact::read(path)?, config)
+    }
+
+    /// Loads a plugin file that has been read.
+    ///
+    /// # Errors
+    ///
+    /// As for [`load`](Self::load).
+    pub fn load_artifact(
+        &self,
+        artifact: &Artifact,
+        config: &Config,
+    ) -> Result<LoadedPlugin, LoadError> {
+        let manifest = artifact.manifest.clone();
+        let number = self.next_number(&manifest);
+        let label = format!("{}#{number}", manifest.name);
+        let generation = Generation::new(label, Arc::clone(&self.options.on_fault));
+        let provided = match artifact.format.lane() {
+            Lane::Wasm => self.open_component(artifact)?,
+            _ => self.open_library(artifact, config, &generation)?,
+        };
+        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.insert(manifest.capability(), number);
+        drop(loads);
+        let (path, hash) = (artifact.file.clone(), artifact.hash.clone());
+        let origin = Some(Origin { path, hash, generation: number });
+        let (lane, generation) = (artifact.format.lane(), Some(generation));
+        Ok(LoadedPlugin { manifest, provided: vec![provided], lane, origin, generation })
+    }
+
+    /// The number that the next load of a capability gets.
+    fn next_number(&self, manifest: &PluginManifest) -> u32 {
+        let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
+        loads.get(&manifest.capability()).map_or(1, |number| number + 1)
+    }
+
+    fn open_component(&self, artifact: &Artifact) -> Result<Provided, LoadError> {
+        let manifest = &artifact.manifest;
+        let is_trusted = self.options.trusted.contains(&manifest.name);
+        let host = (self.options.host)(manifest);
+        self.wasm.open(&artifact.file, &artifact.bytes, &artifact.hash, manifest, is_trusted, &host)
+    }
+
+    fn open_library(
+        &self,
+        artifact: &Artifact,
+        config: &Config,
+        generation: &Arc<Generation>,
+    ) -> Result<Provided, LoadError> {
+        let (file, manifest) = (&artifact.file, &artifact.manifest);
+        let (mapped, quota) = (native::mapped(), self.options.native_quota);
+        if mapped >= quota {
+            return Err(LoadError::Quota { file: file.clone(), mapped, quota });
+        }
+        let symbol = elf::entry_symbol(file, &artifact.bytes)?;
+        let staged = self.stage.copy(artifact)?;
+        if let Some(trial) = &self.options.trial {
+            trial.run(file, &staged.path, &symbol, manifest, config)?;
+        }
+        let foreign = native::open(file, &staged.path, &symbol, &manifest.kind)?;
+        let generation = Arc::clone(generation);
+        let provided = foreign.provided(&manifest.kind, &manifest.name, move || generation.owner());
+        provided.map_err(|source| LoadError::Start {
+            file: file.clone(),
+            stage: "looking up its kind",
+            source,
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Generations: one load of a plugin file, and the instances that were made of it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plugin_api::Error;
+use plugin_api::native::Owner;
+
+/// Who is told of faults: the label of the generation, and what happened.
+pub type OnFault = Arc<dyn Fn(&str, &Error) + Send + Sync>;
+
+/// One load of a plugin.
+pub struct Generation {
+    label: String,
+    instances: AtomicUsize,
+    faults: Mutex<Faults>,
+    on_fault: Option<OnFault>,
+}
+
+#[derive(Default)]
+struct Faults {
+    count: usize,
+    last: Option<Error>,
+}
+
+impl Generation {
+    /// The load called `label`, whose faults `on_fault` is told of.
+    pub(crate) fn new(label: String, on_fault: OnFault) -> Arc<Self> {
+        Arc::new(Self {
+            label,
+            instances: AtomicUsize::new(0),
+            faults: Mutex::default(),
+            on_fault: Some(on_fault),
+        })
+    }
+
+    /// A load that nobody is told of.
+    pub(crate) fn unnamed(label: &str) -> Arc<Self> {
+        let (label, instances) = (label.to_owned(), AtomicUsize::new(0));
+        Arc::new(Self { label, instances, faults: Mutex::default(), on_fault: None })
+    }
+
+    /// `min-p#3`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Instances that are alive.
+    pub fn instances(&self) -> usize {
+        self.instances.load(Ordering::Relaxed)
+    }
+
+    /// How often the plugin failed in a way that a plugin must not, and how the last time.
+    pub fn faults(&self) -> (usize, Option<Error>) {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        (faults.count, faults.last.clone())
+    }
+
+    /// Tells of a fault.
+    pub(crate) fn fault(&self, error: &Error) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.count += 1;
+        faults.last = Some(error.clone());
+        drop(faults);
+        tracing::warn!(plugin = self.label, "fault: {error}");
+        if let Some(on_fault) = &self.on_fault {
+            on_fault(&self.label, error);
+        }
+    }
+
+    /// The owner of one more instance.
+    pub(crate) fn owner(self: &Arc<Self>) -> Arc<dyn Owner> {
+        self.instances.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Instance { of: Arc::clone(self) })
+    }
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+/// One instance, for as long as it lives.
+struct Instance {
+    of: Arc<Generation>,
+}
+
+impl Owner for Instance {
+    fn label(&self) -> String {
+        format!("plugin {}", self.of.label)
+    }
+
+    fn fault(&self, error: &Error) {
+        self.of.fault(error);
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.of.instances.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,366 @@
+//! The board: which file fills which slot, what filled it before, and how to change that while
+//! everything runs.
+//!
+//! A swap is a transaction over three parties: the loader makes an instance of a file, the target
+//! takes it into a slot at a boundary, the registry remembers who provides what. The registry
+//! changes last, so that a failure before leaves everything as it was.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use jackfield_runtime::{
+    Bus, Lane, PluginInfo, Registry, Removed, RuntimeError, SlotStatus, SwapError, SwapTarget,
+    Swapped,
+};
+use plugin_api::events::Subscriptions;
+use plugin_api::{Config, Hook, Host, Kind as _, Provided};
+use thiserror::Error;
+
+use crate::artifact::Artifact;
+use crate::builtin::LoadedPlugin;
+use crate::error::LoadError;
+use crate::loader::Loader;
+use crate::manifest::PluginManifest;
+use crate::native;
+use crate::owner::Generation;
+
+/// What the board works with.
+pub struct PluginsOptions {
+    /// Makes plugins of files.
+    pub loader: Loader,
+    /// Who provides what; shared with whoever makes instances.
+    pub registry: Arc<RwLock<Registry>>,
+    /// Manifests of what is linked in.
+    pub builtins: Vec<PluginManifest>,
+    /// Where hooks subscribe.
+    pub bus: Bus,
+    /// The table of a plugin in the configuration.
+    pub config: Arc<dyn Fn(&str) -> Config + Send + Sync>,
+    /// The handle on the host that a plugin gets.
+    pub host: Arc<dyn Fn(&PluginManifest) -> Host + Send + Sync>,
+    /// How long after a swap a fault takes it back.
+    pub probation: Duration,
+    /// How long a swap waits for a boundary.
+    pub wait: Duration,
+}
+
+/// Which file fills which slot, and how to change it.
+pub struct Plugins {
+    options: PluginsOptions,
+    target: RwLock<Option<Arc<dyn SwapTarget>>>,
+    /// One swap at a time.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Every file that was ever loaded, oldest first.
+    loaded: Vec<Loaded>,
+    /// What the latest swap of each slot replaced, by kind and slot.
+    undo: BTreeMap<(String, String), Undo>,
+}
+
+struct Loaded {
+    info: PluginInfo,
+    manifest: PluginManifest,
+    generation: Arc<Generation>,
+}
+
+struct Undo {
+    /// What the registry held before; nothing if nobody provided it.
+    before: Option<Removed>,
+    /// What fills the slot since.
+    label: String,
+    at: Instant,
+}
+
+/// Why a swap or rollback did not happen. Nothing has changed when one is returned.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PluginsError {
+    /// The file did not become a plugin.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The engine did not take it in.
+    #[error("{file}: {source}")]
+    Swap {
+        /// The file.
+        file: String,
+        /// What the engine says.
+        source: SwapError,
+    },
+    /// The registry has it otherwise.
+    #[error(transparent)]
+    Registry(#[from] RuntimeError),
+    /// The configuration has keys that the plugin does not know.
+    #[error("{file}: [plugin.{name}]: expected keys that the plugin reads, found {keys}")]
+    UnknownKeys {
+        /// The file.
+        file: String,
+        /// The plugin.
+        name: String,
+        /// What nobody read, comma separated.
+        keys: String,
+    },
+    /// There is nothing to go back to.
+    #[error("{kind} `{slot}`: nothing was swapped there that could be taken back")]
+    NothingToUndo {
+        /// The kind.
+        kind: String,
+        /// The slot.
+        slot: String,
+    },
+    /// Nothing runs whose slots could be swapped.
+    #[error("no engine runs: there is nothing to swap")]
+    NoTarget,
+}
+
+/// What became of a swap or rollback.
+#[derive(Debug, Clone)]
+pub struct SwapReport {
+    /// The kind.
+    pub kind: String,
+    /// The slot.
+    pub slot: String,
+    /// The file; nothing if what came back is linked in.
+    pub path: Option<String>,
+    /// How the engine took it in; nothing for hooks, which are called from the next event on.
+    pub swapped: Option<Swapped>,
+}
+
+/// One plugin file that was loaded.
+#[derive(Debug, Clone)]
+pub struct LoadedStatus {
+    /// What is known about it.
+    pub info: PluginInfo,
+    /// The kind.
+    pub kind: String,
+    /// Instances that are alive.
+    pub instances: usize,
+    /// Faults so far.
+    pub faults: usize,
+    /// What became of its memory, truthfully.
+    pub memory: &'static str,
+}
+
+impl Plugins {
+    /// A board; no slot can be swapped before [`attach`](Self::attach).
+    pub fn new(options: PluginsOptions) -> Self {
+        Self { options, target: RwLock::new(None), state: Mutex::default() }
+    }
+
+    /// Names the engine whose slots are swapped.
+    pub fn attach(&self, target: Arc<dyn SwapTarget>) {
+        *self.target.write().unwrap_or_else(PoisonError::into_inner) = Some(target);
+    }
+
+    /// Loads files before anything runs: each provides its capability from then on, whoever did so
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginsError`] for the first file that fails, and [`LoadError::NameTaken`] for two files
+    /// of one name. Nothing of any file is registered then.
+    pub fn load_files(&self, paths: &[PathBuf]) -> Result<(), PluginsError> {
+        let mut loaded: Vec<(String, LoadedPlugin)> = Vec::new();
+        for path in paths {
+            let artifact = Artifact::read(path)?;
+            let capability = artifact.manifest.capability();
+            if let Some((owner, _)) =
+                loaded.iter().find(|(_, other)| other.manifest.capability() == capability)
+            {
+                let (file, owner) = (artifact.file, owner.clone());
+                return Err(LoadError::NameTaken { file, capability, owner }.into());
+            }
+            let config = (self.options.config)(&artifact.manifest.name);
+            loaded.push((
+                artifact.file.clone(),
+                self.options.loader.load_artifact(&artifact, &config)?,
+            ));
+        }
+        let mut state = self.state();
+        for (_, plugin) in loaded {
+            self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
+            state.remember(&plugin);
+        }
+        Ok(())
+    }
+
+    /// Loads the plugin in a file and lets it fill a slot of its kind: the one that `slot` names,
+    /// or the one of its own name.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginsError`]; what ran before goes on.
+    pub fn swap(&self, path: &Path, slot: Option<&str>) -> Result<SwapReport, PluginsError> {
+        let artifact = Artifact::read(path)?;
+        let mut state = self.state();
+        let (name, kind) = (artifact.manifest.name.clone(), artifact.manifest.kind.clone());
+        let config = (self.options.config)(&name);
+        let plugin = self.options.loader.load_artifact(&artifact, &config)?;
+        let slot = self.slot_of(&kind, slot.unwrap_or(&name));
+        let filled =
+            self.fill(&artifact.file, &plugin.provided, &config, &kind, &slot, &plugin.manifest);
+        let swapped = filled?;
+        let before = self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
+        let label = state.remember(&plugin);
+        let undo = Undo { before, label, at: Instant::now() };
+        state.undo.insert((kind.clone(), slot.clone()), undo);
+        Ok(SwapReport { kind, slot, path: Some(artifact.file), swapped })
+    }
+
+    /// Puts back what the latest swap of a slot replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginsError`]; what ran before goes on.
+    pub fn rollback(&self, kind: &str, slot: &str) -> Result<SwapReport, PluginsError> {
+        let mut state = self.state();
+        let slot = self.slot_of(kind, slot);
+        let key = (kind.to_owned(), slot.clone());
+        let nothing = || PluginsError::NothingToUndo { kind: kind.to_owned(), slot: slot.clone() };
+        let undo = state.undo.get(&key).ok_or_else(nothing)?;
+        let (info, provided) = undo.before.clone().ok_or_else(nothing)?;
+        let file = info.origin.as_ref().map_or_else(|| info.name.clone(), |o| o.path.clone());
+        let config = (self.options.config)(&info.name);
+        let manifest = self.manifest_of(&state, &info, kind).ok_or_else(nothing)?;
+        let swapped = self.fill(&file, &provided, &config, kind, &slot, &manifest)?;
+        let path = info.origin.as_ref().map(|origin| origin.path.clone());
+        self.registry_mut().replace(info, provided)?;
+        state.undo.remove(&key);
+        Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
+    }
+
+    /// Takes back a swap whose plugin failed within its probation; `label` is the generation's.
+    pub fn on_fault(&self, label: &str) {
+        let key = {
+            let state = self.state();
+            let mut swaps = state.undo.iter();
+            let swap = swaps.find(|(_, undo)| {
+                undo.label == label && undo.at.elapsed() < self.options.probation
+            });
+            swap.map(|(key, _)| key.clone())
+        };
+        let Some((kind, slot)) = key else { return };
+        match self.rollback(&kind, &slot) {
+            Ok(_) => tracing::warn!("{kind} `{slot}`: {label} failed on probation: taken back"),
+            Err(error) => tracing::warn!("{kind} `{slot}`: {label} failed, and stays: {error}"),
+        }
+    }
+
+    /// What fills each slot of the engine.
+    pub fn slots(&self) -> Vec<SlotStatus> {
+        self.target().map_or_else(Vec::new, |target| target.slots())
+    }
+
+    /// Every file that was loaded, oldest first.
+    pub fn loaded(&self) -> Vec<LoadedStatus> {
+        self.state().loaded.iter().map(Loaded::status).collect()
+    }
+
+    /// Native plugins that are mapped.
+    pub fn native_mapped(&self) -> usize {
+        native::mapped()
+    }
+
+    /// Who provides what.
+    pub fn registry(&self) -> &RwLock<Registry> {
+        &self.options.registry
+    }
+
+    fn fill(
+        &self,
+        file: &str,
+        provided: &[Provided],
+        config: &Config,
+        kind: &str,
+        slot: &str,
+        manifest: &PluginManifest,
+    ) -> Result<Option<Swapped>, PluginsError> {
+        let start =
+            |source| LoadError::Start { file: file.to_owned(), stage: "starting it", source };
+        let Some(wanted) = provided.iter().find(|p| p.kind == kind) else {
+            return Err(PluginsError::NoTarget);
+        };
+        let instance = (wanted.make)(config).map_err(start)?;
+        let keys: Vec<_> = config.unread().collect();
+        if !keys.is_empty() {
+            let (file, name, keys) = (file.to_owned(), manifest.name.clone(), keys.join(", "));
+            return Err(PluginsError::UnknownKeys { file, name, keys });
+        }
+        if kind == <dyn Hook>::NAME {
+            let hook = instance.downcast::<Box<dyn Hook>>();
+            let hook = *hook.expect("a capability registered under a kind is of that kind");
+            let mut on = Subscriptions::new();
+            hook.subscribe(&mut on).map_err(start)?;
+            self.options.bus.replace(&(self.options.host)(manifest), on);
+            return Ok(None);
+        }
+        let target = self.target().ok_or(PluginsError::NoTarget)?;
+        let path = format!("{kind}/{slot}");
+        let swapped = target.swap(&path, &manifest.name, instance, self.options.wait);
+        let swapped =
+            swapped.map_err(|source| PluginsError::Swap { file: file.to_owned(), source })?;
+        Ok(Some(swapped))
+    }
+
+    /// The manifest of what was registered before.
+    fn manifest_of(&self, state: &State, info: &PluginInfo, kind: &str) -> Option<PluginManifest> {
+        let mut loaded = state.loaded.iter().rev();
+        if let Some(loaded) = loaded.find(|l| l.info == *info && l.manifest.kind == kind) {
+            return Some(loaded.manifest.clone());
+        }
+        let mut builtins = self.options.builtins.iter();
+        builtins.find(|m| m.kind == kind && m.name == info.name).cloned()
+    }
+
+    /// Kinds of which an engine has one are slots of their own name.
+    fn slot_of(&self, kind: &str, name: &str) -> String {
+        let slots = self.slots();
+        let mut of_kind = slots.iter().filter(|status| status.kind == kind);
+        match (of_kind.next(), of_kind.next()) {
+            (Some(only), None) if only.slot == kind => only.slot.clone(),
+            _ => name.to_owned(),
+        }
+    }
+
+    fn target(&self) -> Option<Arc<dyn SwapTarget>> {
+        self.target.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn registry_mut(&self) -> std::sync::RwLockWriteGuard<'_, Registry> {
+        self.options.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Keeps a loaded file in the list and returns its label.
+    fn remember(&mut self, plugin: &LoadedPlugin) -> String {
+        let Some(generation) = &plugin.generation else { return plugin.manifest.name.clone() };
+        self.loaded.push(Loaded {
+            info: plugin.info(),
+            manifest: plugin.manifest.clone(),
+            generation: Arc::clone(generation),
+        });
+        generation.label().to_owned()
+    }
+}
+
+impl Loaded {
+    fn status(&self) -> LoadedStatus {
+        let instances = self.generation.instances();
+        let memory = match (self.info.lane, instances) {
+            (Lane::Native, 0) => "retired; stays mapped, as native plugins do",
+            (_, 0) => "retired; given back",
+            _ => "in use",
+        };
+        let (info, kind) = (self.info.clone(), self.manifest.kind.clone());
+        LoadedStatus { info, kind, instances, faults: self.generation.faults().0, memory }
+    }
+}

@@ -1,0 +1,132 @@
+//! Watching folders: a plugin file that appears or is replaced is swapped in.
+//!
+//! What counts is the content under a name once somebody has finished with it: a rename onto it or
+//! the end of writing. A file that is being written is read too, and found unsealed: nothing
+//! happens then until it is whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+
+use crate::artifact::hash_of;
+
+/// Watches until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    watcher: Option<RecommendedWatcher>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Events of one save come together: what follows within this time is one change.
+const SETTLE: Duration = Duration::from_millis(30);
+
+impl Watch {
+    /// Calls `changed` with each file of `folders`, or of the folders that `files` lie in, whose
+    /// content has changed and that `concerns` says yes to. Content that is there now is known.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says of a folder that cannot be watched.
+    pub fn start(
+        folders: &[PathBuf],
+        concerns: impl Fn(&Path) -> bool + Send + 'static,
+        changed: impl FnMut(&Path) + Send + 'static,
+    ) -> Result<Self, notify::Error> {
+        let (sender, events) = channel();
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // A receiver that is gone has stopped watching.
+            let _ = sender.send(event);
+        })?;
+        let mut known = BTreeMap::new();
+        for folder in folders {
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            for entry in folder.read_dir().into_iter().flatten().flatten() {
+                let path = entry.path();
+                if concerns(&path)
+                    && let Some(hash) = hash(&path)
+                {
+                    known.insert(path, hash);
+                }
+            }
+        }
+        let watched = Watched { known, concerns, changed };
+        let thread = std::thread::Builder::new()
+            .name("plugin folders".to_owned())
+            .spawn(move || watched.run(&events))
+            .map_err(notify::Error::io)?;
+        Ok(Self { watcher: Some(watcher), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Without its watcher the thread has nobody left to hear from.
+        self.watcher = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watched<C, F> {
+    /// Hash of the content that was seen last, by path.
+    known: BTreeMap<PathBuf, String>,
+    concerns: C,
+    changed: F,
+}
+
+impl<C: Fn(&Path) -> bool, F: FnMut(&Path)> Watched<C, F> {
+    fn run(mut self, events: &Receiver<notify::Result<Event>>) {
+        let mut touched: Vec<PathBuf> = Vec::new();
+        loop {
+            let event = if touched.is_empty() {
+                events.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                events.recv_timeout(SETTLE)
+            };
+            match event {
+                Ok(Ok(event)) if is_end_of_change(&event.kind) => {
+                    let new = event.paths.into_iter().filter(|path| (self.concerns)(path));
+                    touched.extend(new);
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    touched.sort();
+                    touched.dedup();
+                    touched.drain(..).for_each(|path| self.look_at(path));
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look_at(&mut self, path: PathBuf) {
+        let Some(hash) = hash(&path) else {
+            self.known.remove(&path);
+            return;
+        };
+        if self.known.get(&path) != Some(&hash) {
+            (self.changed)(&path);
+            self.known.insert(path, hash);
+        }
+    }
+}
+
+fn is_end_of_change(kind: &EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Create(_)
+            | EventKind::Remove(_)
+    )
+}
+
+fn hash(path: &Path) -> Option<String> {
+    std::fs::read(path).ok().map(|bytes| hash_of(&bytes))
+}

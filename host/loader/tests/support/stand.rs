@@ -1,0 +1,151 @@
+//! A board with one slot, and what stands around it.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use jackfield_loader::{
+    Grants, LoadedPlugin, Loader, LoaderOptions, OnFault, Plugins, PluginsOptions, Services, Trial,
+};
+use jackfield_runtime::{Bus, Label, Reach, Registry, SlotStatus, SwapError, SwapTarget, Swapped};
+use plugin_api::kinds::logits_processor::LogitsRows;
+use plugin_api::testing::rows::Rows;
+use plugin_api::{Config, Error, LogitsProcessor};
+use tempfile::TempDir;
+
+/// Faults that were told of: label and error.
+pub(crate) type Faults = Arc<Mutex<Vec<(String, String)>>>;
+
+/// The options of a loader that works in `folder` and tries plugins with `trial`.
+pub(crate) fn options(folder: &Path, trial: Option<Trial>) -> (LoaderOptions, Faults) {
+    let services = Services::new();
+    let faults = Faults::default();
+    let told = Arc::clone(&faults);
+    let on_fault: OnFault = Arc::new(move |label, error| {
+        told.lock().expect("nobody panics here").push((label.to_owned(), error.to_string()));
+    });
+    let options = LoaderOptions {
+        folder: folder.to_owned(),
+        trial,
+        native_quota: 10_000,
+        wasm: None,
+        trusted: Vec::new(),
+        host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
+        on_fault,
+    };
+    (options, faults)
+}
+
+/// A trial by the program of this package, patient with a machine that is busy.
+pub(crate) fn trial(program: &str) -> Trial {
+    let mut trial = Trial::new(vec![program.into()]);
+    trial.limit = Duration::from_secs(60);
+    trial
+}
+
+/// An instance of what was loaded.
+pub(crate) fn made(
+    loaded: &LoadedPlugin,
+    config: &Config,
+) -> Result<Box<dyn LogitsProcessor>, Error> {
+    let instance = (loaded.provided[0].make)(config)?;
+    Ok(*instance.downcast::<Box<dyn LogitsProcessor>>().expect("the kind of its manifest"))
+}
+
+/// The first logit that a processor leaves of a row of ones.
+pub(crate) fn answer(processor: &mut dyn LogitsProcessor) -> Result<f32, Error> {
+    let mut rows = Rows::new(&[&[1.0, 1.0]]);
+    processor.apply(&mut LogitsRows::new(&mut rows))?;
+    Ok(rows.logits[0][0])
+}
+
+/// A board with its one slot.
+pub(crate) struct Stand {
+    pub(crate) folder: TempDir,
+    pub(crate) plugins: Plugins,
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) config: Arc<Mutex<Config>>,
+    pub(crate) faults: Faults,
+}
+
+impl Stand {
+    /// An empty board; `change` has the last word on how it loads.
+    pub(crate) fn new(trial: Option<Trial>, change: impl FnOnce(&mut LoaderOptions)) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let (mut options, faults) = options(&folder.path().join("state"), trial);
+        change(&mut options);
+        let host = Arc::clone(&options.host);
+        let config = Arc::new(Mutex::new(Config::new()));
+        let table = Arc::clone(&config);
+        let plugins = Plugins::new(PluginsOptions {
+            loader: Loader::new(options).expect("a loader"),
+            registry: Arc::new(RwLock::new(Registry::new())),
+            builtins: Vec::new(),
+            bus: Bus::new(),
+            config: Arc::new(move |_| table.lock().expect("nobody panics here").fresh()),
+            host,
+            probation: Duration::ZERO,
+            wait: Duration::ZERO,
+        });
+        let slot = Arc::new(Slot::default());
+        plugins.attach(Arc::clone(&slot) as Arc<dyn SwapTarget>);
+        Self { folder, plugins, slot, config, faults }
+    }
+
+    /// A file in the folder of the board.
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, bytes).expect("the folder takes files");
+        path
+    }
+
+    /// Everything that the registry knows, as text.
+    pub(crate) fn registered(&self) -> String {
+        let registry = self.plugins.registry().read().expect("nobody panics here");
+        let mut lines = registry.iter().map(|(provided, info)| format!("{provided:?} {info:?}\n"));
+        lines.by_ref().collect()
+    }
+
+    /// Copies that were not removed.
+    pub(crate) fn staged(&self) -> usize {
+        super::process::count(&self.folder.path().join("state/stage"))
+    }
+}
+
+/// One slot for a logits processor.
+#[derive(Default)]
+pub(crate) struct Slot {
+    filled: Mutex<Option<Box<dyn LogitsProcessor>>>,
+}
+
+impl Slot {
+    /// What the processor in the slot makes of a row of ones.
+    pub(crate) fn answer(&self) -> Result<f32, Error> {
+        let mut filled = self.filled.lock().expect("nobody panics here");
+        answer(&mut **filled.as_mut().expect("something fills the slot"))
+    }
+}
+
+impl SwapTarget for Slot {
+    fn swap(
+        &self,
+        kind: &str,
+        name: &str,
+        instance: Box<dyn Any + Send>,
+        _limit: Duration,
+    ) -> Result<Swapped, SwapError> {
+        let wrong = |_| SwapError::WrongInstance { kind: kind.to_owned(), name: name.to_owned() };
+        let instance = instance.downcast::<Box<dyn LogitsProcessor>>().map_err(wrong)?;
+        *self.filled.lock().expect("nobody panics here") = Some(*instance);
+        let active = Label::first(name);
+        let reach = Reach::NewRequests;
+        Ok(Swapped { retired: None, active, reach, prepare_us: 0, wait_us: 0 })
+    }
+
+    fn slots(&self) -> Vec<SlotStatus> {
+        Vec::new()
+    }
+}
