@@ -1,9 +1,14 @@
 //! The command line as a person types it. Every option may also stand in `jackfield.toml` or in
 //! the environment: flag before environment before file before default.
 
+mod plugin;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub use plugin::BuildLane;
+pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Running, Seal, Swap};
 
 /// Runs language models in which every part is a plugin.
 #[derive(Debug, Parser)]
@@ -17,6 +22,8 @@ use clap::{Args, Parser, Subcommand};
   jackfield chat --model qwen2.5-coder-0.5b-instruct
   jackfield generate --plugin backend=reference --plugin kv-cache=contiguous \"Hello\"
   jackfield plugin ls
+  jackfield plugin new calm --kind logits-processor
+  jackfield plugin build calm
   jackfield doctor"
 )]
 pub(crate) struct Cli {
@@ -68,7 +75,7 @@ pub(crate) enum Command {
     /// Fetch, list and look into models
     #[command(subcommand)]
     Model(Model),
-    /// Look at plugins
+    /// List, start, build and check plugins
     #[command(subcommand)]
     Plugin(Plugin),
     /// Check or show the configuration
@@ -177,13 +184,6 @@ pub(crate) enum Model {
         #[arg(long)]
         tensors: bool,
     },
-}
-
-/// `jackfield plugin`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Plugin {
-    /// List plugins by kind, and which ones the configuration picks
-    Ls,
 }
 
 /// `jackfield config`.

@@ -3,6 +3,8 @@
 #[cfg(feature = "candle")]
 use backend_candle as _;
 use backend_cpu as _;
+#[cfg(feature = "cuda")]
+use backend_cuda as _;
 use backend_null as _;
 use backend_reference as _;
 use plugin_add as _;
@@ -42,4 +44,5 @@ use plugin_top_k as _;
 use plugin_top_p as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
-pub(crate) const LISTED: usize = 38 + cfg!(feature = "candle") as usize;
+pub(crate) const LISTED: usize =
+    38 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

@@ -4,8 +4,12 @@
 //! get them with [`load_registry`].
 
 mod args;
+mod board;
 mod builtins;
 mod commands;
+mod control;
+mod folders;
+mod hosts;
 mod progress;
 mod setup;
 
@@ -17,11 +21,16 @@ use clap::Parser;
 use args::{Cli, Command};
 use setup::Session;
 
+pub use args::BuildLane;
+pub use commands::plugin::{Built, build_plugin};
 pub use setup::load_registry;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Plugin(args::Plugin::Trial { args }) = &cli.command {
+        return jackfield_loader::trial::main(args);
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::WARN)
@@ -44,13 +53,18 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     if matches!(cli.command, Command::Config(args::Config::Check)) {
         return commands::config::check(&cli.common);
     }
+    if let Command::Plugin(command) = &cli.command
+        && let Some(done) = commands::plugin::without_session(command, cli.common.json)
+    {
+        return done;
+    }
     let session = Session::open(&cli.common)?;
     match &cli.command {
         Command::Generate(args) => commands::generate::run(&session, args),
         Command::Chat(sampling) => commands::chat::run(&session, sampling),
         Command::Bench(args) => commands::bench::run(&session, args),
         Command::Model(args) => commands::model::run(&session, args),
-        Command::Plugin(args::Plugin::Ls) => commands::plugin::ls(&session),
+        Command::Plugin(_) => commands::plugin::ls(&session),
         Command::Config(_) => commands::config::show(&session),
         Command::Doctor => commands::doctor::run(&session),
     }

@@ -1,17 +1,20 @@
 //! What every command needs: configuration, plugins, services, and the engine on request.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::{Context, Result, bail};
 use jackfield_engine::model::LoadOptions;
 use jackfield_engine::{Engine, Wiring};
-use jackfield_loader::{ConfigFile, Grants, LoadedPlugin, Services, load_builtins};
-use jackfield_runtime::{Bus, PluginInfo, Registry, SystemClock};
+use jackfield_loader::{ConfigFile, LoadedPlugin, Plugins, Services, load_builtins};
+use jackfield_runtime::{Bus, Registry, SystemClock};
 use plugin_api::events::Subscriptions;
 use plugin_api::{Config, Hook, Host, Kind, ModelSource};
 
 use crate::args::Common;
+use crate::board::{self, LoadTable};
+use crate::folders::{cache_folder, config_path};
+use crate::hosts::Hosts;
 use crate::progress::Bar;
 
 /// Configuration and plugins, with the flags of the command line applied.
@@ -19,12 +22,16 @@ pub(crate) struct Session {
     pub(crate) file: Option<ConfigFile>,
     pub(crate) config: Config,
     pub(crate) wiring: Wiring,
-    pub(crate) registry: Registry,
-    pub(crate) plugins: Vec<LoadedPlugin>,
-    pub(crate) services: Services,
+    /// What is linked in.
+    pub(crate) builtins: Vec<LoadedPlugin>,
+    /// What comes from files, and how to change it.
+    pub(crate) plugins: Arc<Plugins>,
+    pub(crate) load: LoadTable,
     pub(crate) bus: Bus,
     pub(crate) models_folder: PathBuf,
     pub(crate) is_json: bool,
+    registry: Arc<RwLock<Registry>>,
+    hosts: Arc<Hosts>,
 }
 
 /// A model source with its name and its handle on the host.
@@ -36,7 +43,8 @@ const DEFAULT_MODEL: &str = "SmolLM2-135M-Instruct";
 impl Session {
     /// Reads the configuration and registers every plugin.
     pub(crate) fn open(common: &Common) -> Result<Self> {
-        let file = config_path(common).map(|path| ConfigFile::read(&path)).transpose()?;
+        let path = config_path(common);
+        let file = path.as_deref().map(ConfigFile::read).transpose()?;
         let mut config = file.as_ref().map_or_else(Config::new, |file| file.config().clone());
         if let Some(model) = &common.model {
             config.set("model", model.as_str());
@@ -54,7 +62,6 @@ impl Session {
                 wiring.table_mut(&backend).set("threads", threads as i64);
             }
         }
-        let (plugins, registry) = load_plugins()?;
         let models_folder = match &common.models_folder {
             Some(folder) => folder.clone(),
             None => match config.text("models_folder") {
@@ -62,34 +69,57 @@ impl Session {
                 Err(_) => cache_folder()?.join("models"),
             },
         };
-        let (services, bus, is_json) = (Services::new(), Bus::new(), common.json);
-        Ok(Self { file, config, wiring, registry, plugins, services, bus, models_folder, is_json })
+        let (builtins, registry) = load_plugins()?;
+        let registry = Arc::new(RwLock::new(registry));
+        let here = path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let load = LoadTable::read(&config, here)?;
+        let hosts = Arc::new(Hosts {
+            config: config.clone(),
+            services: Services::new(),
+            models_folder: models_folder.clone(),
+        });
+        let (bus, is_json) = (Bus::new(), common.json);
+        let (tables, grants) = (wiring.clone(), Arc::clone(&hosts));
+        let parts = board::Parts {
+            registry: Arc::clone(&registry),
+            builtins: builtins.iter().map(|plugin| plugin.manifest.clone()).collect(),
+            bus: bus.clone(),
+            config: Arc::new(move |name| match tables.table(name) {
+                Some(table) => table.fresh(),
+                None => Config::at(&format!("plugin.{name}")),
+            }),
+            host: Arc::new(move |manifest| grants.of_file(manifest)),
+        };
+        let plugins = board::open(&load, cache_folder()?, parts)?;
+        Ok(Self {
+            file,
+            config,
+            wiring,
+            builtins,
+            plugins,
+            load,
+            bus,
+            models_folder,
+            is_json,
+            registry,
+            hosts,
+        })
     }
 
-    /// The host handle of a plugin, with what the configuration grants it. Builtin model sources
-    /// get what they need below the models folder unless the configuration says otherwise.
+    /// Who provides what.
+    pub(crate) fn registry(&self) -> RwLockReadGuard<'_, Registry> {
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host handle of a plugin, with what the configuration grants it.
     pub(crate) fn host_of(&self, plugin: &str, model: Option<&Path>) -> Result<Host> {
-        let configured = match self.config.table("grants")? {
-            Some(grants) => grants.table(plugin)?,
-            None => None,
-        };
-        let manifest = self.plugins.iter().map(|p| &p.manifest).find(|m| m.name == plugin);
-        let is_source = manifest.is_some_and(|m| m.kind == <dyn ModelSource>::NAME);
-        let mut grants = match configured {
-            Some(table) => Grants::from_config(table)?,
-            None if is_source => Grants::for_builtin_source(&self.models_folder),
-            None => Grants::none(),
-        };
-        if let Some(path) = model.filter(|_| is_source) {
-            grants = grants.with_read(path);
-        }
-        let permissions = manifest.map_or(&[][..], |m| &m.permissions);
-        Ok(self.services.host(plugin, grants.within(permissions)))
+        let manifest = self.builtins.iter().map(|p| &p.manifest).find(|m| m.name == plugin);
+        self.hosts.of(plugin, manifest, model)
     }
 
     /// Subscribes the configured hooks.
     pub(crate) fn subscribe_hooks(&self) -> Result<()> {
-        for (name, hook) in self.wiring.make_all::<dyn Hook>(&self.registry)? {
+        for (name, hook) in self.wiring.make_all::<dyn Hook>(&self.registry())? {
             let mut on = Subscriptions::new();
             hook.subscribe(&mut on).with_context(|| format!("hook `{name}`"))?;
             self.bus.subscribe(&self.host_of(&name, None)?, on);
@@ -106,7 +136,7 @@ impl Session {
     pub(crate) fn sources(&self, model: &str) -> Result<Vec<Source>> {
         let mut sources = Vec::new();
         for name in self.wiring.names(<dyn ModelSource>::NAME) {
-            let source = self.wiring.make::<dyn ModelSource>(&self.registry, &name)?;
+            let source = self.wiring.make::<dyn ModelSource>(&self.registry(), &name)?;
             let host = self.host_of(&name, Some(Path::new(model)))?;
             sources.push((name, source, host));
         }
@@ -160,7 +190,7 @@ impl Session {
     /// Fetches the model if need be and loads it with its plugins.
     pub(crate) fn engine(&self, options: &LoadOptions) -> Result<Engine> {
         // A misspelt plugin is found before anything is fetched.
-        self.wiring.check(&self.registry)?;
+        self.wiring.check(&self.registry())?;
         let model = self.model_name()?;
         let path = self.fetch(&model)?;
         self.subscribe_hooks()?;
@@ -169,13 +199,14 @@ impl Session {
         let engine = Engine::load(
             &path,
             &self.wiring,
-            &self.registry,
+            &self.registry(),
             &self.bus,
             clock,
             options,
             &mut |done, total| bar.show("loading", done, Some(total)),
         )?;
         bar.clear();
+        self.plugins.attach(Arc::new(engine.swapper()));
         Ok(engine)
     }
 }
@@ -203,36 +234,7 @@ fn load_plugins() -> Result<(Vec<LoadedPlugin>, Registry)> {
     );
     let mut registry = Registry::new();
     for plugin in &plugins {
-        let info = PluginInfo {
-            name: plugin.manifest.name.clone(),
-            description: plugin.manifest.description.clone(),
-            api: plugin.manifest.api.clone(),
-            lane: plugin.lane,
-        };
-        registry.add(info, plugin.provided.clone())?;
+        registry.add(plugin.info(), plugin.provided.clone())?;
     }
     Ok((plugins, registry))
-}
-
-/// The configuration file: the flag, then the working folder, then the user's own.
-fn config_path(common: &Common) -> Option<PathBuf> {
-    if let Some(path) = &common.config {
-        return Some(path.clone());
-    }
-    let here = PathBuf::from("jackfield.toml");
-    let user =
-        user_folder("XDG_CONFIG_HOME", ".config").map(|dir| dir.join("jackfield/jackfield.toml"));
-    [Some(here), user].into_iter().flatten().find(|path| path.is_file())
-}
-
-fn cache_folder() -> Result<PathBuf> {
-    let folder = user_folder("XDG_CACHE_HOME", ".cache").context(
-        "cache folder: expected XDG_CACHE_HOME or HOME to be set: or name --models-folder",
-    )?;
-    Ok(folder.join("jackfield"))
-}
-
-fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
-    let named = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    named.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(below_home)))
 }

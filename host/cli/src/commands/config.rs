@@ -22,7 +22,7 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     note(session.load_options().map(drop));
     note(session.model_name().map(drop));
     note(session.subscribe_hooks());
-    let (wiring, registry) = (&session.wiring, &session.registry);
+    let (wiring, registry) = (&session.wiring, &*session.registry());
     note(wiring.backend(registry).map(drop).map_err(Into::into));
     note(wiring.kv_cache(registry).map(drop).map_err(Into::into));
     note(wiring.scheduler(registry).map(drop).map_err(Into::into));

@@ -14,8 +14,8 @@ pub(crate) fn run(session: &Session) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     writeln!(out, "cores      {cores}")?;
     writeln!(out, "cpu        {}", cpu_features())?;
-    for name in session.registry.names("backend") {
-        let made = session.registry.make::<dyn Backend>(name, &Config::new());
+    for name in session.registry().names("backend") {
+        let made = session.registry().make::<dyn Backend>(name, &Config::new());
         let state = match made {
             Ok(backend) => {
                 let domains = backend.domains();
@@ -26,7 +26,7 @@ pub(crate) fn run(session: &Session) -> Result<()> {
         };
         writeln!(out, "backend    {name}: {state}")?;
     }
-    writeln!(out, "plugins    {} builtin", session.plugins.len())?;
+    writeln!(out, "plugins    {} builtin", session.builtins.len())?;
     writeln!(out, "models in  {}", session.models_folder.display())?;
     let model = session.model_name()?;
     let is_here = session.models_folder.join(&model).exists();

@@ -10,6 +10,7 @@ use plugin_api::kinds::decoding_strategy::FinishReason;
 use serde_json::json;
 
 use crate::args::{Generate, Sampling};
+use crate::board;
 use crate::setup::Session;
 
 /// Answers one prompt, as text while it grows or as one JSON object.
@@ -19,6 +20,7 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
         None => read_standard_input()?,
     };
     let mut engine = session.engine(&session.load_options()?)?;
+    let _orders = board::take_orders(&session.load, &session.plugins);
     let prompt = if args.chat {
         chat_prompt(&engine, &conversation(args.sampling.system.as_deref(), &prompt))?
     } else if args.raw {

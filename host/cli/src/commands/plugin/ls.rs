@@ -1,4 +1,4 @@
-//! `jackfield plugin`: which plugins there are, and which ones the configuration picks.
+//! `jackfield plugin ls`: which plugins there are, and which ones the configuration picks.
 
 use std::io::Write;
 
@@ -11,9 +11,9 @@ use crate::setup::Session;
 pub(crate) fn ls(session: &Session) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut last_kind = "";
-    for (provided, plugin) in session.registry.iter() {
+    for (provided, plugin) in session.registry().iter() {
         let is_picked =
-            session.wiring.names(provided.kind).iter().any(|name| name == provided.name);
+            session.wiring.names(provided.kind).iter().any(|name| *name == *provided.name);
         if session.is_json {
             let line = json!({
                 "kind": provided.kind, "name": provided.name, "lane": plugin.lane.to_string(),

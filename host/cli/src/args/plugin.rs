@@ -1,0 +1,208 @@
+//! `jackfield plugin`, as a person types it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `jackfield plugin`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// List plugins by kind, and which ones the configuration picks
+    Ls,
+    /// Write the folder of a plugin that works already
+    New(New),
+    /// Make one file of a plugin's folder: checked, sealed, ready to be loaded
+    Build(Build),
+    /// Seal a plugin file that other tools have made
+    Seal(Seal),
+    /// Try a plugin file in processes of its own, and say what a host would find
+    Check(Check),
+    /// Let the plugin in a file fill a slot of a process that runs
+    Swap(Swap),
+    /// Take back the latest swap of a slot
+    Rollback(Rollback),
+    /// Show what fills each slot of a process that runs, and which files it has loaded
+    Status(Running),
+    /// Runs one part of a check
+    #[command(hide = true)]
+    Probe(Probe),
+    /// Tries a native plugin for the process that started this one
+    #[command(hide = true)]
+    Trial {
+        /// What `jackfield_loader::trial::main` takes.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// `jackfield plugin new`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  jackfield plugin new calm --kind logits-processor
+  jackfield plugin new unit-norm --kind norm --lang rust-wasm
+  jackfield plugin new calm --kind logits-processor --lang python
+
+The folder is written below the current one. Inside a workspace with plugins/<kind>/ the crate
+becomes a member of it; elsewhere it stands alone. Then:
+  cd calm && cargo test && jackfield plugin build")]
+pub(crate) struct New {
+    /// Name of the plugin, in kebab-case
+    pub(crate) name: String,
+
+    /// What it provides: logits-processor, norm, hook … (`jackfield plugin ls` shows the kinds)
+    #[arg(long)]
+    pub(crate) kind: String,
+
+    /// What it is written in
+    #[arg(long, value_enum, default_value_t = Lang::Rust)]
+    pub(crate) lang: Lang,
+
+    /// Folder of the crate plugin-api [default: the one this program was built from]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) api: Option<PathBuf>,
+}
+
+/// What a plugin is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lang {
+    /// Rust, for the lanes builtin, native and wasm
+    Rust,
+    /// The same, with notes for the sandbox
+    RustWasm,
+    /// C, as a component
+    C,
+    /// Python, as a component
+    Python,
+    /// JavaScript, as a component
+    Js,
+}
+
+/// `jackfield plugin build`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  jackfield plugin build plugins/logits-processor/min-p
+  jackfield plugin build calm --lane wasm --out calm.wasm
+
+A folder with Cargo.toml is Rust; plugin.c, plugin.py and plugin.js are C, Python and JavaScript.
+Those are components: they need the lane wasm, which is then the default.")]
+pub(crate) struct Build {
+    /// Folder with the plugin
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
+
+    /// How the plugin will run [default: native for Rust, wasm for other languages]
+    #[arg(long, value_enum)]
+    pub(crate) lane: Option<BuildLane>,
+
+    /// Where the file goes [default: plugins/<name>.so or .wasm in the target folder]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// The lanes that run plugin files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BuildLane {
+    /// A shared library in the process of the host: fast, trusted
+    Native,
+    /// A component in a sandbox
+    Wasm,
+}
+
+/// `jackfield plugin seal`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  jackfield plugin seal target/release/libcalm.so
+  jackfield plugin seal calm.wasm --manifest plugin.toml
+
+The file is replaced at once. A file that is sealed already stays as it is.")]
+pub(crate) struct Seal {
+    /// A shared library or a component
+    pub(crate) file: PathBuf,
+
+    /// Manifest to put into a component that has none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) manifest: Option<PathBuf>,
+}
+
+/// Which process is meant.
+#[derive(Debug, Args)]
+pub(crate) struct Running {
+    /// Number of the process [default: the only one that runs]
+    #[arg(long, value_name = "N")]
+    pub(crate) pid: Option<u32>,
+}
+
+/// `jackfield plugin swap`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  jackfield plugin swap target/plugins/min-p.so
+  jackfield plugin swap calm.wasm --slot temperature
+
+Nothing is lost: engine kinds change between two tokens, requests keep the processors that they
+started with. What fails on the way, or within its first minute, leaves or brings back what ran.")]
+pub(crate) struct Swap {
+    /// The plugin file
+    pub(crate) file: PathBuf,
+
+    /// Slot to fill, where it has another name than the plugin
+    #[arg(long, value_name = "NAME")]
+    pub(crate) slot: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) running: Running,
+}
+
+/// `jackfield plugin rollback`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  jackfield plugin rollback backend
+  jackfield plugin rollback logits-processor/min-p")]
+pub(crate) struct Rollback {
+    /// KIND, or KIND/SLOT where a kind has several
+    pub(crate) slot: String,
+
+    #[command(flatten)]
+    pub(crate) running: Running,
+}
+
+/// `jackfield plugin check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  jackfield plugin check target/plugins/calm.so
+  jackfield plugin check calm.wasm --config min_p=0.1 --seed 7 --json
+
+Every part runs in a process of its own under limits of time and memory: the verdict survives
+whatever the plugin does. The same seed gives the same verdict.")]
+pub(crate) struct Check {
+    /// The plugin file
+    pub(crate) file: PathBuf,
+
+    /// A key of the plugin's table; requests of a logits processor carry it, too; may be repeated
+    // The option of this name that other commands have is a path: clap wants one type.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) config: Vec<PathBuf>,
+
+    /// What random configurations and inputs are made of
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+
+    /// Longest time of one part, in seconds
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    pub(crate) seconds: u64,
+}
+
+/// One part of a check, as the checking process asks for it.
+#[derive(Debug, Args)]
+pub(crate) struct Probe {
+    /// Which part.
+    pub(crate) part: String,
+    /// The plugin file.
+    pub(crate) file: PathBuf,
+    /// Folder for copies.
+    pub(crate) folder: PathBuf,
+    /// What random numbers are made of.
+    pub(crate) seed: u64,
+    /// `KEY=VALUE`.
+    pub(crate) set: Vec<String>,
+}

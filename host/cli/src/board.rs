@@ -1,0 +1,161 @@
+//! Plugin files: what the table `load` of the configuration asks for, and how it is kept up.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jackfield_loader::plugins::Plugins;
+use jackfield_loader::{
+    Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch, loader::NATIVE_QUOTA,
+};
+use jackfield_runtime::{Bus, Registry};
+use plugin_api::{Config, Host, Value};
+
+use crate::control::Server;
+
+/// What is read of the table `load`.
+pub(crate) struct LoadTable {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    trusted: Vec<String>,
+    quota: usize,
+    probation: Duration,
+    is_watching: bool,
+}
+
+impl LoadTable {
+    /// Reads `[load]`; relative paths start at `base`, the configuration file's folder.
+    pub(crate) fn read(config: &Config, base: &Path) -> Result<Self> {
+        let none = Config::at("load");
+        let table = config.table("load")?.unwrap_or(&none);
+        let paths = |key| -> Result<Vec<PathBuf>> {
+            Ok(texts(table, key)?.into_iter().map(|path| base.join(path)).collect())
+        };
+        let probation = table.count_or("probation_seconds", 60, 0..=86_400)?;
+        Ok(Self {
+            files: paths("files")?,
+            folders: paths("folders")?,
+            trusted: texts(table, "trusted")?,
+            quota: table.count_or("quota", NATIVE_QUOTA as u64, 0..=16_000)? as usize,
+            probation: Duration::from_secs(probation),
+            is_watching: table.flag_or("watch", true)?,
+        })
+    }
+
+    /// Every plugin file that is asked for, in the order of the configuration.
+    fn paths(&self) -> Result<Vec<PathBuf>> {
+        let mut paths = self.files.clone();
+        for folder in &self.folders {
+            let entries = folder.read_dir().with_context(|| {
+                format!("load.folders: {}: expected a folder", folder.display())
+            })?;
+            let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+            found.retain(|path| is_plugin_file(path));
+            found.sort();
+            paths.append(&mut found);
+        }
+        Ok(paths)
+    }
+}
+
+fn texts(table: &Config, key: &str) -> Result<Vec<String>> {
+    let texts = table.list(key)?.iter().map(|value| match value {
+        Value::Text(text) => Ok(text.clone()),
+        other => Err(table.wrong(key, "a list of text", Some(other))),
+    });
+    Ok(texts.collect::<plugin_api::Result<_>>()?)
+}
+
+fn is_plugin_file(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "so" || extension == "wasm")
+}
+
+/// What the board needs of a session.
+pub(crate) struct Parts {
+    pub(crate) registry: Arc<RwLock<Registry>>,
+    pub(crate) builtins: Vec<PluginManifest>,
+    pub(crate) bus: Bus,
+    pub(crate) config: Arc<dyn Fn(&str) -> Config + Send + Sync>,
+    pub(crate) host: Arc<dyn Fn(&PluginManifest) -> Host + Send + Sync>,
+}
+
+/// Loads the plugin files of the configuration and keeps a board for them.
+pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<Arc<Plugins>> {
+    let board: Arc<OnceLock<Weak<Plugins>>> = Arc::default();
+    let told = Arc::clone(&board);
+    // A fault is told from the step thread: what follows from it happens elsewhere.
+    let faults = jackfield_runtime::Backstage::start("plugin faults");
+    let faults = Mutex::new(faults);
+    let on_fault = Arc::new(move |label: &str, _: &plugin_api::Error| {
+        let (told, label) = (Arc::clone(&told), label.to_owned());
+        let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.run(move || {
+            if let Some(plugins) = told.get().and_then(Weak::upgrade) {
+                plugins.on_fault(&label);
+            }
+        });
+    });
+    let program = std::env::current_exe().context("the path of this program")?;
+    let trial = Trial::new(vec![program.into(), "plugin".into(), "trial".into()]);
+    let loader = Loader::new(LoaderOptions {
+        folder,
+        trial: Some(trial),
+        native_quota: table.quota,
+        wasm: None,
+        trusted: table.trusted.clone(),
+        host: Arc::clone(&parts.host),
+        on_fault,
+    })?;
+    let plugins = Arc::new(Plugins::new(PluginsOptions {
+        loader,
+        registry: parts.registry,
+        builtins: parts.builtins,
+        bus: parts.bus,
+        config: parts.config,
+        host: parts.host,
+        probation: table.probation,
+        wait: Duration::from_secs(2),
+    }));
+    let _ = board.set(Arc::downgrade(&plugins));
+    plugins.load_files(&table.paths()?)?;
+    Ok(plugins)
+}
+
+/// Swaps in plugin files that change while the process runs.
+fn watch(table: &LoadTable, plugins: &Arc<Plugins>) -> Result<Option<Watch>> {
+    let parents = table.files.iter().filter_map(|file| file.parent().map(Path::to_owned));
+    let mut folders: Vec<_> = table.folders.iter().cloned().chain(parents).collect();
+    folders.sort();
+    folders.dedup();
+    if !table.is_watching || folders.is_empty() {
+        return Ok(None);
+    }
+    let (files, inside) = (table.files.clone(), table.folders.clone());
+    let concerns = move |path: &Path| {
+        let is_inside = path.parent().is_some_and(|parent| inside.iter().any(|f| f == parent));
+        (is_inside && is_plugin_file(path)) || files.iter().any(|file| file == path)
+    };
+    let plugins = Arc::clone(plugins);
+    let changed = move |path: &Path| match plugins.swap(path, None) {
+        Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
+        Err(error) => tracing::warn!("changed, and not swapped in: {error}"),
+    };
+    Ok(Some(Watch::start(&folders, concerns, changed)?))
+}
+
+/// Orders are taken for as long as this lives.
+pub(crate) struct Orders {
+    _server: Option<Server>,
+    _watch: Option<Watch>,
+}
+
+/// Takes orders about plugins on a local socket, and watches plugin folders, until what is returned
+/// is dropped. Where that is not possible, everything else goes on without.
+pub(crate) fn take_orders(table: &LoadTable, plugins: &Arc<Plugins>) -> Orders {
+    let server = Server::start(Arc::clone(plugins))
+        .inspect_err(|error| tracing::warn!("no orders are taken: {error:#}"));
+    let watch = watch(table, plugins)
+        .inspect_err(|error| tracing::warn!("plugin folders are not watched: {error:#}"));
+    Orders { _server: server.ok(), _watch: watch.ok().flatten() }
+}
