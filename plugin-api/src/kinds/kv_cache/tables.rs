@@ -195,8 +195,8 @@ mod tests {
     fn what_contradicts_itself_is_refused() {
         let good = saved(&[3, 2], &[(7, 4, 1, &[0, 1]), (9, 4, 0, &[0])]).unwrap();
         assert_eq!((good.num_owners, good.free), (vec![2, 1, 0, 0], vec![3, 2]));
-        #[rustfmt::skip]
         type Seq = (u32, usize, usize, &'static [u32]);
+        #[rustfmt::skip]
         let cases: [(&str, &[u32], &[Seq]); 9] = [
             ("free twice",         &[3, 3, 2], &[(7, 8, 0, &[0, 1])]),
             ("free and owned",     &[3, 2, 1], &[(7, 8, 0, &[0, 1])]),
