@@ -94,7 +94,7 @@ impl Loader {
         let label = format!("{}#{number}", manifest.name);
         let generation = Generation::new(label, Arc::clone(&self.options.on_fault));
         let provided = match artifact.format.lane() {
-            Lane::Wasm => self.open_component(artifact)?,
+            Lane::Wasm => self.open_component(artifact, &generation)?,
             _ => self.open_library(artifact, config, &generation)?,
         };
         let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,11 +112,16 @@ impl Loader {
         loads.get(&manifest.capability()).map_or(1, |number| number + 1)
     }
 
-    fn open_component(&self, artifact: &Artifact) -> Result<Provided, LoadError> {
+    fn open_component(
+        &self,
+        artifact: &Artifact,
+        generation: &Arc<Generation>,
+    ) -> Result<Provided, LoadError> {
         let manifest = &artifact.manifest;
         let is_trusted = self.options.trusted.contains(&manifest.name);
         let host = (self.options.host)(manifest);
-        self.wasm.open(&artifact.file, &artifact.bytes, &artifact.hash, manifest, is_trusted, &host)
+        let Artifact { file, bytes, hash, .. } = artifact;
+        self.wasm.open_as(generation, file, bytes, hash, manifest, is_trusted, &host)
     }
 
     fn open_library(

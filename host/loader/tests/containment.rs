@@ -192,7 +192,6 @@ fn a_code_that_there_is_not_is_a_fault() {
 }
 
 #[test]
-#[ignore = "an error that cannot be read is passed on as an error and not told of"]
 fn an_error_that_cannot_be_read_is_a_fault() {
     answers_are_faults("garbage");
 }

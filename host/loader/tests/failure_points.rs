@@ -209,8 +209,8 @@ fn native_failures() -> Vec<Failure> {
         failure(
             "a manifest of another kind",
             sealed(with_manifest(build, "logits-processor", "norm")),
-            &[Start],
-            &["norm", "puppet", "logits-processor/puppet"],
+            &[Abi],
+            &["does not know", "jackfield.traced/1"],
         ),
         failure(
             "a manifest of another name",
@@ -241,7 +241,12 @@ fn native_failures() -> Vec<Failure> {
         failure("its end panics", deed("panic@drop"), &[Start], &["panics at drop"]),
         failure("its end crashes", deed("segfault@drop"), &[Trial], &["signal 11"]),
         failure("its properties panic", deed("panic@need"), &[Start], &["panics at need"]),
-        failure("a table that is null", puppet(support::raw(), "null@open"), &[Trial], &["signal"]),
+        failure(
+            "a table that is null",
+            puppet(support::raw(), "null@open"),
+            &[Start],
+            &["without a table"],
+        ),
         failure(
             "an error that cannot be read",
             puppet(support::raw(), "garbage@open"),

@@ -171,7 +171,6 @@ fn a_library_costs_few_mappings_up_to_the_quota() {
 }
 
 #[test]
-#[ignore = "56 KiB: a library carries the relocated tables of every kind"]
 fn a_library_costs_at_most_40_kib_of_anonymous_memory() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (loader, folder) = loader();
@@ -213,7 +212,6 @@ fn what_is_said_of_memory_is_what_the_system_says() {
 }
 
 #[test]
-#[ignore = "components do not know their generation: what is in use is said to be retired"]
 fn what_is_said_of_the_memory_of_components_is_true() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stand = Stand::new(None, |_| ());
@@ -258,7 +256,6 @@ fn instances_are_counted_while_they_live() {
 }
 
 #[test]
-#[ignore = "components do not know their generation: none of their instances is counted"]
 fn instances_of_components_are_counted_while_they_live() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     counts_instances(support::component(), "puppet.wasm");

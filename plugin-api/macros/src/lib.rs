@@ -60,7 +60,7 @@ fn expand(plugin_type: &str) -> Result<String, String> {
 
                 #[unsafe(export_name = {symbol:?})]
                 static ENTRY: ::plugin_api::native::Entry =
-                    ::plugin_api::native::entry(&MANIFEST, open);
+                    ::plugin_api::native::entry_of::<dyn ::plugin_api::{kind_trait}>(&MANIFEST, open);
 
                 unsafe extern "C" fn open(
                     request: *const ::plugin_api::native::abi::Open<'_>,
@@ -68,7 +68,11 @@ fn expand(plugin_type: &str) -> Result<String, String> {
                     out: *const ::plugin_api::native::abi::Out,
                 ) -> u32 {{
                     // SAFETY: the host's pointers are valid for the call.
-                    unsafe {{ ::plugin_api::native::open(register, request, opened, out) }}
+                    unsafe {{
+                        ::plugin_api::native::open_of::<dyn ::plugin_api::{kind_trait}>(
+                            register, request, opened, out,
+                        )
+                    }}
                 }}
             }};
             #[cfg(target_family = "wasm")]

@@ -96,7 +96,8 @@ impl Remote {
     #[cold]
     fn failure(&self, code: Code, bytes: &[u8]) -> Error {
         let error = error_of(code, bytes, &self.owner.label());
-        if code != FAILED {
+        // An error that cannot be read is garbage as any other answer is.
+        if code != FAILED || from_bytes::<Error>(bytes).is_err() {
             self.has_panicked.store(true, Ordering::Relaxed);
             self.owner.fault(&error);
         }

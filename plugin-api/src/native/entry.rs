@@ -35,15 +35,44 @@ use crate::registrar::{Provided, Registrar};
 use crate::version::ABI_VERSION;
 use crate::wire::from_bytes;
 
+/// What `layout` of an entry is.
+type LayoutFn = unsafe extern "C" fn(RStr<'_>) -> *const TypeLayout;
+
 /// What `open` of an entry is.
 type OpenFn = unsafe extern "C" fn(*const Open<'_>, *mut Opened, *const Out) -> Code;
 
-/// The entry of a plugin; `export_plugin!` makes a static of it.
+/// A kind that the native lane carries.
+pub trait Crosses: Kind {
+    /// The id of its table.
+    const INTERFACE: &'static str;
+
+    /// The layout of its table.
+    fn layout() -> &'static TypeLayout;
+
+    /// Gives an instance to the other side: pointer and table.
+    fn export(self: Box<Self>) -> (*mut c_void, *const c_void);
+}
+
+/// The entry of a plugin of the kind `K`; `export_plugin!` makes a static of it. What other kinds
+/// need is not linked in.
 ///
 /// # Panics
 ///
 /// While compiling, if `manifest` is not text.
+pub const fn entry_of<K: Crosses + ?Sized>(manifest: &'static [u8], open: OpenFn) -> Entry {
+    entry_with(manifest, open, layout_of::<K>)
+}
+
+/// The entry of a plugin of any kinds.
+///
+/// # Panics
+///
+/// As for [`entry_of`].
 pub const fn entry(manifest: &'static [u8], open: OpenFn) -> Entry {
+    entry_with(manifest, open, layout)
+}
+
+const fn entry_with(manifest: &'static [u8], open: OpenFn, layout: LayoutFn) -> Entry {
     let Ok(manifest) = std::str::from_utf8(manifest) else { panic!("plugin.toml is not UTF-8") };
     Entry {
         magic: MAGIC,
@@ -58,7 +87,28 @@ pub const fn entry(manifest: &'static [u8], open: OpenFn) -> Entry {
     }
 }
 
-/// Makes an instance of what `register` provides; `export_plugin!` writes the call.
+/// Makes an instance of what `register` provides of the kind `K`; `export_plugin!` writes the call.
+///
+/// # Safety
+///
+/// The pointers are valid for the call.
+pub unsafe fn open_of<K: Crosses + ?Sized>(
+    register: fn(&mut Registrar),
+    request: *const Open<'_>,
+    opened: *mut Opened,
+    out: *const Out,
+) -> Code {
+    let export = |_: &str, instance: Box<dyn Any + Send>| {
+        let instance = instance.downcast::<Box<K>>();
+        let instance =
+            instance.map_err(|_| Error::malformed("instance", K::NAME, "another kind"))?;
+        Ok((*instance).export())
+    };
+    // SAFETY: as for this function.
+    unsafe { open_with(register, request, opened, out, export) }
+}
+
+/// Makes an instance of what `register` provides of any kind.
 ///
 /// # Safety
 ///
@@ -68,6 +118,20 @@ pub unsafe fn open(
     request: *const Open<'_>,
     opened: *mut Opened,
     out: *const Out,
+) -> Code {
+    // SAFETY: as for this function.
+    unsafe { open_with(register, request, opened, out, export) }
+}
+
+/// # Safety
+///
+/// The pointers are valid for the call.
+unsafe fn open_with(
+    register: fn(&mut Registrar),
+    request: *const Open<'_>,
+    opened: *mut Opened,
+    out: *const Out,
+    export: impl Fn(&str, Box<dyn Any + Send>) -> Result<(*mut c_void, *const c_void)>,
 ) -> Code {
     let make = || {
         // SAFETY: as for this function.
@@ -172,6 +236,9 @@ impl Foreign {
         if code != OK {
             return Err(error_of(code, &answer, &format!("plugin {name}")));
         }
+        if opened.table.is_null() {
+            return Err(Error::outside(format!("plugin {name}"), "an instance without a table"));
+        }
         config::take(config, &answer);
         Ok(opened)
     }
@@ -212,6 +279,18 @@ macro_rules! rows {
                 Box::new(instance)
             },
         }),*];
+
+        $(impl Crosses for dyn $kind {
+            const INTERFACE: &'static str = $abi::ID;
+
+            fn layout() -> &'static TypeLayout {
+                <$abi::$table as StableAbi>::LAYOUT
+            }
+
+            fn export(self: Box<Self>) -> (*mut c_void, *const c_void) {
+                $module::export(self)
+            }
+        })*
     };
 }
 rows! {
@@ -246,4 +325,8 @@ fn export(kind: &str, instance: Box<dyn Any + Send>) -> Result<(*mut c_void, *co
 unsafe extern "C" fn layout(interface: RStr<'_>) -> *const TypeLayout {
     let row = ROWS.iter().find(|row| row.interface == interface.as_str());
     row.map_or(std::ptr::null(), |row| std::ptr::from_ref((row.layout)()))
+}
+
+unsafe extern "C" fn layout_of<K: Crosses + ?Sized>(interface: RStr<'_>) -> *const TypeLayout {
+    if interface.as_str() == K::INTERFACE { K::layout() } else { std::ptr::null() }
 }

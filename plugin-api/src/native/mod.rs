@@ -32,6 +32,6 @@ mod traced;
 
 pub use abi::{DIGEST as ABI_DIGEST, Entry, MAGIC, SYMBOL_PREFIX, digest};
 pub use digest::DIGEST;
-pub use entry::{Foreign, entry, open};
+pub use entry::{Crosses, Foreign, entry, entry_of, open, open_of};
 pub use owner::Owner;
 pub use plugin_api_abi as abi;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use plugin_api::kinds::logits_processor::RowAccess;
+use plugin_api::native::Owner;
 use plugin_api::plan::{OpSink, Val};
 use plugin_api::{Config, Error, Host, Result};
 use wasmtime::component::Resource;
@@ -16,6 +17,7 @@ use super::engine::{Lane, TICK};
 use super::lend::Lending;
 use super::settings::Table;
 use super::state::{Name, State};
+use crate::owner::Generation;
 
 /// What a call of a guest gives: an error outside is a trap, one inside is the guest's answer.
 pub(super) type Outcome<R> = wasmtime::Result<std::result::Result<R, types::Error>>;
@@ -24,6 +26,7 @@ pub(super) type Outcome<R> = wasmtime::Result<std::result::Result<R, types::Erro
 pub(super) struct Plugin {
     pub(super) name: Name,
     pub(super) host: Host,
+    pub(super) generation: Arc<Generation>,
     pub(super) lane: Arc<Lane>,
     pub(super) options: WasmOptions,
     pub(super) is_trusted: bool,
@@ -36,6 +39,8 @@ pub(super) struct Instance<W> {
     store: Store<State>,
     plugin: Arc<Plugin>,
     fault: Option<Error>,
+    /// Counts this instance, and is told what stops it.
+    owner: Arc<dyn Owner>,
 }
 
 impl<W> Instance<W> {
@@ -59,8 +64,8 @@ impl<W> Instance<W> {
             Ok(world) => world,
             Err(error) => return Err(fault_of(plugin, &mut store, &error, limit)),
         };
-        let plugin = Arc::clone(plugin);
-        let mut instance = Self { world, store, plugin, fault: None };
+        let (plugin, owner) = (Arc::clone(plugin), plugin.generation.owner());
+        let mut instance = Self { world, store, plugin, fault: None, owner };
         instance.limited_with(limit, config, create)?;
         Ok(instance)
     }
@@ -158,6 +163,7 @@ impl<W> Instance<W> {
     fn stop(&mut self, fault: Error) -> Error {
         self.plugin.host.warn(format_args!("stopped: {fault}"));
         self.fault = Some(fault.clone());
+        self.owner.fault(&fault);
         fault
     }
 }

@@ -42,6 +42,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use crate::error::LoadError;
 use crate::manifest::PluginManifest;
+use crate::owner::Generation;
 use cache::Cache;
 use engine::Lane;
 pub use error::WasmError;
@@ -141,10 +142,27 @@ impl WasmLane {
         is_trusted: bool,
         host: &Host,
     ) -> Result<Provided, LoadError> {
+        let generation = Generation::unnamed(&manifest.name);
+        self.open_as(&generation, file, bytes, hash, manifest, is_trusted, host)
+    }
+
+    /// The same for a load whose instances are counted and whose faults are told.
+    #[allow(clippy::too_many_arguments, reason = "what one load is made of, each named once")]
+    pub(crate) fn open_as(
+        &self,
+        generation: &Arc<Generation>,
+        file: &str,
+        bytes: &[u8],
+        hash: &str,
+        manifest: &PluginManifest,
+        is_trusted: bool,
+        host: &Host,
+    ) -> Result<Provided, LoadError> {
         let lane = self.lane(is_trusted).map_err(|error| wrong(file, error))?;
         let plugin = Plugin {
             name: manifest.name.as_str().into(),
             host: host.clone(),
+            generation: Arc::clone(generation),
             lane: Arc::clone(&lane),
             options: self.options.clone(),
             is_trusted,
