@@ -69,7 +69,7 @@ struct Loaded {
 }
 
 struct Undo {
-    /// What the registry held before; nothing if nobody provided it.
+    /// What filled the slot before; nothing if it was empty.
     before: Option<Removed>,
     /// What fills the slot since.
     label: String,
@@ -201,10 +201,11 @@ impl Plugins {
         let config = (self.options.config)(&name);
         let plugin = self.options.loader.load_artifact(&artifact, &config)?;
         let slot = self.slot_of(&kind, slot.unwrap_or(&name));
+        let before = self.filling(&kind, &slot);
         let filled =
             self.fill(&artifact.file, &plugin.provided, &config, &kind, &slot, &plugin.manifest);
         let swapped = filled?;
-        let before = self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
+        self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
         let label = state.remember(&plugin);
         let undo = Undo { before, label, at: Instant::now() };
         state.undo.insert((kind.clone(), slot.clone()), undo);
@@ -304,6 +305,18 @@ impl Plugins {
         let swapped =
             swapped.map_err(|source| PluginsError::Swap { file: file.to_owned(), source })?;
         Ok(Some(swapped))
+    }
+
+    /// What fills a slot, as the registry has it. Hooks fill slots of their own names.
+    fn filling(&self, kind: &str, slot: &str) -> Option<Removed> {
+        let slots = self.slots();
+        let mut slots = slots.iter().filter(|status| status.kind == kind);
+        let active = slots.find(|status| status.slot == slot);
+        let name = active.map_or(slot, |status| status.active.name.as_str());
+        let registry = self.options.registry.read().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = registry.iter();
+        let (provided, info) = entries.find(|(p, _)| p.kind == kind && p.name == name)?;
+        Some((info.clone(), vec![provided.clone()]))
     }
 
     /// The manifest of what was registered before.
