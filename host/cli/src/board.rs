@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use jackfield_loader::plugins::Plugins;
 use jackfield_loader::{
-    Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch, loader::NATIVE_QUOTA,
+    Artifact, Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch,
+    loader::NATIVE_QUOTA,
 };
 use jackfield_runtime::{Bus, Registry};
 use plugin_api::{Config, Host, Value};
@@ -137,7 +138,10 @@ fn watch(table: &LoadTable, plugins: &Arc<Plugins>) -> Result<Option<Watch>> {
         (is_inside && is_plugin_file(path)) || files.iter().any(|file| file == path)
     };
     let plugins = Arc::clone(plugins);
-    let changed = move |path: &Path| match plugins.swap(path, None) {
+    let swap = move |path: &Path, bytes: Vec<u8>| {
+        plugins.swap_artifact(&Artifact::from_bytes(path, bytes)?, None)
+    };
+    let changed = move |path: &Path, bytes: Vec<u8>| match swap(path, bytes) {
         Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
         Err(error) => tracing::warn!("changed, and not swapped in: {error}"),
     };

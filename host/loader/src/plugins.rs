@@ -195,11 +195,23 @@ impl Plugins {
     ///
     /// [`PluginsError`]; what ran before goes on.
     pub fn swap(&self, path: &Path, slot: Option<&str>) -> Result<SwapReport, PluginsError> {
-        let artifact = Artifact::read(path)?;
+        self.swap_artifact(&Artifact::read(path)?, slot)
+    }
+
+    /// The same for a file that has been read.
+    ///
+    /// # Errors
+    ///
+    /// As for [`swap`](Self::swap).
+    pub fn swap_artifact(
+        &self,
+        artifact: &Artifact,
+        slot: Option<&str>,
+    ) -> Result<SwapReport, PluginsError> {
         let mut state = self.state();
         let (name, kind) = (artifact.manifest.name.clone(), artifact.manifest.kind.clone());
         let config = (self.options.config)(&name);
-        let plugin = self.options.loader.load_artifact(&artifact, &config)?;
+        let plugin = self.options.loader.load_artifact(artifact, &config)?;
         let slot = self.slot_of(&kind, slot.unwrap_or(&name));
         let before = self.filling(&kind, &slot);
         let filled =
@@ -209,7 +221,7 @@ impl Plugins {
         let label = state.remember(&plugin);
         let undo = Undo { before, label, at: Instant::now() };
         state.undo.insert((kind.clone(), slot.clone()), undo);
-        Ok(SwapReport { kind, slot, path: Some(artifact.file), swapped })
+        Ok(SwapReport { kind, slot, path: Some(artifact.file.clone()), swapped })
     }
 
     /// Puts back what the latest swap of a slot replaced.

@@ -26,7 +26,7 @@ pub struct Watch {
 const SETTLE: Duration = Duration::from_millis(30);
 
 impl Watch {
-    /// Calls `changed` with each file of `folders`, or of the folders that `files` lie in, whose
+    /// Calls `changed` with the content of each file of `folders`, or of the folders that `files` lie in, whose
     /// content has changed and that `concerns` says yes to. Content that is there now is known.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Watch {
     pub fn start(
         folders: &[PathBuf],
         concerns: impl Fn(&Path) -> bool + Send + 'static,
-        changed: impl FnMut(&Path) + Send + 'static,
+        changed: impl FnMut(&Path, Vec<u8>) + Send + 'static,
     ) -> Result<Self, notify::Error> {
         let (sender, events) = channel();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -48,9 +48,9 @@ impl Watch {
             for entry in folder.read_dir().into_iter().flatten().flatten() {
                 let path = entry.path();
                 if concerns(&path)
-                    && let Some(hash) = hash(&path)
+                    && let Ok(bytes) = std::fs::read(&path)
                 {
-                    known.insert(path, hash);
+                    known.insert(path, hash_of(&bytes));
                 }
             }
         }
@@ -80,7 +80,7 @@ struct Watched<C, F> {
     changed: F,
 }
 
-impl<C: Fn(&Path) -> bool, F: FnMut(&Path)> Watched<C, F> {
+impl<C: Fn(&Path) -> bool, F: FnMut(&Path, Vec<u8>)> Watched<C, F> {
     fn run(mut self, events: &Receiver<notify::Result<Event>>) {
         let mut touched: Vec<PathBuf> = Vec::new();
         loop {
@@ -106,12 +106,14 @@ impl<C: Fn(&Path) -> bool, F: FnMut(&Path)> Watched<C, F> {
     }
 
     fn look_at(&mut self, path: PathBuf) {
-        let Some(hash) = hash(&path) else {
+        // Read once: what is judged and loaded is what was compared, whatever is written meanwhile.
+        let Ok(bytes) = std::fs::read(&path) else {
             self.known.remove(&path);
             return;
         };
+        let hash = hash_of(&bytes);
         if self.known.get(&path) != Some(&hash) {
-            (self.changed)(&path);
+            (self.changed)(&path, bytes);
             self.known.insert(path, hash);
         }
     }
@@ -125,8 +127,4 @@ fn is_end_of_change(kind: &EventKind) -> bool {
             | EventKind::Create(_)
             | EventKind::Remove(_)
     )
-}
-
-fn hash(path: &Path) -> Option<String> {
-    std::fs::read(path).ok().map(|bytes| hash_of(&bytes))
 }

@@ -34,16 +34,19 @@ impl Watched {
         let seen = Arc::<Mutex<Seen>>::default();
         let told = Arc::clone(&seen);
         let is_plugin = |path: &Path| path.extension().is_some_and(|e| e == "so" || e == "wasm");
-        let watch = Watch::start(&[folder.path().to_owned()], is_plugin, move |path: &Path| {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let result = Artifact::read(path);
-            let mut seen = told.lock().unwrap();
-            match result {
-                Ok(_) => seen.loaded.push(name),
-                Err(LoadError::Seal { .. } | LoadError::Artifact { .. }) => seen.refused.push(name),
-                Err(error) => panic!("{error}"),
-            }
-        });
+        let watch =
+            Watch::start(&[folder.path().to_owned()], is_plugin, move |path: &Path, bytes| {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                let result = Artifact::from_bytes(path, bytes);
+                let mut seen = told.lock().unwrap();
+                match result {
+                    Ok(_) => seen.loaded.push(name),
+                    Err(LoadError::Seal { .. } | LoadError::Artifact { .. }) => {
+                        seen.refused.push(name);
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            });
         Self { folder, seen, _watch: watch.unwrap() }
     }
 
@@ -141,8 +144,8 @@ fn a_file_that_was_there_before_is_known() {
     let watch = Watch::start(
         &[folder.path().to_owned()],
         |_| true,
-        move |path: &Path| {
-            telling.lock().unwrap().push(fs::read_to_string(path).unwrap_or_default());
+        move |_: &Path, bytes| {
+            telling.lock().unwrap().push(String::from_utf8(bytes).unwrap());
         },
     );
     let _watch = watch.unwrap();
