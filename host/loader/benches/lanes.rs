@@ -1,4 +1,4 @@
-//! What the WASM lane costs: calls, rows, instances and loading, beside the builtin lane.
+//! What the lanes cost: calls, rows, instances and loading, native and WASM beside builtin.
 //!
 //! Compare within one run only: machines differ, ratios travel.
 
@@ -8,13 +8,19 @@
 #[allow(dead_code, reason = "tests use the rest")]
 mod fixtures;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
 use divan::{Bencher, black_box};
+use jackfield_loader::{Format, Grants, Loader, LoaderOptions, Services, seal};
 use plugin_api::kinds::Capability;
 use plugin_api::kinds::logits_processor::{
     BatchChange, LogitsProcessor, LogitsRows, RowAccess, RowId,
 };
 use plugin_api::kinds::scheduler::{Limits, Scheduler};
 use plugin_api::{Config, Provided};
+use tempfile::TempDir;
 
 use fixtures::{Lane, component, made, min_p};
 
@@ -121,6 +127,69 @@ fn temperature_builtin(bencher: Bencher<'_, '_>, num_rows: usize) {
 fn temperature_wasm(bencher: Bencher<'_, '_>, num_rows: usize) {
     let (lane, bytes) = (Lane::new(), component("temperature"));
     apply(bencher, made(&opened(&lane, &bytes, false), &Config::new()), num_rows);
+}
+
+#[divan::bench(args = ROWS)]
+fn min_p_native(bencher: Bencher<'_, '_>, num_rows: usize) {
+    let (loader, path, _folder) = native();
+    apply(bencher, made(&loaded(&loader, &path), &Config::new()), num_rows);
+}
+
+/// One call that does next to nothing, through the trait object alone.
+#[divan::bench]
+fn advance_builtin(bencher: Bencher<'_, '_>) {
+    let processor = plugin_min_p::MinP::from_config(&Config::new()).expect("no keys are needed");
+    advance(bencher, black_box(Box::new(processor)));
+}
+
+/// The same through the table of a library, panics guarded.
+#[divan::bench]
+fn advance_native(bencher: Bencher<'_, '_>) {
+    let (loader, path, _folder) = native();
+    advance(bencher, made(&loaded(&loader, &path), &Config::new()));
+}
+
+fn advance(bencher: Bencher<'_, '_>, mut processor: Box<dyn LogitsProcessor>) {
+    let advanced = BatchChange::Advanced { row: RowId(0), token: 7 };
+    bencher.bench_local(|| processor.batch(black_box(&advanced)));
+}
+
+/// From a file to a started library, its seal, copy and judgement included, its trial not.
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn load_native(bencher: Bencher<'_, '_>) {
+    let (loader, path, _folder) = native();
+    bencher.bench_local(|| loaded(&loader, &path));
+}
+
+fn loaded(loader: &Loader, path: &Path) -> Provided {
+    loader.load(path, &Config::new()).expect("a fair library").provided.remove(0)
+}
+
+/// A loader without trials, and the library of `min-p`.
+fn native() -> (Loader, PathBuf, TempDir) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("native-fixtures");
+    let cargo = Command::new(env!("CARGO"))
+        .args(["rustc", "--quiet", "--lib", "--crate-type", "cdylib", "--release"])
+        .args(["--package", "plugin-min-p", "--target-dir"])
+        .arg(&target)
+        .args(["--", "-C", "strip=symbols"])
+        .status();
+    assert!(cargo.expect("cargo runs").success(), "min-p has to build");
+    let library = std::fs::read(target.join("release/libplugin_min_p.so")).expect("a library");
+    let path = folder.path().join("min-p.so");
+    std::fs::write(&path, seal::seal(Format::Elf, library)).expect("room in the folder");
+    let services = Services::new();
+    let options = LoaderOptions {
+        folder: folder.path().to_owned(),
+        trial: None,
+        native_quota: 1000,
+        wasm: None,
+        trusted: Vec::new(),
+        host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
+        on_fault: Arc::new(|_, _| ()),
+    };
+    (Loader::new(options).expect("a loader"), path, folder)
 }
 
 /// The least a call costs: a scheduler with nothing to do.
