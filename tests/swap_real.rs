@@ -103,6 +103,7 @@ fn loader(folder: &Path) -> Loader {
         trial,
         native_quota: 64,
         wasm: None,
+        hashes: Default::default(),
         trusted: vec!["standard".to_owned(), "top-k".to_owned()],
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault: Arc::new(|label, error| panic!("{label}: {error}")),

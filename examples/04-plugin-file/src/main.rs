@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         trial: Some(Trial::new(vec![std::env::current_exe()?.into(), "trial".into()])),
         native_quota: 8,
         wasm: None,
+        hashes: Default::default(),
         trusted: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault: Arc::new(|_label, _error| {}),

@@ -1,5 +1,6 @@
 //! Plugin files: what the table `load` of the configuration asks for, and how it is kept up.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub(crate) struct LoadTable {
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     trusted: Vec<String>,
+    hashes: BTreeMap<String, String>,
     quota: usize,
     probation: Duration,
     is_watching: bool,
@@ -33,11 +35,18 @@ impl LoadTable {
         let paths = |key| -> Result<Vec<PathBuf>> {
             Ok(texts(table, key)?.into_iter().map(|path| base.join(path)).collect())
         };
+        let mut hashes = BTreeMap::new();
+        if let Some(pinned) = table.table("sha256")? {
+            for name in pinned.keys() {
+                hashes.insert(name.to_owned(), pinned.text(name)?.to_owned());
+            }
+        }
         let probation = table.count_or("probation_seconds", 60, 0..=86_400)?;
         Ok(Self {
             files: paths("files")?,
             folders: paths("folders")?,
             trusted: texts(table, "trusted")?,
+            hashes,
             quota: table.count_or("quota", NATIVE_QUOTA as u64, 0..=16_000)? as usize,
             probation: Duration::from_secs(probation),
             is_watching: table.flag_or("watch", true)?,
@@ -104,6 +113,7 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
         trial: Some(trial),
         native_quota: table.quota,
         wasm: None,
+        hashes: table.hashes.clone(),
         trusted: table.trusted.clone(),
         host: Arc::clone(&parts.host),
         on_fault,

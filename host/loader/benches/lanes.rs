@@ -185,6 +185,7 @@ fn native() -> (Loader, PathBuf, TempDir) {
         trial: None,
         native_quota: 1000,
         wasm: None,
+        hashes: Default::default(),
         trusted: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault: Arc::new(|_, _| ()),

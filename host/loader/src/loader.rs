@@ -30,6 +30,8 @@ pub struct LoaderOptions {
     pub native_quota: usize,
     /// Limits of the WASM lane; nothing for those that suit a plugin.
     pub wasm: Option<WasmOptions>,
+    /// SHA-256 that the file of a plugin must have, in hexadecimal, by the plugin's name.
+    pub hashes: BTreeMap<String, String>,
     /// Components that run without deadlines, by name.
     pub trusted: Vec<String>,
     /// The handle on the host that a plugin gets.
@@ -90,6 +92,12 @@ impl Loader {
         config: &Config,
     ) -> Result<LoadedPlugin, LoadError> {
         let manifest = artifact.manifest.clone();
+        if let Some(expected) = self.options.hashes.get(&manifest.name)
+            && !expected.eq_ignore_ascii_case(&artifact.hash)
+        {
+            let (file, expected) = (artifact.file.clone(), expected.clone());
+            return Err(LoadError::Hash { file, expected, found: artifact.hash.clone() });
+        }
         let number = self.next_number(&manifest);
         let label = format!("{}#{number}", manifest.name);
         let generation = Generation::new(label, Arc::clone(&self.options.on_fault));

@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use jackfield_loader::{LoadError, Loader, native};
+use jackfield_loader::{LoadError, Loader, PluginsError, artifact, native};
 use plugin_api::kinds::logits_processor::{BatchChange, RowId};
 use plugin_api::{Config, LogitsProcessor};
 use process::{anonymous_kib, mappings};
@@ -259,4 +259,23 @@ fn instances_are_counted_while_they_live() {
 fn instances_of_components_are_counted_while_they_live() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     counts_instances(support::component(), "puppet.wasm");
+}
+
+#[test]
+fn a_pinned_plugin_is_one_file_and_no_other() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let puppet = |mode: &str| puppet(support::native(), mode);
+    let (right, wrong) = (puppet("answer=1"), puppet("answer=2"));
+    let pinned = artifact::hash_of(&right);
+    let stand = Stand::new(None, |options| {
+        options.hashes.insert("puppet".to_owned(), pinned.to_uppercase());
+    });
+    stand.plugins.swap(&stand.file("right.so", &right), None).unwrap();
+    let error = stand.plugins.swap(&stand.file("wrong.so", &wrong), None).unwrap_err();
+    assert!(matches!(error, PluginsError::Load(LoadError::Hash { .. })), "{error}");
+    assert!(
+        error.to_string().contains("wrong.so")
+            && error.to_string().contains(&pinned.to_uppercase())
+    );
+    assert_eq!(stand.slot.answer(), Ok(1.0));
 }

@@ -32,6 +32,7 @@ pub(crate) fn options(folder: &Path, trial: Option<Trial>) -> (LoaderOptions, Fa
         trial,
         native_quota: 10_000,
         wasm: None,
+        hashes: Default::default(),
         trusted: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault,

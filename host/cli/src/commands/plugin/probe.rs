@@ -60,6 +60,7 @@ fn attempt(args: &Probe, faults: &Faults, machine: &Machine) -> Result<String> {
         trial: None, // this is one
         native_quota: 8,
         wasm: None,
+        hashes: Default::default(),
         trusted: Vec::new(),
         host: Arc::new(move |manifest: &PluginManifest| machine.host(&manifest.name)),
         on_fault: Arc::new(move |_, error| note(&told, error)),
