@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod altered;
 mod damaged;
 mod native;
 #[path = "../support/process.rs"]
@@ -14,7 +15,7 @@ mod stand;
 mod support;
 mod wasm;
 
-use jackfield_loader::{LoadError, PluginsError};
+use jackfield_loader::{LoadError, PluginsError, artifact};
 use plugin_api::Config;
 use process::Holdings;
 use stand::{Stand, trial};
@@ -35,6 +36,7 @@ enum As {
     Wasm,
     Keys,
     Read,
+    Hash,
 }
 
 /// A plugin file that must not load.
@@ -72,6 +74,7 @@ fn variant(error: &PluginsError) -> Option<As> {
             LoadError::Quota { .. } => As::Quota,
             LoadError::Wasm { .. } => As::Wasm,
             LoadError::Read { .. } => As::Read,
+            LoadError::Hash { .. } => As::Hash,
             _ => return None,
         },
         _ => return None,
@@ -139,25 +142,54 @@ fn what_fails_leaves_everything_as_it_was() {
     damaged::is_read_under_a_seal(build);
     native::stays_within_the_quota(program);
     native::gives_up_on_what_hangs(program);
-    refuses_two_files_of_one_name(&stand);
+    refuses_two_files_of_one_name(&stand, "so", build);
+    refuses_another_file_than_its_pin("so", build);
     takes_what_only_talks(&stand);
 
     let build = support::component();
     fails_without_a_trace(&stand, "wasm", build, damaged::failures(build));
     fails_without_a_trace(&stand, "wasm", build, wasm::failures());
     damaged::is_read_under_a_seal(build);
+    wasm::is_taken_back_when_it_traps(&stand);
+    wasm::stays_within_its_limits();
+    refuses_two_files_of_one_name(&stand, "wasm", build);
+    refuses_another_file_than_its_pin("wasm", build);
 }
 
 /// Nothing of a set of files is registered if two of them are the same plugin.
-fn refuses_two_files_of_one_name(stand: &Stand) {
-    let registered = stand.registered();
-    let one = stand.file("one.so", &puppet(support::native(), "answer=4"));
-    let other = stand.file("other.so", &puppet(support::native(), "answer=5"));
-    let error = stand.plugins.load_files(&[one, other]).unwrap_err();
+fn refuses_two_files_of_one_name(stand: &Stand, file_name: &str, build: &[u8]) {
+    let (registered, before) = (stand.registered(), Holdings::now());
+    let one = format!("one.{file_name}");
+    let other = format!("other.{file_name}");
+    let paths = [(&one, "answer=4"), (&other, "answer=5")];
+    let paths = paths.map(|(name, mode)| stand.file(name, &puppet(build, mode)));
+    let error = stand.plugins.load_files(&paths).unwrap_err();
     assert!(matches!(error, PluginsError::Load(LoadError::NameTaken { .. })), "{error}");
     let text = error.to_string();
-    assert!(text.contains("one.so") && text.contains("other.so"), "{text}");
-    assert_eq!(stand.registered(), registered);
+    assert!(text.contains(&one) && text.contains(&other), "{text}");
+    assert_eq!((stand.registered(), Holdings::now()), (registered, before));
+}
+
+/// A plugin that is pinned to the hash of its file is that file.
+fn refuses_another_file_than_its_pin(file_name: &str, build: &[u8]) {
+    let pinned = puppet(build, "answer=1");
+    let hash = artifact::hash_of(&pinned);
+    let stand = Stand::new(None, |options| {
+        options.hashes.insert("puppet".to_owned(), hash.clone());
+    });
+    let pinned = stand.file(&format!("pinned.{file_name}"), &pinned);
+    stand.plugins.swap(&pinned, None).unwrap();
+    let (registered, before) = (stand.registered(), Holdings::now());
+    let other = stand.file(&format!("other.{file_name}"), &puppet(build, "answer=2"));
+    let error = stand.plugins.swap(&other, None).unwrap_err();
+    assert_eq!(variant(&error), Some(As::Hash), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("other.") && text.contains(&format!("expected SHA-256 {hash}")),
+        "{text}"
+    );
+    assert_eq!(stand.slot.answer(), Ok(1.0));
+    assert_eq!((stand.registered(), Holdings::now()), (registered, before));
 }
 
 /// What a plugin prints while it is tried is no answer, and no reason to refuse it.

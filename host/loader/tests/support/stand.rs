@@ -88,7 +88,7 @@ impl Stand {
             bus: Bus::new(),
             config: Arc::new(move |_| table.lock().expect("nobody panics here").fresh()),
             host,
-            probation: Duration::ZERO,
+            probation: PROBATION,
             wait: Duration::ZERO,
         });
         let slot = Arc::new(Slot::default());
@@ -150,3 +150,6 @@ impl SwapTarget for Slot {
         Vec::new()
     }
 }
+
+/// No test lasts longer.
+const PROBATION: Duration = Duration::from_secs(3600);
