@@ -3,14 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jackfield::BuildLane;
 use jackfield_engine::Request;
 use jackfield_engine::model::trace::trace_decoder;
 use jackfield_engine::model::weights::WeightTable;
 use jackfield_engine::model::{Architecture, ModelFiles};
+use jackfield_loader::grants::Grants;
+use jackfield_loader::{LoadedPlugin, Loader, LoaderOptions, Services};
 use jackfield_runtime::{Lane, PluginInfo};
-use jackfield_tests::{Setup, answer, golden, real_model, tiny_model};
+use jackfield_tests::{Setup, answer, golden, real_model, root, tiny_model};
 use plugin_api::Registrar;
 use plugin_api::plan::Plan;
 use plugin_api::prelude::*;
@@ -71,8 +76,61 @@ fn no_traced_plugin_is_called_during_64_decode_steps() {
     assert_eq!(CALLS.load(Ordering::Relaxed), traced);
 }
 
+/// A plugin of this tree as a component, loaded.
+fn component(state: &Path, plugin: &str) -> LoadedPlugin {
+    let file = state.join(format!("{}.wasm", plugin.replace('/', "-")));
+    let source = root().join("plugins").join(plugin);
+    jackfield::build_plugin(&source, BuildLane::Wasm, Some(&file)).unwrap();
+    let services = Services::new();
+    let loader = Loader::new(LoaderOptions {
+        folder: state.to_owned(),
+        trial: None,
+        native_quota: 1,
+        wasm: None,
+        hashes: Default::default(),
+        trusted: Vec::new(),
+        host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
+        on_fault: Arc::new(|label, error| panic!("{label}: {error}")),
+    });
+    loader.unwrap().load(&file, &Config::new()).unwrap()
+}
+
+#[test]
+fn a_mixer_in_wasm_costs_no_call_per_step() {
+    let state = tempfile::tempdir().unwrap();
+    let folder = tiny_model("tiny");
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let mut setup = Setup::new("cpu");
+    let builtin = plan_with(&setup, &files).to_bytes();
+    let mixer = component(state.path(), "mixer/attention");
+    // What runs at every step shows that calls are counted.
+    let scheduler = component(state.path(), "scheduler/fcfs");
+    for plugin in [&mixer, &scheduler] {
+        assert_eq!(plugin.lane, Lane::Wasm);
+        setup.registry.replace(plugin.info(), plugin.provided.clone()).unwrap();
+    }
+    let calls_of = |plugin: &LoadedPlugin| plugin.generation.as_ref().unwrap().calls();
+    assert_eq!(calls_of(&mixer), 0);
+    assert_eq!(plan_with(&setup, &files).to_bytes(), builtin, "the same plan, byte for byte");
+
+    let mut engine = setup.load(folder.path()).unwrap();
+    let (traced, picked) = (calls_of(&mixer), calls_of(&scheduler));
+    assert!(traced > 0, "it was the component that traced");
+    let request = Request::new(vec![510, 3, 7])
+        .strategy("greedy")
+        .with("max_tokens", 64)
+        .with("ignore_eos", true);
+    let (_, tokens) = answer(&mut engine, request);
+    assert_eq!(tokens.len(), 64);
+    assert!(calls_of(&scheduler) >= picked + 64, "{picked} calls became {}", calls_of(&scheduler));
+    assert_eq!(calls_of(&mixer), traced, "none after it was traced");
+}
+
 fn plan_of(files: &ModelFiles) -> Plan {
-    let setup = Setup::new("reference");
+    plan_with(&Setup::new("reference"), files)
+}
+
+fn plan_with(setup: &Setup, files: &ModelFiles) -> Plan {
     let architecture = Architecture::of(files).unwrap();
     let parts = setup.wiring.traced(&setup.registry, &architecture).unwrap();
     let weights = WeightTable::of(files, &architecture.blueprint);

@@ -1,6 +1,6 @@
 //! Generations: one load of a plugin file, and the instances that were made of it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plugin_api::Error;
@@ -13,6 +13,7 @@ pub type OnFault = Arc<dyn Fn(&str, &Error) + Send + Sync>;
 pub struct Generation {
     label: String,
     instances: AtomicUsize,
+    calls: AtomicU64,
     faults: Mutex<Faults>,
     on_fault: Option<OnFault>,
 }
@@ -29,6 +30,7 @@ impl Generation {
         Arc::new(Self {
             label,
             instances: AtomicUsize::new(0),
+            calls: AtomicU64::new(0),
             faults: Mutex::default(),
             on_fault: Some(on_fault),
         })
@@ -37,7 +39,8 @@ impl Generation {
     /// A load that nobody is told of.
     pub(crate) fn unnamed(label: &str) -> Arc<Self> {
         let (label, instances) = (label.to_owned(), AtomicUsize::new(0));
-        Arc::new(Self { label, instances, faults: Mutex::default(), on_fault: None })
+        let (calls, faults) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { label, instances, calls, faults, on_fault: None })
     }
 
     /// `min-p#3`.
@@ -48,6 +51,17 @@ impl Generation {
     /// Instances that are alive.
     pub fn instances(&self) -> usize {
         self.instances.load(Ordering::Relaxed)
+    }
+
+    /// Calls into instances so far, of components: every one goes through here. Calls into libraries
+    /// are not counted.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call.
+    pub(crate) fn count_call(&self) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often the plugin failed in a way that a plugin must not, and how the last time.

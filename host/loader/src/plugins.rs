@@ -139,6 +139,8 @@ pub struct LoadedStatus {
     pub kind: String,
     /// Instances that are alive.
     pub instances: usize,
+    /// Calls into it so far; nothing for a library, whose calls nobody counts.
+    pub calls: Option<u64>,
     /// Faults so far.
     pub faults: usize,
     /// What became of its memory, truthfully.
@@ -386,6 +388,8 @@ impl Loaded {
             _ => "in use",
         };
         let (info, kind) = (self.info.clone(), self.manifest.kind.clone());
-        LoadedStatus { info, kind, instances, faults: self.generation.faults().0, memory }
+        let calls = (self.info.lane == Lane::Wasm).then(|| self.generation.calls());
+        let faults = self.generation.faults().0;
+        LoadedStatus { info, kind, instances, calls, faults, memory }
     }
 }

@@ -89,6 +89,8 @@ pub(crate) struct File {
     pub(crate) sha256: String,
     pub(crate) load: u32,
     pub(crate) instances: usize,
+    /// Calls into it, where they are counted.
+    pub(crate) calls: Option<u64>,
     pub(crate) faults: usize,
     pub(crate) memory: String,
 }
@@ -113,6 +115,9 @@ impl fmt::Display for Answer {
                     let (hash, path) = (&file.sha256[..8.min(file.sha256.len())], &file.path);
                     write!(f, "\n{}/{} {hash} {}: {path}", file.kind, file.name, file.lane)?;
                     write!(f, "\n    {} instances, {}", file.instances, file.memory)?;
+                    if let Some(calls) = file.calls {
+                        write!(f, ", {calls} calls")?;
+                    }
                     if file.faults > 0 {
                         write!(f, ", {} faults", file.faults)?;
                     }

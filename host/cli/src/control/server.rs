@@ -122,6 +122,7 @@ fn list(plugins: &Plugins) -> Answer {
             sha256: origin.hash,
             load: origin.generation,
             instances: loaded.instances,
+            calls: loaded.calls,
             faults: loaded.faults,
             memory: loaded.memory.to_owned(),
         })

@@ -150,6 +150,7 @@ impl<W> Instance<W> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
+        self.plugin.generation.count_call();
         start_clock(&mut self.store, &self.plugin, limit);
         match call(&self.world, &mut self.store) {
             Ok(answer) => answer.map_err(error_of),
