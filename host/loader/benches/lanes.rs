@@ -15,12 +15,16 @@ use std::sync::Arc;
 use divan::{Bencher, black_box};
 use jackfield_loader::{Format, Grants, Loader, LoaderOptions, Services, seal};
 use plugin_api::kinds::Capability;
+use plugin_api::kinds::decoding_strategy::{DecodingStrategy, GroupId};
+use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{
     BatchChange, LogitsProcessor, LogitsRows, RowAccess, RowId,
 };
-use plugin_api::kinds::scheduler::{Limits, Scheduler};
+use plugin_api::kinds::scheduler::{Limits, Scheduler, Waiting};
 use plugin_api::{Config, Provided};
 use tempfile::TempDir;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Store};
 
 use fixtures::{Lane, component, made, min_p};
 
@@ -193,14 +197,48 @@ fn native() -> (Loader, PathBuf, TempDir) {
     (Loader::new(options).expect("a loader"), path, folder)
 }
 
-/// The least a call costs: a scheduler with nothing to do.
-#[divan::bench]
-fn empty_call(bencher: Bencher<'_, '_>) {
+/// Without deadlines and with them.
+const IS_TRUSTED: [bool; 2] = [true, false];
+
+/// What wasmtime takes for a call with one number in and one out: the floor of the next.
+#[divan::bench(args = IS_TRUSTED, sample_size = 1_000)]
+fn call_floor(bencher: Bencher<'_, '_>, is_trusted: bool) {
+    let mut config = wasmtime::Config::new();
+    config.epoch_interruption(!is_trusted).concurrency_support(false);
+    let engine = Engine::new(&config).expect("an engine");
+    let component = Component::from_binary(&engine, IDENTITY).expect("a fair component");
+    let mut store = Store::new(&engine, ());
+    store.set_epoch_deadline(1);
+    let linker = Linker::<()>::new(&engine);
+    let instance = linker.instantiate(&mut store, &component).expect("it imports nothing");
+    let f = instance.get_typed_func::<(u32,), (u32,)>(&mut store, "f").expect("its one function");
+    bencher.bench_local(|| f.call(&mut store, black_box((7,))).expect("it cannot fail"));
+}
+
+/// The least that a call of a plugin costs, its guards included: one number in, nothing out. The
+/// strategy is told of the end of a request that it does not know.
+#[divan::bench(args = IS_TRUSTED, sample_size = 1_000)]
+fn call_scalar(bencher: Bencher<'_, '_>, is_trusted: bool) {
+    let (lane, bytes) = (Lane::new(), component("greedy"));
+    let provided = opened(&lane, &bytes, is_trusted);
+    let mut strategy = made::<dyn DecodingStrategy>(&provided, &Config::new());
+    bencher.bench_local(|| strategy.close(black_box(GroupId(7))));
+}
+
+/// A call with a list in and a list out: a scheduler with a queue of this length.
+#[divan::bench(args = [0, 1, 64], sample_size = 1_000)]
+fn call_lists(bencher: Bencher<'_, '_>, len: u32) {
     let (lane, bytes) = (Lane::new(), component("fcfs"));
-    let provided = opened(&lane, &bytes, true);
+    let provided = opened(&lane, &bytes, false);
     let mut scheduler = made::<dyn Scheduler>(&provided, &Config::new());
-    let (limits, mut out) = (Limits { tokens: 1, seqs: 1 }, Vec::new());
-    bencher.bench_local(|| scheduler.pick(black_box(&[]), &limits, &mut out));
+    let waiting =
+        |i| Waiting { seq: SeqId(i), pending: 1, is_running: true, is_atomic: false, priority: 0 };
+    let queue: Vec<Waiting> = (0..len).map(waiting).collect();
+    let (limits, mut out) = (Limits { tokens: 64, seqs: 64 }, Vec::new());
+    bencher.bench_local(|| {
+        out.clear();
+        scheduler.pick(black_box(&queue), &limits, &mut out);
+    });
 }
 
 #[divan::bench]
@@ -222,3 +260,19 @@ fn open_from_cache(bencher: Bencher<'_, '_>) {
 fn open_cold(bencher: Bencher<'_, '_>) {
     bencher.with_inputs(Lane::new).bench_local_values(|lane| opened(&lane, min_p(), false));
 }
+
+/// A component whose one function answers what it is given.
+#[rustfmt::skip]
+const IDENTITY: &[u8] = &[
+    0x00, b'a', b's', b'm', 0x0d, 0, 1, 0,
+    // A core module with a function of type i32 -> i32, exported as `f`.
+    0x01, 35, 0x00, b'a', b's', b'm', 1, 0, 0, 0,
+    0x01, 6, 1, 0x60, 1, 0x7f, 1, 0x7f, 0x03, 2, 1, 0,
+    0x07, 5, 1, 1, b'f', 0, 0, 0x0a, 6, 1, 4, 0, 0x20, 0, 0x0b,
+    // Its instance, the type u32 -> u32, and the function lifted and exported as `f`.
+    0x02, 4, 1, 0, 0, 0,
+    0x07, 8, 1, 0x40, 1, 1, b'x', 0x79, 0, 0x79,
+    0x06, 7, 1, 0, 0, 1, 0, 1, b'f',
+    0x08, 6, 1, 0, 0, 0, 0, 0,
+    0x0b, 7, 1, 0, 1, b'f', 1, 0, 0,
+];

@@ -28,8 +28,43 @@ pub(super) struct Plugin {
     pub(super) host: Host,
     pub(super) generation: Arc<Generation>,
     pub(super) lane: Arc<Lane>,
-    pub(super) options: WasmOptions,
+    pub(super) memory_bytes_max: usize,
+    pub(super) limits: CallLimits,
     pub(super) is_trusted: bool,
+}
+
+/// How long calls may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallLimits {
+    usual: Limit,
+    create: Limit,
+    fetch: Limit,
+}
+
+impl CallLimits {
+    pub(super) fn new(options: &WasmOptions) -> Self {
+        Self {
+            usual: Limit::new(options.call_limit),
+            create: Limit::new(options.create_limit),
+            fetch: Limit::new(options.fetch_limit),
+        }
+    }
+}
+
+/// A limit, and the epochs that it lasts: a division that no call should pay for.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    time: Duration,
+    ticks: u64,
+}
+
+impl Limit {
+    fn new(time: Duration) -> Self {
+        let ticks = time.as_nanos().div_ceil(TICK.as_nanos());
+        // One more: the epoch that runs has begun already.
+        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1);
+        Self { time, ticks }
+    }
 }
 
 /// An instance with the exports `W`. After a trap it is never called again: its memory may be
@@ -52,10 +87,10 @@ impl<W> Instance<W> {
         create: impl FnOnce(&W, &mut Store<State>, Resource<Table>) -> Outcome<()>,
     ) -> Result<Self> {
         let seat = plugin.lane.seat()?;
-        let state = State::new(&plugin.host, plugin.options.memory_bytes_max, seat);
+        let state = State::new(&plugin.host, plugin.memory_bytes_max, seat);
         let mut store = Store::new(&plugin.lane.engine, state);
         store.limiter(|state| &mut state.limits);
-        let limit = plugin.options.create_limit;
+        let limit = plugin.limits.create;
         if !plugin.is_trusted {
             store.epoch_deadline_callback(at_deadline);
         }
@@ -75,7 +110,7 @@ impl<W> Instance<W> {
         &mut self,
         call: impl FnOnce(&W, &mut Store<State>) -> Outcome<R>,
     ) -> Result<R> {
-        self.limited(self.plugin.options.call_limit, call)
+        self.limited(self.plugin.limits.usual, call)
     }
 
     /// Calls the guest for something that people wait for.
@@ -83,7 +118,7 @@ impl<W> Instance<W> {
         &mut self,
         call: impl FnOnce(&W, &mut Store<State>) -> Outcome<R>,
     ) -> Result<R> {
-        self.limited(self.plugin.options.fetch_limit, call)
+        self.limited(self.plugin.limits.fetch, call)
     }
 
     /// Calls the guest with a table that it may look at meanwhile.
@@ -92,7 +127,7 @@ impl<W> Instance<W> {
         config: &Config,
         call: impl FnOnce(&W, &mut Store<State>, Resource<Table>) -> Outcome<R>,
     ) -> Result<R> {
-        self.limited_with(self.plugin.options.call_limit, config, call)
+        self.limited_with(self.plugin.limits.usual, config, call)
     }
 
     /// Calls the guest with rows that it may edit meanwhile.
@@ -130,7 +165,7 @@ impl<W> Instance<W> {
 
     fn limited_with<R>(
         &mut self,
-        limit: Duration,
+        limit: Limit,
         config: &Config,
         call: impl FnOnce(&W, &mut Store<State>, Resource<Table>) -> Outcome<R>,
     ) -> Result<R> {
@@ -144,7 +179,7 @@ impl<W> Instance<W> {
 
     fn limited<R>(
         &mut self,
-        limit: Duration,
+        limit: Limit,
         call: impl FnOnce(&W, &mut Store<State>) -> Outcome<R>,
     ) -> Result<R> {
         if let Some(fault) = &self.fault {
@@ -169,12 +204,10 @@ impl<W> Instance<W> {
     }
 }
 
-fn start_clock(store: &mut Store<State>, plugin: &Plugin, limit: Duration) {
+fn start_clock(store: &mut Store<State>, plugin: &Plugin, limit: Limit) {
     if !plugin.is_trusted {
         store.data_mut().worked = Duration::ZERO;
-        let ticks = limit.as_nanos().div_ceil(TICK.as_nanos());
-        // One more: the epoch that runs has begun already.
-        store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1));
+        store.set_epoch_deadline(limit.ticks);
     }
 }
 
@@ -190,13 +223,13 @@ fn fault_of(
     plugin: &Plugin,
     store: &mut Store<State>,
     error: &wasmtime::Error,
-    limit: Duration,
+    limit: Limit,
 ) -> Error {
     let said = store.data_mut().fault.take();
     let trap = error.downcast_ref::<Trap>();
     let message = match (trap, store.data().limits.exceeded(), said) {
         (Some(Trap::Interrupt), _, _) => {
-            format!("stopped at its deadline of {} ms", limit.as_millis())
+            format!("stopped at its deadline of {} ms", limit.time.as_millis())
         }
         (Some(Trap::StackOverflow), _, _) => "its stack overflowed".to_owned(),
         (_, Some((asked, max)), said) => {

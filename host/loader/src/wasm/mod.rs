@@ -46,7 +46,7 @@ use crate::owner::Generation;
 use cache::Cache;
 use engine::Lane;
 pub use error::WasmError;
-use instance::Plugin;
+use instance::{CallLimits, Plugin};
 use state::State;
 
 /// Limits of WASM plugins, and where their compiled code is kept.
@@ -164,7 +164,8 @@ impl WasmLane {
             host: host.clone(),
             generation: Arc::clone(generation),
             lane: Arc::clone(&lane),
-            options: self.options.clone(),
+            limits: CallLimits::new(&self.options),
+            memory_bytes_max: self.options.memory_bytes_max,
             is_trusted,
         };
         let provided = || {
