@@ -14,9 +14,9 @@ use crate::fault::Fault;
 
 /// How any weight lies: one row after the other.
 pub(crate) fn layout(weight: &WeightDesc) -> Result<Layout> {
-    let block_bytes = weight.cols.checked_mul(size_of::<f32>());
-    let block_bytes =
-        block_bytes.ok_or_else(|| Error::shape(&weight.name, "a row in bytes", weight.cols))?;
+    let block_bytes = weight.cols.checked_mul(size_of::<f32>()).filter(|&bytes| bytes > 0);
+    let block_bytes = block_bytes
+        .ok_or_else(|| Error::shape(&weight.name, "rows of a size in bytes", weight.cols))?;
     let id = LayoutId("dense f32".to_owned());
     Ok(Layout { id, row_block: 1, block_bytes, wants: RawForm::Floats })
 }

@@ -76,7 +76,7 @@ impl Packing {
 pub(crate) fn layout(weight: &WeightDesc, lowering: &Lowering) -> Result<Layout> {
     let packing = Packing::of(weight, lowering);
     let row_block = if packing == Packing::Dense { 1 } else { PANEL_ROWS };
-    let block_bytes = packing.block_bytes(weight.cols);
+    let block_bytes = packing.block_bytes(weight.cols).filter(|&bytes| bytes > 0);
     let wants = match packing {
         Packing::Affine(_) => RawForm::Affine,
         _ => RawForm::Floats,

@@ -44,7 +44,7 @@ pub(crate) fn layout(weight: &WeightDesc, lowering: &Lowering) -> Result<Layout>
         Packing::Dense => (weight.cols.checked_mul(size_of::<f32>()), RawForm::Floats),
         Packing::Affine(shape) => (Some(shape.row_bytes()), RawForm::Affine),
     };
-    let fits = |bytes: &usize| weight.rows.checked_mul(*bytes).is_some();
+    let fits = |bytes: &usize| *bytes > 0 && weight.rows.checked_mul(*bytes).is_some();
     let block_bytes = block_bytes.filter(fits);
     let block_bytes =
         block_bytes.ok_or_else(|| Error::shape(&weight.name, "a size in bytes", weight.cols))?;

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
         // Whoever reads the output has had enough: no mistake of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "jackfield: {error:#}");
+            let _ = writeln!(std::io::stderr(), "jackfield: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
@@ -68,6 +68,17 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Config(_) => commands::config::show(&session),
         Command::Doctor => commands::doctor::run(&session),
     }
+}
+
+/// An error with its causes, without those that it tells itself.
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !sentence.ends_with(&cause) {
+            sentence = format!("{sentence}: {cause}");
+        }
+    }
+    sentence
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

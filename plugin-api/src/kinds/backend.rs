@@ -30,7 +30,8 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for a lowering or shape that it cannot compute with.
+    /// [`Error::Unsupported`] for a lowering that it cannot compute with, [`Error::ShapeMismatch`] for rows
+    /// of no columns or of more bytes than there are.
     fn layout(&self, weight: &WeightDesc, lowering: &Lowering) -> Result<Layout>;
 
     /// Packs consecutive rows of a weight into `out`. [loading threads, in parallel]

@@ -53,6 +53,7 @@ pub fn bindings(backend: &dyn Backend) {
     assert!(!backend.domains().is_empty(), "memory for a backend lies somewhere");
     hostile::check_bindings(backend);
     hostile::check_compiling(backend);
+    hostile::check_empty_rows(backend);
 }
 
 fn check_case(backend: &dyn Backend, case: &Case) {

@@ -36,7 +36,8 @@ pub fn suite_of(make: Make<'_, dyn RotaryEmbedding>, config: &Config) {
                 .with("head_dim", head_dim)
                 .with("partial_rotary_factor", share)
                 .with("rope_pairing", pairing.name());
-            let rotation = part.rotation(&config).expect("hyperparameters of the suite");
+            let rotation = part.rotation(&config);
+            let rotation = rotation.unwrap_or_else(|error| panic!("no rotation: {error}"));
             assert_eq!(rotation.pairing, pairing, "the pairing that was asked for");
             assert!(
                 (1..=head_dim as usize / 2).contains(&rotation.inv_freq.len()),

@@ -7,7 +7,7 @@ use super::attention::attend_plan;
 use super::rig::{Aligned, Compiled, Parts, StateSize, UNTOUCHED, UNTOUCHED_INDEX, Weight, bucket};
 use super::{rig, symbol};
 use crate::error::Error;
-use crate::kinds::backend::{Backend, Bucket, Exe, LayoutId};
+use crate::kinds::backend::{Backend, Bucket, Exe, LayoutId, WeightDesc};
 use crate::kinds::quantizer::Lowering;
 use crate::plan::{Dim, OpSink, OpSinkExt, Plan, PlanBuilder, Spec};
 use crate::tensor::DType;
@@ -105,6 +105,14 @@ pub(super) fn check_bindings(backend: &dyn Backend) {
     expect_refusal(&compiled, &many, "more tokens than the bucket", |_| ());
     check_foreign_exe(&compiled, &good);
     check_state(backend);
+}
+
+/// Rows of no columns: what has no bytes cannot be packed block by block.
+pub(super) fn check_empty_rows(backend: &dyn Backend) {
+    let [Weight { name, rows, lowering, .. }] = weights();
+    let desc = WeightDesc { name, format: "f32".to_owned(), rows, cols: 0 };
+    let block_bytes = backend.layout(&desc, &lowering).map(|layout| layout.block_bytes);
+    assert!(block_bytes != Ok(0), "a layout of rows without columns has blocks of 0 bytes");
 }
 
 /// Runs with spoilt bindings and expects a typed error with every output untouched.

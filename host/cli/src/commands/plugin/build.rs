@@ -11,7 +11,7 @@ use jackfield_loader::artifact::{Artifact, Format, manifest_text};
 use jackfield_loader::{PluginManifest, seal};
 use serde_json::{Value, json};
 
-use super::{components, say};
+use super::{components, say, templates};
 use crate::args::{Build, BuildLane};
 
 /// A plugin file that was written.
@@ -69,6 +69,14 @@ fn build(folder: &Path, lane: Option<BuildLane>, out: Option<&Path>) -> Result<B
         Source::Cargo => BuildLane::Native,
         _ => BuildLane::Wasm,
     });
+    if lane == BuildLane::Wasm && !templates::WASM.contains(&manifest.kind.as_str()) {
+        bail!(
+            "{}: plugins of the kind `{}` have the lanes builtin and native only: build it with \
+             `--lane native`",
+            file.display(),
+            manifest.kind
+        );
+    }
     let made = match (source, lane) {
         (Source::Cargo, _) => cargo(&folder, lane)?,
         (_, BuildLane::Native) => {

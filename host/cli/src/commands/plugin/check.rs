@@ -198,7 +198,7 @@ fn is_first(part: &str) -> bool {
 fn finding(name: &'static str, start: Instant, result: Result<String>) -> Finding {
     let (passed, message) = match result {
         Ok(message) => (true, message),
-        Err(error) => (false, format!("{error:#}")),
+        Err(error) => (false, crate::sentence(&error)),
     };
     Finding { name, passed, message, ms: start.elapsed().as_millis() as u64 }
 }

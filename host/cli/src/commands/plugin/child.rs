@@ -42,8 +42,8 @@ impl Ended {
     }
 
     pub(super) fn has_panicked(&self) -> bool {
-        let is_limit = |fault: &str| fault.contains(DEADLINE) || fault.contains(MEMORY);
-        self.faults().any(|fault| !is_limit(fault))
+        let others = [DEADLINE, MEMORY, MALFORMED];
+        self.faults().any(|fault| !others.iter().any(|other| fault.contains(other)))
     }
 
     pub(super) fn has_hung(&self) -> bool {
@@ -95,6 +95,9 @@ impl Ended {
 const DEADLINE: &str = "stopped at its deadline";
 const MEMORY: &str = "`memory_bytes_max`";
 
+/// What the host says of an answer that it cannot take.
+const MALFORMED: &str = ": malformed: expected ";
+
 /// Starts children for one plugin file, in a folder that goes away with this.
 pub(super) struct Children<'a> {
     args: &'a Check,
@@ -115,7 +118,7 @@ impl<'a> Children<'a> {
 
     /// Runs one part to its end, whatever that is.
     pub(super) fn run(&self, part: &str) -> Ended {
-        self.try_run(part).unwrap_or_else(|error| Ended::NotStarted(format!("{error:#}")))
+        self.try_run(part).unwrap_or_else(|error| Ended::NotStarted(crate::sentence(&error)))
     }
 
     fn try_run(&self, part: &str) -> Result<Ended> {

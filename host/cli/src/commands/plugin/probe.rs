@@ -28,7 +28,7 @@ pub(super) fn run(args: &Probe) -> Result<()> {
     let result = catch_unwind(part).unwrap_or_else(|payload| bail!("{}", message_of(&*payload)));
     let (passed, message) = match result {
         Ok(message) => (true, message),
-        Err(error) => (false, format!("{error:#}")),
+        Err(error) => (false, with_hint(crate::sentence(&error))),
     };
     let mut faults = std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner));
     // The sandbox tells the plugin's own log when it has stopped an instance.
@@ -77,10 +77,7 @@ fn attempt(args: &Probe, faults: &Faults, machine: &Machine) -> Result<String> {
         "layout" => Ok(format!("lane {}: opens, and its tables are this host's", loaded.lane)),
         "init" => init(plugin, &config),
         "create-drop" => create_and_drop(plugin, &config),
-        "contract" => {
-            contract(plugin, &config)?;
-            Ok(format!("keeps every promise of the kind {}", plugin.kind))
-        }
+        "contract" => keep_promises(plugin, &config),
         "config-fuzz" => {
             let (taken, keys) = fuzz_config(plugin, &config, args.seed);
             let keys = match keys.as_slice() {
@@ -117,11 +114,27 @@ fn init(plugin: &Provided, config: &Config) -> Result<String> {
     for _ in 0..2 {
         drop((plugin.make)(config)?);
     }
+    Ok("starts and ends, twice".to_owned())
+}
+
+/// By its end every key was read by whoever may read it: the plugin, a request or a layer.
+fn keep_promises(plugin: &Provided, config: &Config) -> Result<String> {
+    contract(plugin, config)?;
     let unread: Vec<&str> = config.unread().collect();
     if !unread.is_empty() {
         bail!("--config {}: expected a key that the plugin reads", unread.join(", "));
     }
-    Ok("starts and ends, twice".to_owned())
+    Ok(format!("keeps every promise of the kind {}", plugin.kind))
+}
+
+/// What the plugin cannot do without may be given to the check.
+fn with_hint(message: String) -> String {
+    let hint = if message.ends_with(", found nothing") {
+        " (what it cannot do without goes with --config KEY=VALUE)"
+    } else {
+        ""
+    };
+    message + hint
 }
 
 fn create_and_drop(plugin: &Provided, config: &Config) -> Result<String> {

@@ -1,0 +1,173 @@
+//! Every plugin of the tree, as a file for each lane that its kind has, passes `plugin check`.
+//!
+//! The first plugin of each kind always; all of them, with a table of what each of them took, by
+//! `cargo test -p jackfield --test in_tree -- --ignored --nocapture`: a few minutes where nothing
+//! is built yet, most of it for the backend `candle`; later runs only build what was edited.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use serde_json::Value;
+
+/// Kinds that have the lanes builtin and native only.
+const NATIVE_ONLY: [&str; 3] = ["backend", "hook", "kv-cache"];
+
+/// Plugins that need a device, which is not there everywhere.
+const WITH_A_DEVICE: [&str; 1] = ["cuda"];
+
+/// Plugins that a check has to find wrong, with the check: `null` computes nothing.
+const WRONG: [(&str, &str); 1] = [("null", "contract: ")];
+
+/// Keys that a plugin cannot do without, or that make it act on a request.
+#[rustfmt::skip]
+const CONFIG: [(&str, &str); 9] = [
+    ("llama3",             "rope_scaling={factor = 8.0, low_freq_factor = 1.0, high_freq_factor = 4.0, original_max_position_embeddings = 8192}"),
+    ("logit-bias",         "logit_bias={\"3\" = -5.0, \"62\" = 100}"),
+    ("metrics-jsonl",      "path=metrics.jsonl"),
+    ("min-p",              "min_p=0.3"),
+    ("repetition-penalty", "repetition_penalty=1.3"),
+    ("stop-words",         "stop=[\"a\", \"bc\"]"),
+    ("temperature",        "temperature=0.7"),
+    ("top-k",              "top_k=3"),
+    ("top-p",              "top_p=0.8"),
+];
+
+#[test]
+fn one_plugin_of_each_kind_passes_its_check_in_each_lane() {
+    let mut kinds = BTreeSet::new();
+    let firsts: Vec<Plugin> =
+        plugins().into_iter().filter(|plugin| kinds.insert(plugin.kind.clone())).collect();
+    assert_eq!(kinds.len(), 13, "{kinds:?}");
+    pass(&firsts);
+}
+
+#[test]
+#[ignore = "minutes: see the top of the file"]
+fn all_in_tree_pass_their_check_in_each_lane() {
+    let all = plugins();
+    assert!(all.len() >= 40, "{} plugins", all.len());
+    pass(&all);
+}
+
+/// A plugin's folder.
+struct Plugin {
+    folder: PathBuf,
+    kind: String,
+    name: String,
+}
+
+/// Those of the tree, by kind and name.
+fn plugins() -> Vec<Plugin> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here.ancestors().nth(2).unwrap();
+    let within = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    };
+    let kinds = within(&root.join("plugins"));
+    let folders = kinds.iter().flat_map(|kind| within(kind)).chain(within(&root.join("backends")));
+    let with_manifest = folders.filter(|folder| folder.join("plugin.toml").is_file());
+    let plugin = |folder: PathBuf| {
+        let manifest = std::fs::read_to_string(folder.join("plugin.toml")).unwrap();
+        let value = |key: &str| {
+            let mut lines = manifest.lines();
+            let line = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+            line.unwrap().trim_matches('"').to_owned()
+        };
+        Plugin { kind: value("kind"), name: value("name"), folder }
+    };
+    with_manifest.map(plugin).collect()
+}
+
+/// Builds and checks each in its lanes, prints what came of it, and fails if one did not pass.
+#[allow(clippy::print_stdout, reason = "the table is what the run is for")]
+fn pass(plugins: &[Plugin]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut mistakes, mut num_passed) = (Vec::new(), 0);
+    println!("{:44} {:>8} {:>8}", "kind/name, lane", "build s", "check s");
+    for plugin in plugins {
+        for lane in ["native", "wasm"] {
+            let label = format!("{}/{} {lane}", plugin.kind, plugin.name);
+            let start = Instant::now();
+            let built = build(plugin, lane, folder.path());
+            if lane == "wasm" && NATIVE_ONLY.contains(&plugin.kind.as_str()) {
+                let said = built.err().unwrap_or_default();
+                assert!(said.contains("lanes builtin and native only"), "{label}: {said}");
+                continue;
+            }
+            let file = built.unwrap_or_else(|said| panic!("{label}: {said}"));
+            let built_s = start.elapsed().as_secs_f64();
+            let start = Instant::now();
+            let failed = failed(plugin, &file);
+            let checked_s = start.elapsed().as_secs_f64();
+            let is_without_device = |failed: &[String]| {
+                WITH_A_DEVICE.contains(&plugin.name.as_str()) && failed[0].starts_with("init:")
+            };
+            let is_known = |failed: &[String]| {
+                let mut wrong = WRONG.iter().filter(|(name, _)| *name == plugin.name);
+                wrong.any(|(_, check)| failed.len() == 1 && failed[0].starts_with(check))
+            };
+            let verdict = match &failed[..] {
+                [] => "passed".to_owned(),
+                failed if is_known(failed) => format!("KNOWN {}", failed[0]),
+                failed if is_without_device(failed) => format!("SKIP {}", failed[0]),
+                failed => failed.join("; "),
+            };
+            println!("{label:44} {built_s:8.1} {checked_s:8.1} {verdict}");
+            num_passed += usize::from(failed.is_empty());
+            if !["passed", "KNOWN", "SKIP"].iter().any(|fine| verdict.starts_with(fine)) {
+                mistakes.push(format!("{label}: {verdict}"));
+            }
+        }
+    }
+    println!("{num_passed} passed");
+    assert!(mistakes.is_empty(), "\n{}", mistakes.join("\n"));
+}
+
+/// The file, or what the command said.
+fn build(plugin: &Plugin, lane: &str, folder: &Path) -> Result<PathBuf, String> {
+    let file = folder.join(format!("{}.{lane}", plugin.name));
+    let mut command = jackfield(&["plugin", "build", "--lane", lane, "--out"]);
+    let output = command.arg(&file).arg(&plugin.folder).output().unwrap();
+    if output.status.success() { Ok(file) } else { Err(text(&output)) }
+}
+
+/// The checks that failed, each with its message.
+fn failed(plugin: &Plugin, file: &Path) -> Vec<String> {
+    let mut command = jackfield(&["--json", "plugin", "check"]);
+    let config = CONFIG.iter().filter(|(name, _)| *name == plugin.name);
+    command.args(config.flat_map(|(_, config)| ["--config", config])).arg(file);
+    let output = command.output().unwrap();
+    let said = text(&output);
+    let verdict: Value = serde_json::from_str(said.lines().next().unwrap_or_default())
+        .unwrap_or_else(|error| panic!("{}: {error}: {said}", file.display()));
+    let checks = verdict["checks"].as_array().unwrap();
+    assert!(!checks.is_empty());
+    let failed = checks.iter().filter(|check| check["passed"] == false);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let failed: Vec<_> = failed
+        .map(|check| format!("{}: {}", text(&check["name"]), text(&check["message"])))
+        .collect();
+    assert_eq!(output.status.success(), failed.is_empty(), "{said}");
+    failed
+}
+
+/// All are built into one folder, so that what they share is compiled once.
+fn jackfield(args: &[&str]) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jackfield"));
+    command.args(args).env_remove("RUSTFLAGS");
+    command.env("CARGO_TARGET_DIR", test.ancestors().nth(3).unwrap().join("plugin-build"));
+    command
+}
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
