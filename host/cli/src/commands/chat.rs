@@ -1,10 +1,10 @@
 //! `jackfield chat`: a conversation on the terminal.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::Result;
 use jackfield_engine::Engine;
@@ -28,7 +28,7 @@ const HELP: &str = "/help                   this list
 pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
     let mut engine = session.engine(&session.load_options()?)?;
     let _orders = board::take_orders(&session.load, &session.plugins);
-    let lines = lines()?;
+    let mut inbox = Inbox::open(&engine)?;
     let is_terminal = std::io::stdin().is_terminal();
     let system = sampling.system.as_deref().map(|text| Message::new("system", text));
     let mut messages: Vec<Message> = system.into_iter().collect();
@@ -40,15 +40,15 @@ pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
         if is_terminal {
             prompt()?;
         }
-        let Some(line) = next_line(&lines, &mut engine)? else { return Ok(()) };
+        let Some(line) = inbox.line(&mut engine)? else { return Ok(()) };
         match line.trim() {
             "" => {}
             "/quit" => return Ok(()),
             "/help" => say(HELP)?,
             "/reset" => messages.truncate(first),
-            "/plugins" => say(&order(&session.plugins, &mut engine, Ask::List)?)?,
+            "/plugins" => say(&inbox.order(&session.plugins, &mut engine, Ask::List)?)?,
             command if command.starts_with('/') => match ask_of(command) {
-                Some(ask) => say(&order(&session.plugins, &mut engine, ask)?)?,
+                Some(ask) => say(&inbox.order(&session.plugins, &mut engine, ask)?)?,
                 None => say(&format!("{command}: expected one of\n{HELP}"))?,
             },
             question => {
@@ -69,31 +69,87 @@ pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
     }
 }
 
-/// Lines of the standard input, read on a thread of their own.
-fn lines() -> Result<Receiver<std::io::Result<String>>> {
-    let (sender, lines) = sync_channel(1);
-    let read = move || {
-        for line in std::io::stdin().lock().lines() {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new().name("standard input".to_owned()).spawn(read)?;
-    Ok(lines)
+/// What an idle conversation sleeps for.
+enum Event {
+    /// A line of the standard input; nothing at its end.
+    Line(Option<std::io::Result<String>>),
+    /// A swap waits for a boundary.
+    Offer,
+    /// An order is done.
+    Done,
 }
 
-/// The next line; while there is none, the engine takes in what is offered to it.
-fn next_line(
-    lines: &Receiver<std::io::Result<String>>,
-    engine: &mut Engine,
-) -> Result<Option<String>> {
-    loop {
-        match lines.recv_timeout(REST) {
-            Ok(line) => return Ok(Some(line?)),
-            Err(RecvTimeoutError::Timeout) => engine.boundary(),
-            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+/// Where a conversation waits while no tokens are made.
+struct Inbox {
+    events: Receiver<Event>,
+    sender: SyncSender<Event>,
+    /// Lines that came while an order was done.
+    waiting: VecDeque<Option<std::io::Result<String>>>,
+}
+
+impl Inbox {
+    /// Reads the standard input on a thread of its own, and listens to what the engine is offered.
+    fn open(engine: &Engine) -> Result<Self> {
+        let (sender, events) = sync_channel(1);
+        let (lines, offers) = (sender.clone(), sender.clone());
+        let read = move || {
+            let all = std::io::stdin().lock().lines().map(Some);
+            for line in all.chain([None]) {
+                if lines.send(Event::Line(line)).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("standard input".to_owned()).spawn(read)?;
+        // Where an event waits already, a boundary follows it as well.
+        engine.swapper().on_offer(move || drop(offers.try_send(Event::Offer)));
+        Ok(Self { events, sender, waiting: VecDeque::new() })
+    }
+
+    /// The next event; before the wait for it, the engine takes in what is offered to it.
+    fn next(&self, engine: &mut Engine) -> Result<Event> {
+        engine.boundary();
+        Ok(self.events.recv()?)
+    }
+
+    /// The next line, if there is one.
+    fn line(&mut self, engine: &mut Engine) -> Result<Option<String>> {
+        if let Some(line) = self.waiting.pop_front() {
+            return Ok(line.transpose()?);
         }
+        loop {
+            if let Event::Line(line) = self.next(engine)? {
+                return Ok(line.transpose()?);
+            }
+        }
+    }
+
+    /// Does what is asked, while the engine takes in what is offered to it.
+    fn order(&mut self, plugins: &Arc<Plugins>, engine: &mut Engine, ask: Ask) -> Result<String> {
+        let (plugins, done) = (Arc::clone(plugins), Tell(self.sender.clone()));
+        let work = move || {
+            let _done = done;
+            control::answer(&plugins, ask)
+        };
+        let work = std::thread::Builder::new().name("order".to_owned()).spawn(work)?;
+        loop {
+            match self.next(engine)? {
+                Event::Line(line) => self.waiting.push_back(line),
+                Event::Offer => {}
+                Event::Done => break,
+            }
+        }
+        let answer = work.join().map_err(|_| anyhow::anyhow!("the order ended in a panic"))?;
+        Ok(answer.to_string())
+    }
+}
+
+/// Tells, when it is dropped, that an order is done: after a panic as well.
+struct Tell(SyncSender<Event>);
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        let _ = self.0.send(Event::Done);
     }
 }
 
@@ -113,23 +169,6 @@ fn ask_of(command: &str) -> Option<Ask> {
     };
     words.next().is_none().then_some(ask)
 }
-
-/// Does what is asked, while the engine takes in what is offered to it.
-fn order(plugins: &Arc<Plugins>, engine: &mut Engine, ask: Ask) -> Result<String> {
-    let plugins = Arc::clone(plugins);
-    let work = std::thread::Builder::new()
-        .name("order".to_owned())
-        .spawn(move || control::answer(&plugins, ask))?;
-    while !work.is_finished() {
-        engine.boundary();
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    let answer = work.join().map_err(|_| anyhow::anyhow!("the order ended in a panic"))?;
-    Ok(answer.to_string())
-}
-
-/// How often an engine without requests looks for swaps.
-const REST: Duration = Duration::from_millis(20);
 
 fn prompt() -> Result<()> {
     let mut out = std::io::stdout().lock();
