@@ -1,6 +1,7 @@
 //! My plugin: a place that compiles every plan and answers with zeros, to start a backend from.
 //!
 //! Source: none needed. What it lacks is numbers: `backends/reference` shows them, one op at a time.
+//! Until it has them, `jackfield plugin check` finds that it breaks the contract.
 
 use plugin_api::TensorMut;
 use plugin_api::kinds::backend::{

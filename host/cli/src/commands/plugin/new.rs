@@ -54,7 +54,7 @@ impl Place {
         // The manifest's own rules: kebab-case, and a name that fits into paths.
         PluginManifest::parse("plugin new", &manifest(args))
             .with_context(|| format!("`{name}` of the kind `{kind}`"))?;
-        let kinds = templates::RUST.map(|(kind, _)| kind);
+        let kinds = templates::kinds();
         if !kinds.contains(&kind) {
             bail!("kind `{kind}`: expected one of {}", kinds.join(", "));
         }
@@ -95,17 +95,13 @@ fn files(args: &New, place: &Place) -> Result<Vec<(String, String)>> {
     let mut files = vec![
         file("plugin.toml", manifest(args)),
         file("README.md", readme(args)),
-        file(".gitignore", "/target\n/node_modules\n/Cargo.lock\n".to_owned()),
+        file(
+            ".gitignore",
+            "/target\n/node_modules\n/package-lock.json\n/Cargo.lock\n__pycache__\n".to_owned(),
+        ),
     ];
     if args.lang.is_rust() {
-        let source = templates::RUST.iter().find(|(name, _)| *name == kind);
-        let source = source.map_or("", |(_, source)| source);
-        let constant = args.name.replace('-', "_").to_uppercase();
-        let source = source
-            .replace("my-plugin", &args.name)
-            .replace("MyPlugin", &type_name(&args.name))
-            .replace("MY_PLUGIN", &constant)
-            .replace("My plugin:", &format!("{}:", title(&args.name)));
+        let source = templates::rust(kind, &args.name).unwrap_or_default();
         files.push(file("src/lib.rs", source));
         files.push(file("Cargo.toml", cargo_toml(args, place)?));
         if place.workspace.is_some() {
@@ -124,9 +120,9 @@ fn files(args: &New, place: &Place) -> Result<Vec<(String, String)>> {
         Lang::Python => templates::PYTHON,
         _ => templates::JS,
     };
-    files.push(file(name, source.replace("my-plugin", &args.name)));
+    files.push(file(name, templates::renamed(source, &args.name)));
     if args.lang == Lang::Js {
-        files.push(file("package.json", PACKAGE_JSON.replace("my-plugin", &args.name)));
+        files.push(file("package.json", templates::renamed(templates::PACKAGE_JSON, &args.name)));
     }
     files.extend(templates::WIT.map(|(name, text)| file(&format!("wit/{name}"), text.to_owned())));
     Ok(files)
@@ -196,24 +192,3 @@ fn cargo_toml(args: &New, place: &Place) -> Result<String> {
          [workspace]\n"
     ))
 }
-
-/// `min-p` becomes `MinP`.
-fn type_name(name: &str) -> String {
-    name.split('-').map(title).collect()
-}
-
-fn title(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
-}
-
-const PACKAGE_JSON: &str = r#"{
-  "name": "my-plugin",
-  "private": true,
-  "type": "module",
-  "devDependencies": {
-    "@bytecodealliance/componentize-js": "0.23.0",
-    "@bytecodealliance/jco": "^1"
-  }
-}
-"#;

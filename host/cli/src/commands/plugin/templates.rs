@@ -1,23 +1,90 @@
-//! What `jackfield plugin new` writes: templates, embedded.
+//! What `jackfield plugin new` writes: plugins that work as they are, under another name.
 //!
-//! A template is a plugin called `my-plugin`, of the type `MyPlugin`, that works as it is.
+//! A template is a plugin of the tree where one is simple enough, so that what strangers start from
+//! is what is tested and read; else a file of `host/cli/templates`. Sources are embedded from
+//! outside this package's folder: the program is built from the tree, with the plugins in it, and
+//! never packaged alone.
 
-/// `src/lib.rs` of each kind in Rust.
-pub(super) const RUST: [(&str, &str); 13] = [
-    ("backend", include_str!("../../../templates/rust/backend.rs")),
-    ("decoding-strategy", include_str!("../../../templates/rust/decoding_strategy.rs")),
-    ("feed-forward", include_str!("../../../templates/rust/feed_forward.rs")),
-    ("hook", include_str!("../../../templates/rust/hook.rs")),
-    ("kv-cache", include_str!("../../../templates/rust/kv_cache.rs")),
-    ("logits-processor", include_str!("../../../templates/rust/logits_processor.rs")),
-    ("mixer", include_str!("../../../templates/rust/mixer.rs")),
-    ("model-source", include_str!("../../../templates/rust/model_source.rs")),
-    ("norm", include_str!("../../../templates/rust/norm.rs")),
-    ("quantizer", include_str!("../../../templates/rust/quantizer.rs")),
-    ("residual", include_str!("../../../templates/rust/residual.rs")),
-    ("rotary-embedding", include_str!("../../../templates/rust/rotary_embedding.rs")),
-    ("scheduler", include_str!("../../../templates/rust/scheduler.rs")),
+/// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
+const RUST: [(&str, &str, &str); 13] = [
+    ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
+    (
+        "decoding-strategy",
+        "greedy",
+        include_str!("../../../../../plugins/decoding-strategy/greedy/src/lib.rs"),
+    ),
+    ("feed-forward", "my-plugin", include_str!("../../../templates/rust/feed_forward.rs")),
+    ("hook", "my-plugin", include_str!("../../../templates/rust/hook.rs")),
+    (
+        "kv-cache",
+        "contiguous",
+        include_str!("../../../../../plugins/kv-cache/contiguous/src/lib.rs"),
+    ),
+    (
+        "logits-processor",
+        "forbid",
+        include_str!("../../../../../examples/out-of-tree/rust/src/lib.rs"),
+    ),
+    ("mixer", "attention", include_str!("../../../../../plugins/mixer/attention/src/lib.rs")),
+    ("model-source", "file", include_str!("../../../../../plugins/model-source/file/src/lib.rs")),
+    ("norm", "my-plugin", include_str!("../../../templates/rust/norm.rs")),
+    ("quantizer", "my-plugin", include_str!("../../../templates/rust/quantizer.rs")),
+    ("residual", "my-plugin", include_str!("../../../templates/rust/residual.rs")),
+    ("rotary-embedding", "my-plugin", include_str!("../../../templates/rust/rotary_embedding.rs")),
+    ("scheduler", "fcfs", include_str!("../../../../../plugins/scheduler/fcfs/src/lib.rs")),
 ];
+
+/// The kinds, each of which has a template in Rust.
+pub(super) fn kinds() -> [&'static str; 13] {
+    RUST.map(|(kind, ..)| kind)
+}
+
+/// `src/lib.rs` of a plugin with this name; nothing for a kind that is not there.
+pub(super) fn rust(kind: &str, name: &str) -> Option<String> {
+    let (_, template, source) = RUST.into_iter().find(|(known, ..)| *known == kind)?;
+    // The first line is `//! Name in words: what it does.`
+    let (_, does) = source.split_once(": ")?;
+    let source = format!("//! {}: {does}", title(name));
+    let source = with_word(&source, &type_name(template), &type_name(name));
+    let source = with_word(&source, &constant_name(template), &constant_name(name));
+    let source = source.replace(&format!("\"{template}\""), &format!("\"{name}\""));
+    Some(source.replace(&format!("\"{template}/"), &format!("\"{name}/")))
+}
+
+/// A text of a template in another language, which names itself once.
+pub(super) fn renamed(source: &str, name: &str) -> String {
+    source.replacen("forbid", name, 1)
+}
+
+/// `min-p` becomes `MinP`.
+fn type_name(name: &str) -> String {
+    name.split('-').map(title).collect()
+}
+
+/// `min-p` becomes `MIN_P`.
+fn constant_name(name: &str) -> String {
+    name.replace('-', "_").to_uppercase()
+}
+
+fn title(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+}
+
+/// `text` with `new` for every `old` that is a word of its own.
+fn with_word(text: &str, old: &str, new: &str) -> String {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut out, mut done) = (String::new(), 0);
+    for (at, _) in text.match_indices(old) {
+        let end = at + old.len();
+        if !text[..at].ends_with(is_part) && !text[end..].starts_with(is_part) {
+            out.push_str(&text[done..at]);
+            out.push_str(new);
+            done = end;
+        }
+    }
+    out + &text[done..]
+}
 
 /// Kinds that may be components.
 pub(super) const WASM: [&str; 10] = [
@@ -33,13 +100,19 @@ pub(super) const WASM: [&str; 10] = [
     "scheduler",
 ];
 
-/// The source file of a logits processor in another language, and what builds it.
-pub(super) const C: (&str, &str) = ("plugin.c", include_str!("../../../templates/c/plugin.c"));
+/// The source file of a logits processor in another language, and what it holds.
+pub(super) const C: (&str, &str) =
+    ("plugin.c", include_str!("../../../../../examples/out-of-tree/c/plugin.c"));
 pub(super) const PYTHON: (&str, &str) =
-    ("plugin.py", include_str!("../../../templates/python/plugin.py"));
-pub(super) const JS: (&str, &str) = ("plugin.js", include_str!("../../../templates/js/plugin.js"));
+    ("plugin.py", include_str!("../../../../../examples/out-of-tree/python/plugin.py"));
+pub(super) const JS: (&str, &str) =
+    ("plugin.js", include_str!("../../../../../examples/out-of-tree/js/plugin.js"));
 
-/// Files of `plugin-api/wit/v0.0`.
+/// What builds JavaScript.
+pub(super) const PACKAGE_JSON: &str =
+    include_str!("../../../../../examples/out-of-tree/js/package.json");
+
+/// Files of `plugin-api/wit/v0.0`, the interfaces of components.
 pub(super) const WIT: [(&str, &str); 11] = [
     (
         "decoding-strategy.wit",
@@ -62,3 +135,38 @@ pub(super) const WIT: [(&str, &str); 11] = [
     ("traced.wit", include_str!("../../../../../plugin-api/wit/v0.0/traced.wit")),
     ("types.wit", include_str!("../../../../../plugin-api/wit/v0.0/types.wit")),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_keeps_nothing_of_its_name() {
+        for (kind, template, source) in RUST {
+            let found = rust(kind, "another-name").unwrap();
+            assert!(found.starts_with("//! Another-name: "), "{kind}: {found}");
+            assert!(found.contains("export_plugin!(AnotherName);"), "{kind}: {found}");
+            assert!(found.contains("const NAME: &'static str = \"another-name\";"), "{kind}");
+            for part in [type_name(template), format!("\"{template}\""), format!("\"{template}/")] {
+                assert!(source.contains(&part) || part.ends_with('/'), "{kind}: {part}");
+                assert_eq!(with_word(&found, &part, ""), found, "{kind}: {part}");
+            }
+        }
+        for (_, source) in [C, PYTHON, JS, ("package.json", PACKAGE_JSON)] {
+            assert!(source.contains("forbid") && !renamed(source, "other").contains("forbid"));
+        }
+    }
+
+    #[test]
+    fn replaces_whole_words_only() {
+        #[rustfmt::skip]
+        let cases = [
+            ("File, Files, TheFile, File", "Calm, Files, TheFile, Calm"),
+            ("FileFile File_ <File>",      "FileFile File_ <Calm>"),
+            ("",                           ""),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(with_word(text, "File", "Calm"), expected);
+        }
+    }
+}
