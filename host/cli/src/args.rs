@@ -37,6 +37,7 @@ pub(crate) struct Cli {
 
 /// Options of every command.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
     /// Configuration file [default: ./jackfield.toml, then the user's configuration folder]
     #[arg(long, global = true, env = "JACKFIELD_CONFIG", value_name = "FILE")]

@@ -9,6 +9,14 @@ use clap::{Args, Subcommand, ValueEnum};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plugin {
     /// List plugins by kind, and which ones the configuration picks
+    #[command(
+        after_help = "Each line has the name, the lane and what it does; a star marks what is picked:
+builtin plugins are linked in, native and wasm ones come from files that jackfield.toml names.
+
+Examples:
+  jackfield plugin ls
+  jackfield plugin ls --plugin scheduler=fcfs --json"
+    )]
     Ls,
     /// Write the folder of a plugin that works already
     New(New),
@@ -43,14 +51,26 @@ pub(crate) enum Plugin {
   jackfield plugin new unit-norm --kind norm --lang rust-wasm
   jackfield plugin new calm --kind logits-processor --lang python
 
-The folder is written below the current one. Inside a workspace with plugins/<kind>/ the crate
-becomes a member of it; elsewhere it stands alone. Then:
+Kinds, and what they can be written in:
+  logits-processor    every language          edits the scores of the next token
+  decoding-strategy   rust, rust-wasm         turns scores into tokens, tokens into an answer
+  scheduler           rust, rust-wasm         picks what runs in the next step
+  quantizer           rust, rust-wasm         reads and writes a format of weights
+  norm, residual, rotary-embedding, mixer, feed-forward
+                      rust, rust-wasm         describe a part of the model, once
+  model-source        rust, rust-wasm         finds and fetches models
+  hook                rust                    listens to what happens, may end or refuse an answer
+  kv-cache            rust                    places keys and values of past tokens
+  backend             rust                    compiles and runs the model
+
+The folder is written below the current one and stands alone; in the tree of Jackfield itself it is
+written to plugins/<kind>/ and becomes a member. It works as it is:
   cd calm && cargo test && jackfield plugin build")]
 pub(crate) struct New {
     /// Name of the plugin, in kebab-case
     pub(crate) name: String,
 
-    /// What it provides: logits-processor, norm, hook … (`jackfield plugin ls` shows the kinds)
+    /// What it provides, such as logits-processor, norm or hook: see below
     #[arg(long)]
     pub(crate) kind: String,
 
@@ -68,7 +88,7 @@ pub(crate) struct New {
 pub(crate) enum Lang {
     /// Rust, for the lanes builtin, native and wasm
     Rust,
-    /// The same, with notes for the sandbox
+    /// Rust for the lane wasm only: a kind without that lane is refused
     RustWasm,
     /// C, as a component
     C,
@@ -170,15 +190,20 @@ pub(crate) struct Rollback {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   jackfield plugin check target/plugins/calm.so
-  jackfield plugin check calm.wasm --config min_p=0.1 --seed 7 --json
+  jackfield plugin check calm.so --config min_p=0.1 --config 'stop=[\"a\", \"b\"]'
+  jackfield plugin check calm.wasm --seed 7 --json
 
 Every part runs in a process of its own under limits of time and memory: the verdict survives
-whatever the plugin does. The same seed gives the same verdict.")]
+whatever the plugin does. The same seed gives the same verdict. The exit status is 0 if all passed.
+
+Name with --config what makes the plugin act: without, a logits processor is only seen doing
+nothing. What each check means stands in plugin-api/docs/writing-a-plugin.md, section 3.")]
 pub(crate) struct Check {
     /// The plugin file
     pub(crate) file: PathBuf,
 
-    /// A key of the plugin's table; requests of a logits processor carry it, too; may be repeated
+    /// A key of the plugin's own table; requests of a logits processor and the hyperparameters of a
+    /// rotary embedding carry it as well; VALUE is TOML or text; may be repeated
     // The option of this name that other commands have is a path: clap wants one type.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) config: Vec<PathBuf>,

@@ -32,7 +32,9 @@ pub(crate) fn ls(session: &Session) -> Result<()> {
     if !session.is_json {
         writeln!(
             out,
-            "\n* picked by configuration or default; traced kinds and quantizers follow the model"
+            "\n* picked by the configuration or by default; a model picks its own norms, quantizers \
+             and other parts\npick another: --plugin KIND=NAME, or KIND = \"NAME\" below [plugins] \
+             in jackfield.toml"
         )?;
     }
     Ok(())
