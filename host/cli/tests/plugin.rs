@@ -89,6 +89,64 @@ fn every_kind_has_a_template_that_passes_its_suite() {
     assert!(!text(&output).contains("warning:"), "{}", text(&output));
 }
 
+/// Every kind in every language that `plugin new` offers for it. What lacks its tools is skipped.
+#[test]
+#[ignore = "builds 26 plugins: minutes, unless most of it was built before"]
+#[allow(clippy::print_stdout, reason = "the table is what the run is for")]
+fn every_template_is_built_and_passes_its_check() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let here = folder.path();
+    let (mut num_passed, mut mistakes) = (0, Vec::new());
+    for lang in ["rust", "rust-wasm", "c", "python", "js"] {
+        for kind in KINDS {
+            let name = format!("new-{kind}-{lang}");
+            let args = ["plugin", "new", &name, "--kind", kind, "--lang", lang];
+            let output = jackfield(here, &args);
+            if !output.status.success() {
+                let said = text(&output);
+                assert!(said.contains("--lang rust") || said.contains("Rust only"), "{said}");
+                continue;
+            }
+            if lang == "js"
+                && Command::new("npm")
+                    .args(["install", "--no-audit"])
+                    .current_dir(here.join(&name))
+                    .output()
+                    .is_err()
+            {
+                println!("{kind:20} {lang:10} SKIP: npm is not there");
+                continue;
+            }
+            let lane = if lang == "rust" { "native" } else { "wasm" };
+            let file = format!("{name}.plugin");
+            let output =
+                jackfield(here, &["plugin", "build", &name, "--lane", lane, "--out", &file]);
+            if !output.status.success() && !lang.starts_with("rust") {
+                println!("{kind:20} {lang:10} SKIP: {}", text(&output).trim());
+                continue;
+            }
+            assert!(output.status.success(), "{name}: {}", text(&output));
+            let config = if kind == "logits-processor" { "never=1" } else { "" };
+            let config = [config].into_iter().filter(|config| !config.is_empty());
+            let args: Vec<&str> =
+                [file.as_str()].into_iter().chain(config.flat_map(|c| ["--config", c])).collect();
+            let (_, verdict) = check(here, &args);
+            let checks = verdict["checks"].as_array().unwrap();
+            let failed: Vec<_> =
+                checks.iter().filter(|c| c["passed"] == false).map(|c| &c["name"]).collect();
+            println!("{kind:20} {lang:10} {failed:?}");
+            num_passed += usize::from(failed.is_empty());
+            // A backend that answers with zeros, to start from.
+            let expected: &[&str] = if kind == "backend" { &["contract"] } else { &[] };
+            if failed != expected || verdict["warnings"] != serde_json::json!([]) {
+                mistakes.push(format!("{name}: {verdict}"));
+            }
+        }
+    }
+    println!("{num_passed} passed");
+    assert!(mistakes.is_empty(), "\n{}", mistakes.join("\n"));
+}
+
 #[test]
 fn a_new_plugin_is_built_checked_and_only_then_taken() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -133,6 +191,11 @@ fn a_new_plugin_is_built_checked_and_only_then_taken() {
     };
     let (_, again) = check(here, &["calm.so", "--config", "never=[0, 8]"]);
     assert_eq!(without_times(&verdict), without_times(&again));
+
+    let (output, verdict) = check(here, &["calm.so", "--config", "nevr=[0, 8]"]);
+    assert!(!output.status.success());
+    let says = "--config nevr: expected a key that the plugin reads";
+    assert_eq!(finding(&verdict, "contract")["message"], says, "{verdict}");
 
     let mut bytes = fs::read(&file).unwrap();
     bytes[5_000] ^= 1;
@@ -188,11 +251,15 @@ fn mistakes_say_what_to_do() {
                     reload = \"stateless\"\npermissions = []\n";
     fs::write(here.join("sourceless/plugin.toml"), manifest).unwrap();
     fs::write(here.join("text.so"), "no library").unwrap();
+    fs::create_dir_all(here.join("listens")).unwrap();
+    fs::write(here.join("listens/plugin.toml"), manifest.replace("norm", "hook")).unwrap();
+    fs::write(here.join("listens/Cargo.toml"), "").unwrap();
     #[rustfmt::skip]
     let cases = [
         (&["plugin", "build", "none"][..],                     "none: expected the folder of a plugin"),
         (&["plugin", "build", "empty"],                        "`jackfield plugin new` writes one"),
         (&["plugin", "build", "sourceless"],                   "expected one of the files Cargo.toml, plugin.c, plugin.py, plugin.js"),
+        (&["plugin", "build", "listens", "--lane", "wasm"],    "build it with `--lane native`"),
         (&["plugin", "seal", "text.so"],                       "expected a shared library or a WASM component"),
         (&["plugin", "new", "a", "--kind", "flux"],            "kind `flux`: expected one of backend, decoding-strategy"),
         (&["plugin", "new", "Min P", "--kind", "norm"],        "expected kebab-case"),

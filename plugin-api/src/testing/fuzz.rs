@@ -14,24 +14,46 @@ pub(super) use traced::{feed_forward, mixer, norm, residual, rotary_embedding};
 
 use super::random::Random;
 use crate::config::{Config, Value};
-use crate::registrar::Provided;
 
-/// Which keys of the usual ones, and of `config`, a plugin reads when it starts.
-pub(super) fn keys_read(plugin: &Provided, config: &Config) -> Vec<String> {
+/// Which keys of the usual ones, and of `config`, `call` reads of the tables that it is given.
+pub(super) fn keys_read(config: &Config, call: impl Fn(&Config)) -> Vec<String> {
     let mut table = Config::at(config.path());
     for key in KEYS.into_iter().chain(config.keys()) {
         table.set(key, 1);
     }
     // A plugin stops at the first value that it cannot take: each key is tried alone as well.
-    let _ = (plugin.make)(&table);
-    for key in KEYS {
+    call(&table);
+    for key in KEYS.into_iter().chain(config.keys()) {
         let alone = config.fresh().with(key, "x");
-        let _ = (plugin.make)(&alone);
+        call(&alone);
         if alone.is_read(key) {
             table.mark(key);
         }
     }
     table.keys().filter(|key| table.is_read(key)).map(str::to_owned).collect()
+}
+
+/// What random request parameters and hyperparameters are made of.
+pub(super) struct Asked<'a> {
+    /// Those that do no harm.
+    fair: &'a Config,
+    /// Keys that the plugin reads.
+    pub(super) keys: Vec<String>,
+}
+
+impl<'a> Asked<'a> {
+    /// Those around `fair`; `call` lets the plugin read a table as its kind does.
+    fn of(fair: &'a Config, call: impl Fn(&Config)) -> Self {
+        Self { fair, keys: keys_read(fair, call) }
+    }
+
+    /// A random table: every other time one that starts with what is fair.
+    fn params(&self, random: &mut Random) -> Config {
+        match random.below(2) {
+            0 => table(random, &Config::at("fuzz"), &self.keys),
+            _ => table(random, self.fair, &self.keys),
+        }
+    }
 }
 
 /// A random table: most often of keys that are read, seldom of the usual ones.
@@ -45,11 +67,6 @@ pub(super) fn table(random: &mut Random, config: &Config, read: &[String]) -> Co
         table.set(key, value(random, 3));
     }
     table
-}
-
-/// Request parameters or hyperparameters.
-fn params(random: &mut Random) -> Config {
-    table(random, &Config::at("fuzz"), &[])
 }
 
 fn value(random: &mut Random, depth: usize) -> Value {
@@ -86,8 +103,9 @@ fn number(random: &mut Random) -> f32 {
 }
 
 /// Names that configuration and requests of such plugins use.
-const KEYS: [&str; 37] = [
+const KEYS: [&str; 43] = [
     "alpha",
+    "attention_bias",
     "beta",
     "bias",
     "block_size",
@@ -99,9 +117,11 @@ const KEYS: [&str; 37] = [
     "factor",
     "format",
     "head_dim",
+    "hidden_act",
     "id",
     "ignore_eos",
     "k",
+    "layer_norm_eps",
     "length_penalty",
     "logit_bias",
     "max_tokens",
@@ -114,6 +134,9 @@ const KEYS: [&str; 37] = [
     "path",
     "penalty",
     "repetition_penalty",
+    "rms_norm_eps",
+    "rope_pairing",
+    "rope_scaling",
     "rope_theta",
     "scale",
     "seed",

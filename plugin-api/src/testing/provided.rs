@@ -42,23 +42,24 @@ pub fn contract(plugin: &Provided, config: &Config) -> Result<()> {
 }
 
 /// Calls the plugin with random inputs of its kind, equal ones for equal seeds. Errors are
-/// answers; what must not happen is a panic, a crash or a call that does not end.
+/// answers; what must not happen is a panic, a crash or a call that does not end. Returns the keys
+/// of request parameters and hyperparameters that it was found to read: the usual ones and those of
+/// `config` are tried.
 ///
 /// # Errors
 ///
 /// As for [`contract`].
-pub fn fuzz_inputs(plugin: &Provided, config: &Config, seed: u64) -> Result<()> {
+pub fn fuzz_inputs(plugin: &Provided, config: &Config, seed: u64) -> Result<Vec<String>> {
     let row = row(plugin.kind)?;
     (plugin.make)(config)?;
-    (row.fuzz)(plugin, config, &mut Random::new(seed));
-    Ok(())
+    Ok((row.fuzz)(plugin, config, &mut Random::new(seed)))
 }
 
 /// Starts the plugin with random tables. Errors are answers. Returns how many tables it took, and
 /// the keys that it was found to read: the usual ones and those of `config` are tried.
 pub fn fuzz_config(plugin: &Provided, config: &Config, seed: u64) -> (usize, Vec<String>) {
     let mut random = Random::new(seed);
-    let keys = fuzz::keys_read(plugin, config);
+    let keys = fuzz::keys_read(config, |table| drop((plugin.make)(table)));
     let tables = (0..TABLES).map(|_| fuzz::table(&mut random, config, &keys));
     let taken = tables.filter(|table| (plugin.make)(table).is_ok()).count();
     (taken, keys)
@@ -71,7 +72,7 @@ pub const TABLES: usize = 300;
 struct Row {
     kind: &'static str,
     contract: fn(&Provided, &Config),
-    fuzz: fn(&Provided, &Config, &mut Random),
+    fuzz: fn(&Provided, &Config, &mut Random) -> Vec<String>,
 }
 
 /// An instance of a kind that the caller knows to be right.
@@ -81,8 +82,12 @@ fn open<K: Kind + ?Sized>(plugin: &Provided, config: &Config) -> Result<Box<K>> 
 }
 
 /// Calls `suite` with a way to make instances: an empty table means `config`.
-fn over<K: Kind + ?Sized>(plugin: &Provided, config: &Config, suite: impl FnOnce(Make<'_, K>)) {
-    suite(&|asked| open(plugin, if asked.keys().next().is_none() { config } else { asked }));
+fn over<K: Kind + ?Sized, R>(
+    plugin: &Provided,
+    config: &Config,
+    suite: impl FnOnce(Make<'_, K>) -> R,
+) -> R {
+    suite(&|asked| open(plugin, if asked.keys().next().is_none() { config } else { asked }))
 }
 
 macro_rules! rows {
@@ -91,13 +96,13 @@ macro_rules! rows {
             kind: <dyn $kind>::NAME,
             contract: |$plugin, $config| $contract,
             fuzz: |plugin, config, random| {
-                over::<dyn $kind>(plugin, config, |make| fuzz::$fuzz(make, config, random));
+                over::<dyn $kind, _>(plugin, config, |make| fuzz::$fuzz(make, config, random))
             },
         }),*];
     };
 }
 rows! {
-    Backend: backend, |p, c| over::<dyn Backend>(p, c, |make| {
+    Backend: backend, |p, c| over::<dyn Backend, _>(p, c, |make| {
         backend::suite(&*make(c).expect("it has started before"));
     });
     DecodingStrategy: decoding_strategy, |p, c| over(p, c, |m| decoding_strategy::suite_of(m, c));
@@ -110,7 +115,7 @@ rows! {
     Mixer: mixer, |p, c| over(p, c, |make| mixer::suite_of(make));
     ModelSource: model_source, |p, c| over(p, c, |make| model_source::suite_of(make, c));
     Norm: norm, |p, c| over(p, c, |make| norm::suite_of(make));
-    Quantizer: quantizer, |p, c| over::<dyn Quantizer>(p, c, |make| {
+    Quantizer: quantizer, |p, c| over::<dyn Quantizer, _>(p, c, |make| {
         let steps = steps_of(&make(c).expect("it has started before").lowering());
         quantizer::suite_of(make, steps);
     });

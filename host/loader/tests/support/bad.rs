@@ -73,7 +73,7 @@ fn libraries() -> Vec<Bad> {
 
 /// What goes wrong when a library runs: the mode, and the check that finds it.
 #[rustfmt::skip]
-const MODES: [(&str, &str); 50] = [
+const MODES: [(&str, &str); 51] = [
     ("error@create",             "init"),
     ("panic@create",             "init"),
     ("error@second-create",      "init"),
@@ -124,6 +124,7 @@ const MODES: [(&str, &str); 50] = [
     ("trusts-forked",            "panic"),
     ("panics-on-text",           "config-fuzz"),
     ("unwraps-config",           "config-fuzz"),
+    ("unwraps-params",           "input-fuzz"),
 ];
 
 /// The same of components, whose sandbox turns most of it into errors.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{number, params, text};
+use super::{Asked, number, text};
 use crate::config::Config;
 use crate::events::Subscriptions;
 use crate::kinds::backend::{Backend, Bucket, MemoryMap, RawRows, RawValues, WeightDesc};
@@ -18,23 +18,30 @@ use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
 use crate::kinds::scheduler::{Limits, Scheduler, Waiting};
 use crate::plan::{Part, Per, Plan, StateSpec};
 use crate::testing::Make;
+use crate::testing::hook::after_token;
 use crate::testing::machine::{Answer, Machine};
 use crate::testing::random::Random;
 use crate::testing::rows::Rows;
 
 const ROUNDS: usize = 300;
 
+/// Returns the request parameters that it reads.
 pub(in crate::testing) fn logits_processor(
     make: Make<'_, dyn LogitsProcessor>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(mut processor) = make(config) else { return };
+) -> Vec<String> {
+    let asked = Asked::of(config, |params| {
+        if let Ok(mut processor) = make(config) {
+            let _ = processor.batch(&BatchChange::Added { row: RowId(0), params, history: &[] });
+        }
+    });
+    let Ok(mut processor) = make(config) else { return asked.keys };
     let mut known: Vec<u32> = Vec::new();
     for _ in 0..ROUNDS {
         let row = RowId(random.below(6) as u32);
         let history: Vec<u32> = (0..random.below(9)).map(|_| random.bits() as u32).collect();
-        let parameters = params(random);
+        let parameters = asked.params(random);
         let change = match (random.below(5), known.contains(&row.0)) {
             (_, false) => BatchChange::Added { row, params: &parameters, history: &history },
             (0, _) => BatchChange::RolledBack { row, history: &history },
@@ -60,14 +67,15 @@ pub(in crate::testing) fn logits_processor(
         let _ = processor.apply(&mut LogitsRows::new(&mut rows));
         let _ = (processor.need(), processor.is_argmax_invariant());
     }
+    asked.keys
 }
 
 pub(in crate::testing) fn scheduler(
     make: Make<'_, dyn Scheduler>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(mut scheduler) = make(config) else { return };
+) -> Vec<String> {
+    let Ok(mut scheduler) = make(config) else { return Vec::new() };
     let size = |random: &mut Random| [0, 1, 7, 300, u32::MAX as usize][random.below(5)];
     for _ in 0..ROUNDS {
         let queue: Vec<Waiting> = (0..random.below(40))
@@ -82,21 +90,29 @@ pub(in crate::testing) fn scheduler(
         let limits = Limits { tokens: size(random), seqs: size(random) };
         scheduler.pick(&queue, &limits, &mut Vec::new());
     }
+    Vec::new()
 }
 
+/// Returns the request parameters that it reads.
 pub(in crate::testing) fn decoding_strategy(
     make: Make<'_, dyn DecodingStrategy>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(mut strategy) = make(config) else { return };
+) -> Vec<String> {
+    let asked = Asked::of(config, |params| {
+        if let Ok(mut strategy) = make(config) {
+            let request = RequestView { seq: SeqId(0), prompt: &[1], params };
+            let _ = strategy.open(GroupId(0), &request);
+        }
+    });
+    let Ok(mut strategy) = make(config) else { return asked.keys };
     let (mut evals, mut actions) =
         (Evals::default(), Actions { next_seq: 100, ..Actions::default() });
     for _ in 0..ROUNDS {
         let group = GroupId(random.below(5) as u32);
         match random.below(6) {
             0 | 1 => {
-                let parameters = params(random);
+                let parameters = asked.params(random);
                 let prompt: Vec<u32> = (0..random.below(5)).map(|_| random.bits() as u32).collect();
                 let request =
                     RequestView { seq: SeqId(group.0), prompt: &prompt, params: &parameters };
@@ -118,15 +134,16 @@ pub(in crate::testing) fn decoding_strategy(
             }
         }
     }
+    asked.keys
 }
 
 pub(in crate::testing) fn kv_cache(
     make: Make<'_, dyn KvCache>,
     config: &Config,
     random: &mut Random,
-) {
+) -> Vec<String> {
     for _ in 0..ROUNDS / 30 {
-        let Ok(mut cache) = make(config) else { return };
+        let Ok(mut cache) = make(config) else { return Vec::new() };
         let part = |random: &mut Random| Part {
             name: text(random),
             dims: (0..random.below(4)).map(|_| [0, 1, 2, 64, 1 << 20][random.below(5)]).collect(),
@@ -164,14 +181,15 @@ pub(in crate::testing) fn kv_cache(
             let _ = cache.usage();
         }
     }
+    Vec::new()
 }
 
 pub(in crate::testing) fn quantizer(
     make: Make<'_, dyn Quantizer>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(quantizer) = make(config) else { return };
+) -> Vec<String> {
+    let Ok(quantizer) = make(config) else { return Vec::new() };
     let (format, lowering) = (quantizer.format(), quantizer.lowering());
     for _ in 0..ROUNDS {
         let blocks = random.below(4);
@@ -194,25 +212,38 @@ pub(in crate::testing) fn quantizer(
         let mut out = AffineMut { codes: &mut codes, scales: &mut scales, mins: &mut mins };
         let _ = quantizer.unpack(&bytes, &mut out);
     }
+    Vec::new()
 }
 
-pub(in crate::testing) fn hook(make: Make<'_, dyn Hook>, config: &Config, random: &mut Random) {
-    let Ok(hook) = make(config) else { return };
-    let mut listening = Subscriptions::new();
-    if hook.subscribe(&mut listening).is_err() {
-        return;
+/// Returns the request parameters that it reads.
+pub(in crate::testing) fn hook(
+    make: Make<'_, dyn Hook>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let subscribed = || {
+        let mut listening = Subscriptions::new();
+        make(config)?.subscribe(&mut listening).map(|()| listening)
+    };
+    let asked = Asked::of(config, |params| {
+        if let Ok(mut listening) = subscribed() {
+            let _ = after_token(&mut listening, "text", params);
+        }
+    });
+    if let Ok(mut listening) = subscribed() {
+        for _ in 0..ROUNDS {
+            let _ = after_token(&mut listening, &text(random), &asked.params(random));
+        }
     }
-    for _ in 0..ROUNDS {
-        let _ = crate::testing::hook::after_token(&mut listening, &text(random), &params(random));
-    }
+    asked.keys
 }
 
 pub(in crate::testing) fn model_source(
     make: Make<'_, dyn ModelSource>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(source) = make(config) else { return };
+) -> Vec<String> {
+    let Ok(source) = make(config) else { return Vec::new() };
     for _ in 0..ROUNDS / 10 {
         let machine = Machine::new();
         let host = machine.host("fuzz");
@@ -229,14 +260,15 @@ pub(in crate::testing) fn model_source(
         let entry = ModelEntry { name, description, size_bytes };
         let _ = source.fetch(&entry, Path::new("models"), &mut |_| (), &host);
     }
+    Vec::new()
 }
 
 pub(in crate::testing) fn backend(
     make: Make<'_, dyn Backend>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(backend) = make(config) else { return };
+) -> Vec<String> {
+    let Ok(backend) = make(config) else { return Vec::new() };
     let lowering = [
         Lowering::Affine { bits: 4, group: 32, zero_point: 8, has_min: false, is_f16_exact: true },
         Lowering::MiniFloat { exponent: 5, mantissa: 10 },
@@ -256,4 +288,5 @@ pub(in crate::testing) fn backend(
     }
     let nothing = Plan::default();
     let _ = backend.compile(&nothing, &Bucket::default(), &MemoryMap::default());
+    Vec::new()
 }

@@ -1,6 +1,6 @@
 //! Random scenes for parts that are traced: shapes, hyperparameters, weights that are not there.
 
-use super::{params, value};
+use super::{Asked, value};
 use crate::config::Config;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::mixer::Mixer;
@@ -15,54 +15,79 @@ use crate::testing::traced::Scene;
 
 const ROUNDS: usize = 300;
 
-pub(in crate::testing) fn norm(make: Make<'_, dyn Norm>, config: &Config, random: &mut Random) {
-    let Ok(part) = make(config) else { return };
-    trace(&*part, &["x"], random);
+/// Returns the hyperparameters that it reads, as the others here do.
+pub(in crate::testing) fn norm(
+    make: Make<'_, dyn Norm>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["x"], config, random, |_| ())
 }
 
 pub(in crate::testing) fn residual(
     make: Make<'_, dyn Residual>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(part) = make(config) else { return };
-    trace(&*part, &["stream", "branch"], random);
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["stream", "branch"], config, random, |_| ())
 }
 
 pub(in crate::testing) fn feed_forward(
     make: Make<'_, dyn FeedForward>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(part) = make(config) else { return };
-    trace(&*part, &["x"], random);
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["x"], config, random, |_| ())
 }
 
-pub(in crate::testing) fn mixer(make: Make<'_, dyn Mixer>, config: &Config, random: &mut Random) {
-    let Ok(part) = make(config) else { return };
-    trace(&*part, &["x"], random);
-    for _ in 0..ROUNDS {
-        let hyperparameters = hyperparameters(random);
-        let _ = part.state(&LayerRef { index: random.bits() as u32, config: &hyperparameters });
-    }
+pub(in crate::testing) fn mixer(
+    make: Make<'_, dyn Mixer>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["x"], config, random, |config| {
+        let _ = part.state(&LayerRef { index: config.keys().count() as u32, config });
+    })
 }
 
 pub(in crate::testing) fn rotary_embedding(
     make: Make<'_, dyn RotaryEmbedding>,
     config: &Config,
     random: &mut Random,
-) {
-    let Ok(part) = make(config) else { return };
-    trace(&*part, &["x", "positions"], random);
-    for _ in 0..ROUNDS {
-        let _ = part.rotation(&hyperparameters(random));
-    }
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["x", "positions"], config, random, |config| drop(part.rotation(config)))
 }
 
-/// As many inputs as the kind has, of any shape.
-fn trace(part: &dyn Traced, inputs: &[&str], random: &mut Random) {
+/// As many inputs as the kind has, of any shape; `also` calls what else reads hyperparameters.
+fn trace(
+    part: &dyn Traced,
+    inputs: &[&str],
+    config: &Config,
+    random: &mut Random,
+    also: impl Fn(&Config),
+) -> Vec<String> {
+    let mut fair = Config::at("fuzz");
+    USUAL.iter().for_each(|(key, usual)| fair.set(key, *usual));
+    config.unmarked().for_each(|(key, named)| fair.set(key, named.clone()));
+    let asked = Asked::of(&fair, |hyperparameters| {
+        also(hyperparameters);
+        for dims in [&[8][..], &[8, 8]] {
+            let scene = Scene::new(hyperparameters);
+            let scene = WEIGHTS.iter().fold(scene, |scene, name| scene.weight(name, dims));
+            let spec = Spec::f32([Dim::TOKENS, Dim::Fixed(8)]);
+            let specs: Vec<_> = inputs.iter().map(|name| (*name, spec.clone())).collect();
+            let _ = scene.trace(part, &specs);
+        }
+    });
     for _ in 0..ROUNDS {
-        let mut scene = Scene::new(&hyperparameters(random));
+        let hyperparameters = hyperparameters(&asked, random);
+        also(&hyperparameters);
+        let mut scene = Scene::new(&hyperparameters);
         for name in WEIGHTS {
             let dims: Vec<u64> = (0..random.below(4)).map(|_| size(random)).collect();
             if random.below(4) > 0 {
@@ -72,6 +97,7 @@ fn trace(part: &dyn Traced, inputs: &[&str], random: &mut Random) {
         let specs: Vec<_> = inputs.iter().map(|name| (*name, spec(random))).collect();
         let _ = (part.semantic_id(), scene.trace(part, &specs));
     }
+    asked.keys
 }
 
 fn spec(random: &mut Random) -> Spec {
@@ -84,15 +110,16 @@ fn size(random: &mut Random) -> u64 {
     [0, 1, 2, 4, 6, 8, 63, 1 << 20][random.below(8)]
 }
 
-/// Most often those of a small model, with one of them replaced.
-fn hyperparameters(random: &mut Random) -> Config {
+/// Most often those of a small model, with some of them replaced.
+fn hyperparameters(asked: &Asked<'_>, random: &mut Random) -> Config {
     if random.below(4) == 0 {
-        return params(random);
+        return asked.params(random);
     }
-    let mut config = Config::at("fuzz");
-    for (key, usual) in USUAL {
-        let replaced = random.below(USUAL.len()) == 0;
-        config.set(key, if replaced { value(random, 2) } else { usual.into() });
+    let mut config = asked.fair.fresh();
+    for (key, _) in asked.fair.unmarked() {
+        if random.below(USUAL.len()) == 0 {
+            config.set(key, value(random, 2));
+        }
     }
     config
 }

@@ -9,49 +9,19 @@ use anyhow::{Context as _, Result, bail};
 use jackfield_loader::artifact::{Format, manifest_text};
 use jackfield_loader::symbols::Symbols;
 use jackfield_loader::{Artifact, PluginManifest, seal};
-use serde::Serialize;
 
-use super::child::{Children, Ended};
+use super::child::{Children, Ended, Ran};
 use super::say;
+use super::verdict::{Finding, Verdict};
 use crate::args::Check;
-
-/// What was found.
-#[derive(Debug, Serialize)]
-struct Verdict {
-    file: String,
-    sha256: String,
-    passed: bool,
-    seed: u64,
-    checks: Vec<Finding>,
-}
-
-/// The result of one check.
-#[derive(Debug, Clone, Serialize)]
-struct Finding {
-    name: &'static str,
-    passed: bool,
-    message: String,
-    ms: u64,
-}
 
 /// Runs the command; fails if a check does.
 pub(super) fn run(args: &Check, is_json: bool) -> Result<()> {
     let verdict = judge(args)?;
-    if is_json {
-        say(&serde_json::to_string(&verdict)?)?;
-    } else {
-        say(&format!("{}  sha256 {:.12}  seed {}", verdict.file, verdict.sha256, verdict.seed))?;
-        for Finding { name, passed, message, ms } in &verdict.checks {
-            let mark = if *passed { '✓' } else { '✗' };
-            say(&format!("  {mark} {name:13} {ms:>6} ms  {}", message.replace('\n', "\n      ")))?;
-        }
-    }
+    say(&if is_json { serde_json::to_string(&verdict)? } else { verdict.to_string() })?;
     let failed = verdict.checks.iter().filter(|finding| !finding.passed).count();
     if failed > 0 {
         bail!("{}: {failed} of {} checks failed", verdict.file, verdict.checks.len());
-    }
-    if !is_json {
-        say(&format!("ready: jackfield plugin swap {}", verdict.file))?;
     }
     Ok(())
 }
@@ -59,15 +29,15 @@ pub(super) fn run(args: &Check, is_json: bool) -> Result<()> {
 fn judge(args: &Check) -> Result<Verdict> {
     let file = args.file.display().to_string();
     let bytes = std::fs::read(&args.file).with_context(|| file.clone())?;
-    let mut checks = Vec::new();
+    let (mut checks, mut warnings) = (Vec::new(), Vec::new());
     let is_file_fine = judge_file(&file, &bytes, &mut checks);
     if is_file_fine {
         let children = Children::new(args)?;
-        judge_running(&children, &mut checks);
+        judge_running(&children, &mut checks, &mut warnings);
     }
     let sha256 = jackfield_loader::artifact::hash_of(&bytes);
     let passed = checks.iter().all(|finding| finding.passed);
-    Ok(Verdict { file, sha256, passed, seed: args.seed, checks })
+    Ok(Verdict { file, sha256, passed, seed: args.seed, checks, warnings })
 }
 
 /// What can be said without running anything; whether it is worth running.
@@ -152,7 +122,7 @@ const FORBIDDEN: [(&[&str], &str); 5] = [
 ];
 
 /// What happens when it runs: the parts in turn, and over all of them what no part may do.
-fn judge_running(children: &Children<'_>, checks: &mut Vec<Finding>) {
+fn judge_running(children: &Children<'_>, checks: &mut Vec<Finding>, warnings: &mut Vec<String>) {
     let mut parts: Vec<(&'static str, Ended, Finding)> = Vec::new();
     for part in PARTS {
         let can_start = parts.iter().all(|(_, ended, _)| ended.has_passed());
@@ -165,7 +135,13 @@ fn judge_running(children: &Children<'_>, checks: &mut Vec<Finding>) {
             continue;
         }
         let start = Instant::now();
-        let ended = children.run(part);
+        let Ran { ended, printed } = children.run(part);
+        if let Some((stream, line)) = printed.filter(|_| warnings.is_empty()) {
+            warnings.push(format!(
+                "prints to {stream}, during {part} {line:?}: in a host that is where answers and \
+                 messages go: return errors, or log through the `Host`"
+            ));
+        }
         let found = finding(part, start, ended.message());
         parts.push((part, ended, found));
     }

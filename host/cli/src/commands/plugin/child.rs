@@ -24,6 +24,14 @@ pub(super) struct Answer {
     pub(super) faults: Vec<String>,
 }
 
+/// A child that ran.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) ended: Ended,
+    /// A stream that belongs to the host, and the first line that the plugin wrote to it.
+    pub(super) printed: Option<(&'static str, String)>,
+}
+
 /// How a child ended.
 #[derive(Debug)]
 pub(super) enum Ended {
@@ -117,11 +125,14 @@ impl<'a> Children<'a> {
     }
 
     /// Runs one part to its end, whatever that is.
-    pub(super) fn run(&self, part: &str) -> Ended {
-        self.try_run(part).unwrap_or_else(|error| Ended::NotStarted(crate::sentence(&error)))
+    pub(super) fn run(&self, part: &str) -> Ran {
+        self.try_run(part).unwrap_or_else(|error| Ran {
+            ended: Ended::NotStarted(crate::sentence(&error)),
+            printed: None,
+        })
     }
 
-    fn try_run(&self, part: &str) -> Result<Ended> {
+    fn try_run(&self, part: &str) -> Result<Ran> {
         // Files, not pipes: a plugin that prints without end fills no pipe that nobody reads.
         let (out, err) = (self.folder.join("out"), self.folder.join("err"));
         let mut child = Command::new(&self.program)
@@ -135,8 +146,13 @@ impl<'a> Children<'a> {
             .stderr(File::create(&err)?)
             .spawn()?;
         let limit = Duration::from_secs(self.args.seconds.max(1));
-        let Some(status) = wait(&mut child, limit)? else { return Ok(Ended::Hung(limit)) };
-        Ok(ended(status, &tail(&out)?, &tail(&err)?))
+        let Some(status) = wait(&mut child, limit)? else {
+            return Ok(Ran { ended: Ended::Hung(limit), printed: None });
+        };
+        let (out, err) = (tail(&out)?, tail(&err)?);
+        let ended = ended(status, &out, &err);
+        let printed = printed(&ended, &out, &err);
+        Ok(Ran { ended, printed })
     }
 }
 
@@ -176,6 +192,18 @@ fn ended(status: ExitStatus, out: &str, err: &str) -> Ended {
     }
 }
 
+/// What a plugin wrote that did nothing worse: the stream and the first line.
+fn printed(ended: &Ended, out: &str, err: &str) -> Option<(&'static str, String)> {
+    let Ended::Answered(answer) = ended else { return None };
+    // What a panic prints is told with the panic.
+    let err = if answer.faults.is_empty() { err } else { "" };
+    let before = out.rsplit_once(MARK).map_or("", |(before, _)| before);
+    let streams = [("standard output", before), ("standard error", err)];
+    let (stream, text) = streams.into_iter().find(|(_, text)| !text.is_empty())?;
+    let line = text.lines().find(|line| !line.is_empty()).unwrap_or_default();
+    Some((stream, line.chars().take(LINE_MAX).collect()))
+}
+
 /// The end of what a child wrote.
 fn tail(path: &Path) -> Result<String> {
     use std::io::{Read as _, Seek as _, SeekFrom};
@@ -188,3 +216,6 @@ fn tail(path: &Path) -> Result<String> {
 }
 
 const TAIL_BYTES_MAX: u64 = 1 << 16;
+
+/// Most characters of a printed line that are told.
+const LINE_MAX: usize = 80;

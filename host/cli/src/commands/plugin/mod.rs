@@ -10,6 +10,7 @@ mod probe;
 mod running;
 mod seal;
 mod templates;
+mod verdict;
 
 use std::io::Write as _;
 

@@ -80,15 +80,24 @@ fn attempt(args: &Probe, faults: &Faults, machine: &Machine) -> Result<String> {
         "contract" => keep_promises(plugin, &config),
         "config-fuzz" => {
             let (taken, keys) = fuzz_config(plugin, &config, args.seed);
-            let keys = match keys.as_slice() {
-                [] => "keys that it does not read (name others with --config)".to_owned(),
-                keys => format!("the keys {}", keys.join(", ")),
-            };
-            Ok(format!("{TABLES} random tables of {keys}: {taken} were taken, the others refused"))
+            Ok(match keys.as_slice() {
+                [] => format!("no key that was tried is read: {NAME_OTHERS}"),
+                keys => format!(
+                    "{TABLES} random tables of {}: {taken} taken, the others refused",
+                    keys.join(", ")
+                ),
+            })
         }
         "input-fuzz" => {
-            fuzz_inputs(plugin, &config, args.seed)?;
-            Ok("random inputs gave answers or errors".to_owned())
+            let keys = fuzz_inputs(plugin, &config, args.seed)?;
+            let asked = match (plugin.kind, keys.as_slice()) {
+                ("logits-processor" | "hook", []) => {
+                    format!("; no request parameter that was tried is read: {NAME_OTHERS}")
+                }
+                (_, []) => String::new(),
+                (_, keys) => format!(", with odd values of {}", keys.join(", ")),
+            };
+            Ok(format!("random inputs gave answers or errors{asked}"))
         }
         other => bail!("probe `{other}`: no such part"),
     }
@@ -212,6 +221,9 @@ fn message_of(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or("a panic".to_owned())
 }
+
+/// What to do where the usual names of keys do not meet the plugin's own.
+const NAME_OTHERS: &str = "name its keys with --config KEY=VALUE";
 
 const CYCLES: usize = 100;
 const FAULTS_MAX: usize = 16;
