@@ -37,14 +37,19 @@ pub(super) fn keys_read(config: &Config, call: impl Fn(&Config)) -> Vec<String> 
 pub(super) struct Asked<'a> {
     /// Those that do no harm.
     fair: &'a Config,
-    /// Keys that the plugin reads.
+    /// Keys that the plugin reads, and those that somebody has named.
     pub(super) keys: Vec<String>,
 }
 
 impl<'a> Asked<'a> {
-    /// Those around `fair`; `call` lets the plugin read a table as its kind does.
-    fn of(fair: &'a Config, call: impl Fn(&Config)) -> Self {
-        Self { fair, keys: keys_read(fair, call) }
+    /// Those around `fair`; `call` lets the plugin read a table as its kind does. Not every lane
+    /// tells what was read.
+    fn of(fair: &'a Config, named: &Config, call: impl Fn(&Config)) -> Self {
+        let mut keys = keys_read(fair, call);
+        keys.extend(named.keys().map(str::to_owned));
+        keys.sort_unstable();
+        keys.dedup();
+        Self { fair, keys }
     }
 
     /// A random table: every other time one that starts with what is fair.

@@ -43,8 +43,8 @@ pub fn contract(plugin: &Provided, config: &Config) -> Result<()> {
 
 /// Calls the plugin with random inputs of its kind, equal ones for equal seeds. Errors are
 /// answers; what must not happen is a panic, a crash or a call that does not end. Returns the keys
-/// of request parameters and hyperparameters that it was found to read: the usual ones and those of
-/// `config` are tried.
+/// of request parameters and hyperparameters that were tried most: those of `config`, and those
+/// usual ones that it was found to read.
 ///
 /// # Errors
 ///

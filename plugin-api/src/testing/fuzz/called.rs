@@ -31,7 +31,7 @@ pub(in crate::testing) fn logits_processor(
     config: &Config,
     random: &mut Random,
 ) -> Vec<String> {
-    let asked = Asked::of(config, |params| {
+    let asked = Asked::of(config, config, |params| {
         if let Ok(mut processor) = make(config) {
             let _ = processor.batch(&BatchChange::Added { row: RowId(0), params, history: &[] });
         }
@@ -99,7 +99,7 @@ pub(in crate::testing) fn decoding_strategy(
     config: &Config,
     random: &mut Random,
 ) -> Vec<String> {
-    let asked = Asked::of(config, |params| {
+    let asked = Asked::of(config, config, |params| {
         if let Ok(mut strategy) = make(config) {
             let request = RequestView { seq: SeqId(0), prompt: &[1], params };
             let _ = strategy.open(GroupId(0), &request);
@@ -225,7 +225,7 @@ pub(in crate::testing) fn hook(
         let mut listening = Subscriptions::new();
         make(config)?.subscribe(&mut listening).map(|()| listening)
     };
-    let asked = Asked::of(config, |params| {
+    let asked = Asked::of(config, config, |params| {
         if let Ok(mut listening) = subscribed() {
             let _ = after_token(&mut listening, "text", params);
         }

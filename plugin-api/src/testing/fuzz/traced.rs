@@ -74,7 +74,7 @@ fn trace(
     let mut fair = Config::at("fuzz");
     USUAL.iter().for_each(|(key, usual)| fair.set(key, *usual));
     config.unmarked().for_each(|(key, named)| fair.set(key, named.clone()));
-    let asked = Asked::of(&fair, |hyperparameters| {
+    let asked = Asked::of(&fair, config, |hyperparameters| {
         also(hyperparameters);
         for dims in [&[8][..], &[8, 8]] {
             let scene = Scene::new(hyperparameters);

@@ -12,18 +12,14 @@ use jackfield_loader::{Artifact, PluginManifest, seal};
 
 use super::child::{Children, Ended, Ran};
 use super::say;
-use super::verdict::{Finding, Verdict};
+use super::verdict::{Finding, NOT_RUN, Verdict};
 use crate::args::Check;
 
 /// Runs the command; fails if a check does.
 pub(super) fn run(args: &Check, is_json: bool) -> Result<()> {
     let verdict = judge(args)?;
     say(&if is_json { serde_json::to_string(&verdict)? } else { verdict.to_string() })?;
-    let failed = verdict.checks.iter().filter(|finding| !finding.passed).count();
-    if failed > 0 {
-        bail!("{}: {failed} of {} checks failed", verdict.file, verdict.checks.len());
-    }
-    Ok(())
+    verdict.summary().map_or(Ok(()), |summary| bail!(summary))
 }
 
 fn judge(args: &Check) -> Result<Verdict> {
@@ -129,7 +125,7 @@ fn judge_running(children: &Children<'_>, checks: &mut Vec<Finding>, warnings: &
         // What does not start is not tried again and again.
         if !can_start && parts.iter().any(|(name, ended, _)| is_first(name) && !ended.has_passed())
         {
-            let message = "not run: it does not start, see above".to_owned();
+            let message = format!("{NOT_RUN}: it does not start, see above");
             let skipped = Finding { name: part, passed: false, message, ms: 0 };
             parts.push((part, Ended::NotRun, skipped));
             continue;

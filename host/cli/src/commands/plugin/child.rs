@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::verdict::NOT_RUN;
 use crate::args::Check;
 
 /// Begins what a child answers, so that what a plugin prints is no answer.
@@ -94,7 +95,7 @@ impl Ended {
                 other => format!("the process died of signal {other}"),
             },
             Self::NotStarted(why) => format!("the child could not be started: {why}"),
-            Self::NotRun => "not run".to_owned(),
+            Self::NotRun => NOT_RUN.to_owned(),
         }
     }
 }

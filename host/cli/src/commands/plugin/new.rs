@@ -34,8 +34,14 @@ pub(super) fn run(args: &New) -> Result<()> {
              cargo test -p {}",
             place.package
         ),
-        (None, true) => format!("  cd {folder} && cargo test\n  jackfield plugin build"),
-        (None, false) => format!("  cd {folder} && jackfield plugin build     see its README.md"),
+        (None, true) => {
+            format!(
+                "  cd {folder} && cargo test\n  jackfield plugin build     then check and swap: README.md"
+            )
+        }
+        (None, false) => {
+            format!("  cd {folder} && jackfield plugin build     what it needs: README.md")
+        }
     };
     say(&format!("{folder}: edit {source}, then\n{next}"))
 }
@@ -112,7 +118,7 @@ fn files(args: &New, place: &Place) -> Result<Vec<(String, String)>> {
     if kind != "logits-processor" {
         bail!(
             "kind `{kind}`: expected --kind logits-processor: other kinds have templates in Rust \
-             only; their interface stands in plugin-api/wit/v0.0/{kind}.wit"
+             only; the interfaces of all stand in plugin-api/wit/v0.0"
         );
     }
     let (name, source) = match args.lang {
@@ -153,10 +159,12 @@ fn readme(args: &New) -> String {
         Lang::Js => ("Node 20, and once `npm install` (here)", ""),
     };
     let (name, kind) = (&args.name, &args.kind);
+    // The key that makes the template act.
+    let config = if kind == "logits-processor" { " --config never=1" } else { "" };
     format!(
         "# {name}\n\nA plugin of the kind `{kind}`. Building it needs {need}.\n\n```sh\n{test}\
          jackfield plugin build --lane {lane}\n\
-         jackfield plugin check target/plugins/{name}.{ending}\n\
+         jackfield plugin check target/plugins/{name}.{ending}{config}\n\
          jackfield plugin swap target/plugins/{name}.{ending}   # into a host that runs\n```\n"
     )
 }
