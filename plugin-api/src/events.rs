@@ -168,8 +168,7 @@ macro_rules! event {
             }
         }
 
-        #[cfg(not(target_family = "wasm"))]
-        $crate::native::events::crosses!($event { $($field: $type,)* });
+        $crate::wire::events::crosses!($event { $($field: $type,)* });
 
         impl Subscriptions {
             #[doc = concat!("Calls `hook` on every `", $name, "`: see [`", stringify!($event), "`].")]
@@ -308,9 +307,8 @@ macro_rules! topics {
         pub const TOPICS: [&str; [$($event::NAME),*].len()] = [$($event::NAME),*];
 
         /// How each of them crosses a library boundary.
-        #[cfg(not(target_family = "wasm"))]
-        pub(crate) const CROSSINGS: &[crate::native::events::Crossing] =
-            &[$(crate::native::events::Crossing::of::<$event<'static>>()),*];
+        pub(crate) const CROSSINGS: &[crate::wire::events::Crossing] =
+            &[$(crate::wire::events::Crossing::of::<$event<'static>>()),*];
     };
 }
 topics! {

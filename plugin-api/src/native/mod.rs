@@ -15,7 +15,6 @@ mod config;
 mod decoding_strategy;
 mod digest;
 mod entry;
-pub(crate) mod events;
 mod guard;
 mod hook;
 mod host;

@@ -6,6 +6,7 @@
 //! anything is allocated.
 
 mod config;
+pub mod events;
 mod kinds;
 mod reader;
 

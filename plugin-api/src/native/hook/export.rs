@@ -9,9 +9,9 @@ use crate::events::{HookEntry, ObserverFn, Subscriptions};
 use crate::native::abi::hook::{HookV1, SubscriptionsV1};
 use crate::native::abi::host::HostV1;
 use crate::native::abi::{Code, Out, RSlice};
-use crate::native::events::{Listener, crossing, take_record};
 use crate::native::guard::{self, guard, instance, shared, write};
 use crate::native::host::Lent;
+use crate::wire::events::{Listener, crossing, take_record};
 
 /// A hook and, once it has subscribed, its closures: each has a lock, since topics are emitted on
 /// different threads.
@@ -59,7 +59,7 @@ unsafe extern "C" fn subscribe(this: *mut c_void, to: SubscriptionsV1, out: *con
         for HookEntry { topic, phase, priority, hook } in on.hooks {
             // Nobody emits a topic that no host knows.
             let Some(crossing) = crossing(topic) else { continue };
-            let listener = (crossing.export)(hook);
+            let listener = crossing.export(hook);
             let listener = listener.ok_or_else(|| {
                 Error::malformed(format!("hook on {topic}"), "a hook of its event", "another's")
             })?;

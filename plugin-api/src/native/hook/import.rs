@@ -12,8 +12,8 @@ use crate::native::Owner;
 use crate::native::abi::hook::{HookV1, SubscriptionsV1};
 use crate::native::abi::{Opened, RStr};
 use crate::native::call::Remote;
-use crate::native::events::{Crossing, Port, crossing, put_record};
 use crate::native::host::Lender;
+use crate::wire::events::{Crossing, Port, crossing, put_record};
 
 /// A hook in another library.
 struct Adapter {
@@ -51,7 +51,7 @@ impl Hook for Adapter {
         }
         for (crossing, phase, number) in wanted.hooks {
             let port = Line { shared: Arc::clone(&self.shared), number };
-            (crossing.import)(on, phase, Box::new(port));
+            crossing.import(on, phase, Box::new(port));
         }
         for number in 0..wanted.num_observers {
             let shared = Arc::clone(&self.shared);

@@ -9,11 +9,12 @@ mod fields;
 mod params;
 mod record;
 
-pub(crate) use crossing::Crossing;
-pub(super) use crossing::{Listener, Port};
+pub use crossing::{Crossing, Listener, Port};
 pub(crate) use fields::Field;
-pub(super) use params::Params;
-pub(super) use record::{put_record, take_record};
+use params::Params;
+pub use record::known;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use record::{put_record, take_record};
 
 use crate::error::{Error, Result};
 use crate::events::{CROSSINGS, Event, Flow, HookFn};
@@ -67,45 +68,45 @@ pub(crate) struct Received<'a> {
 /// Lets an event with these fields cross.
 macro_rules! crosses {
     ($event:ident { $($field:ident: $type:ty,)* }) => {
-        impl<'a> $crate::native::events::Lend<'a> for $event<'a> {
-            type Held = ($(<$type as $crate::native::events::Field<'a>>::Held,)*);
+        impl<'a> $crate::wire::events::Lend<'a> for $event<'a> {
+            type Held = ($(<$type as $crate::wire::events::Field<'a>>::Held,)*);
 
             fn take(
-                from: &mut $crate::native::events::Received<'_>,
+                from: &mut $crate::wire::events::Received<'_>,
             ) -> $crate::error::Result<Self::Held> {
-                Ok(($(<$type as $crate::native::events::Field<'a>>::receive(from)?,)*))
+                Ok(($(<$type as $crate::wire::events::Field<'a>>::receive(from)?,)*))
             }
 
             fn lend(held: &'a mut Self::Held) -> Self {
                 let ($($field,)*) = held;
-                $(let $field = $crate::native::events::Field::lend($field);)*
+                $(let $field = $crate::wire::events::Field::lend($field);)*
                 Self { $($field,)* lent: std::marker::PhantomData }
             }
         }
 
-        impl $crate::native::events::Crosses for $event<'static> {
+        impl $crate::wire::events::Crosses for $event<'static> {
             fn put(
                 payload: &Self::Payload<'_>,
-                to: &mut $crate::native::events::Sending<'_>,
+                to: &mut $crate::wire::events::Sending<'_>,
             ) {
-                $($crate::native::events::Field::send(&payload.$field, to);)*
+                $($crate::wire::events::Field::send(&payload.$field, to);)*
             }
 
             fn take_back(
                 payload: &mut Self::Payload<'_>,
                 r: &mut $crate::wire::Reader<'_>,
             ) -> $crate::error::Result<()> {
-                $($crate::native::events::Field::take_back(&mut payload.$field, r)?;)*
+                $($crate::wire::events::Field::take_back(&mut payload.$field, r)?;)*
                 Ok(())
             }
 
             fn call(
-                from: &mut $crate::native::events::Received<'_>,
+                from: &mut $crate::wire::events::Received<'_>,
                 hook: &mut $crate::events::HookFn<Self>,
                 host: &$crate::host::Host,
                 out: &mut Vec<u8>,
             ) -> $crate::error::Result<()> {
-                use $crate::native::events::{Field, Lend};
+                use $crate::wire::events::{Field, Lend};
                 let mut held = <$event<'static> as Lend<'static>>::take(from)?;
                 from.r.end()?;
                 let mut payload = <$event<'_> as Lend<'_>>::lend(&mut held);
@@ -120,7 +121,7 @@ macro_rules! crosses {
 pub(crate) use crosses;
 
 /// How a topic crosses; nothing for topics that this host does not know.
-pub(super) fn crossing(topic: &str) -> Option<&'static Crossing> {
+pub fn crossing(topic: &str) -> Option<&'static Crossing> {
     CROSSINGS.iter().find(|crossing| crossing.topic == topic)
 }
 

@@ -3,12 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(not(target_family = "wasm"))]
 use crate::error::Result;
+#[cfg(not(target_family = "wasm"))]
 use crate::events::Record;
+#[cfg(not(target_family = "wasm"))]
 use crate::wire::{Reader, Wire, put_text};
 
 /// Appends a record. [host]
-pub(in crate::native) fn put_record(record: &Record, out: &mut Vec<u8>) {
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn put_record(record: &Record, out: &mut Vec<u8>) {
     put_text(record.topic, out);
     record.request.put(out);
     (record.iter().count() as u32).put(out);
@@ -19,7 +23,8 @@ pub(in crate::native) fn put_record(record: &Record, out: &mut Vec<u8>) {
 }
 
 /// Reads a record. [plugin]
-pub(in crate::native) fn take_record(bytes: &[u8]) -> Result<Record> {
+#[cfg(not(target_family = "wasm"))]
+pub(crate) fn take_record(bytes: &[u8]) -> Result<Record> {
     let mut r = Reader::new(bytes);
     let (topic, request) = (known(r.text()?), u64::take(&mut r)?);
     let mut values = Vec::new();
@@ -31,7 +36,7 @@ pub(in crate::native) fn take_record(bytes: &[u8]) -> Result<Record> {
 }
 
 /// Names in records are literals of the host, and so few; here they are kept for good.
-fn known(name: &str) -> &'static str {
+pub fn known(name: &str) -> &'static str {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     match names.get(name) {

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::native::abi::events::PARAMS_MAX;
 
 /// Parameters of the latest requests. Both sides of a subscription keep one and change it alike, so
 /// that either knows what the other has.
@@ -33,3 +32,9 @@ impl Params {
         self.kept.clear();
     }
 }
+
+/// Requests whose parameters are kept; both sides forget the oldest first.
+const PARAMS_MAX: usize = 64;
+
+#[cfg(not(target_family = "wasm"))]
+const _: () = assert!(PARAMS_MAX == crate::native::abi::events::PARAMS_MAX);

@@ -9,25 +9,34 @@ use crate::host::Host;
 use crate::wire::{Reader, Wire};
 
 /// How a topic crosses.
-pub(crate) struct Crossing {
+pub struct Crossing {
     pub(crate) topic: &'static str,
-    /// Makes something that takes bytes of a boxed hook of this topic. [plugin]
-    pub(in crate::native) export: ExportFn,
-    /// Subscribes something that takes bytes. [host]
-    pub(in crate::native) import: ImportFn,
+    export: ExportFn,
+    import: ImportFn,
 }
 
 type ExportFn = fn(Box<dyn Any + Send>) -> Option<Box<dyn Listener>>;
 type ImportFn = fn(&mut Subscriptions, (Phase, i32), Box<dyn Port>);
 
 impl Crossing {
+    /// Something that takes the bytes of events, of a boxed hook of this topic; nothing for a hook
+    /// of another. [plugin]
+    pub fn export(&self, hook: Box<dyn Any + Send>) -> Option<Box<dyn Listener>> {
+        (self.export)(hook)
+    }
+
+    /// Subscribes something that takes the bytes of events. [host]
+    pub fn import(&self, on: &mut Subscriptions, order: (Phase, i32), port: Box<dyn Port>) {
+        (self.import)(on, order, port);
+    }
+
     pub(crate) const fn of<E: Crosses>() -> Self {
         Self { topic: E::NAME, export: export::<E>, import: import::<E> }
     }
 }
 
 /// A hook on the plugin's side.
-pub(in crate::native) trait Listener: Send {
+pub trait Listener: Send {
     /// Calls it with an event; appends flow and edits.
     fn on(&mut self, event: &[u8], host: &Host, answer: &mut Vec<u8>) -> Result<()>;
 }
@@ -50,7 +59,7 @@ impl<E: Crosses> Listener for Listening<E> {
 }
 
 /// A hook on the host's side: what calls the plugin.
-pub(in crate::native) trait Port: Send {
+pub trait Port: Send {
     /// Sends an event; `answer` gets flow and edits.
     fn on(&self, event: &[u8], host: &Host, answer: &mut Vec<u8>) -> Result<()>;
 
