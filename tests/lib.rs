@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jackfield::BuildLane;
 use jackfield_engine::model::LoadOptions;
 use jackfield_engine::{Engine, EngineError, Wiring};
+use jackfield_loader::{Grants, LoadedPlugin, Loader, LoaderOptions, Services};
 use jackfield_runtime::{Bus, Registry, SystemClock};
 use plugin_api::events::Subscriptions;
 use plugin_api::{Config, Hook, Host};
@@ -50,6 +52,30 @@ pub fn real_model(name: &str, file: &str) -> Option<PathBuf> {
         eprintln!("SKIP {name}: {file} is not in JACKFIELD_MODELS; `jackfield model pull {name}`");
     }
     found
+}
+
+/// A plugin of this tree as a component, loaded; `state` is the folder for its file
+/// and what the lane keeps.
+///
+/// # Panics
+///
+/// If it cannot be built or loaded, and whenever it fails.
+pub fn component(state: &Path, plugin: &str) -> LoadedPlugin {
+    let file = state.join(format!("{}.wasm", plugin.replace('/', "-")));
+    let source = root().join("plugins").join(plugin);
+    jackfield::build_plugin(&source, BuildLane::Wasm, Some(&file)).expect("it builds");
+    let services = Services::new();
+    let loader = Loader::new(LoaderOptions {
+        folder: state.to_owned(),
+        trial: None,
+        native_quota: 1,
+        wasm: None,
+        hashes: Default::default(),
+        trusted: Vec::new(),
+        host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
+        on_fault: Arc::new(|label, error| panic!("{label}: {error}")),
+    });
+    loader.expect("a loader").load(&file, &Config::new()).expect("a fair component")
 }
 
 /// An engine with parts to choose.

@@ -3,19 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jackfield::BuildLane;
 use jackfield_engine::Request;
 use jackfield_engine::model::trace::trace_decoder;
 use jackfield_engine::model::weights::WeightTable;
 use jackfield_engine::model::{Architecture, ModelFiles};
-use jackfield_loader::grants::Grants;
-use jackfield_loader::{LoadedPlugin, Loader, LoaderOptions, Services};
+use jackfield_loader::LoadedPlugin;
 use jackfield_runtime::{Lane, PluginInfo};
-use jackfield_tests::{Setup, answer, golden, real_model, root, tiny_model};
+use jackfield_tests::{Setup, answer, component, golden, real_model, tiny_model};
 use plugin_api::Registrar;
 use plugin_api::plan::Plan;
 use plugin_api::prelude::*;
@@ -74,25 +70,6 @@ fn no_traced_plugin_is_called_during_64_decode_steps() {
     let (_, tokens) = answer(&mut engine, request);
     assert_eq!(tokens.len(), 64);
     assert_eq!(CALLS.load(Ordering::Relaxed), traced);
-}
-
-/// A plugin of this tree as a component, loaded.
-fn component(state: &Path, plugin: &str) -> LoadedPlugin {
-    let file = state.join(format!("{}.wasm", plugin.replace('/', "-")));
-    let source = root().join("plugins").join(plugin);
-    jackfield::build_plugin(&source, BuildLane::Wasm, Some(&file)).unwrap();
-    let services = Services::new();
-    let loader = Loader::new(LoaderOptions {
-        folder: state.to_owned(),
-        trial: None,
-        native_quota: 1,
-        wasm: None,
-        hashes: Default::default(),
-        trusted: Vec::new(),
-        host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
-        on_fault: Arc::new(|label, error| panic!("{label}: {error}")),
-    });
-    loader.unwrap().load(&file, &Config::new()).unwrap()
 }
 
 #[test]

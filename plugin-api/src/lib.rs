@@ -30,6 +30,7 @@ pub mod version;
 pub mod wasm;
 #[doc(hidden)]
 pub mod wire;
+mod wit_errors;
 
 pub use inventory;
 pub use plugin_api_macros::export_plugin;

@@ -91,7 +91,7 @@ fn every_kind_has_a_template_that_passes_its_suite() {
 
 /// Every kind in every language that `plugin new` offers for it. What lacks its tools is skipped.
 #[test]
-#[ignore = "builds 26 plugins: minutes, unless most of it was built before"]
+#[ignore = "builds 27 plugins: minutes, unless most of it was built before"]
 #[allow(clippy::print_stdout, reason = "the table is what the run is for")]
 fn every_template_is_built_and_passes_its_check() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -252,7 +252,7 @@ fn mistakes_say_what_to_do() {
     fs::write(here.join("sourceless/plugin.toml"), manifest).unwrap();
     fs::write(here.join("text.so"), "no library").unwrap();
     fs::create_dir_all(here.join("listens")).unwrap();
-    fs::write(here.join("listens/plugin.toml"), manifest.replace("norm", "hook")).unwrap();
+    fs::write(here.join("listens/plugin.toml"), manifest.replace("norm", "kv-cache")).unwrap();
     fs::write(here.join("listens/Cargo.toml"), "").unwrap();
     #[rustfmt::skip]
     let cases = [

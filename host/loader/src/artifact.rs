@@ -16,7 +16,7 @@ use crate::wasm::WasmLane;
 
 /// The section of a shared library that holds the manifest.
 pub(crate) const ELF_SECTION: &str = ".jackfield.manifest";
-/// The custom section of a component that holds the manifest.
+/// The custom section that holds the manifest: of a component, or of a core module in it.
 pub(crate) const WASM_SECTION: &str = "jackfield.manifest";
 
 /// What a plugin file is made as.

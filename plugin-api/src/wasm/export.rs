@@ -29,6 +29,9 @@ macro_rules! export_wasm {
         $crate::export_wasm!(@ ModelSource, $register,
             __export_model_source_plugin_impl, model_source);
     };
+    ("hook", $register:path) => {
+        $crate::export_wasm!(@ Hook, $register, __export_hook_plugin_impl, hook);
+    };
     ("scheduler", $register:path) => {
         $crate::export_wasm!(@ Scheduler, $register, __export_scheduler_plugin_impl, scheduler);
     };

@@ -9,35 +9,9 @@ use super::{Plugin, config, make, place, with};
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, Need, RowId};
 use bindings::exports::jackfield::plugin::logits_processor as wit;
 
-pub mod bindings {
-    //! The world, as generated.
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        unsafe_code,
-        unused_qualifications,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::mem_forget,
-        clippy::use_self,
-        clippy::undocumented_unsafe_blocks,
-        clippy::needless_pass_by_value,
-        elided_lifetimes_in_paths,
-        reason = "generated from WIT"
-    )]
-    wit_bindgen::generate!({
-        path: "wit/v0.0",
-        world: "logits-processor-plugin",
-        with: {
-            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
-            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
-            "jackfield:plugin/host@0.0.0": crate::wasm::offers::jackfield::plugin::host,
-            "jackfield:plugin/rows@0.0.0": crate::wasm::offers::jackfield::plugin::rows,
-        },
-        pub_export_macro: true,
-        runtime_path: "::plugin_api::wasm::rt",
-    });
-}
+super::world!("logits-processor-plugin",
+    "jackfield:plugin/rows@0.0.0" => rows,
+);
 
 thread_local! {
     static INSTANCE: RefCell<Option<Box<dyn LogitsProcessor>>> = const { RefCell::new(None) };

@@ -12,34 +12,9 @@ use crate::kinds::Traced;
 use crate::kinds::mixer::Mixer;
 use bindings::exports::jackfield::plugin::mixer as wit;
 
-pub mod bindings {
-    //! The world, as generated.
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        unsafe_code,
-        unused_qualifications,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::mem_forget,
-        clippy::use_self,
-        clippy::undocumented_unsafe_blocks,
-        clippy::needless_pass_by_value,
-        elided_lifetimes_in_paths,
-        reason = "generated from WIT"
-    )]
-    wit_bindgen::generate!({
-        path: "wit/v0.0",
-        world: "mixer-part",
-        with: {
-            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
-            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
-            "jackfield:plugin/graph@0.0.0": crate::wasm::offers::jackfield::plugin::graph,
-        },
-        pub_export_macro: true,
-        runtime_path: "::plugin_api::wasm::rt",
-    });
-}
+super::world!(part "mixer-part",
+    "jackfield:plugin/graph@0.0.0" => graph,
+);
 
 thread_local! {
     static INSTANCE: RefCell<Option<Box<dyn Mixer>>> = const { RefCell::new(None) };

@@ -5,10 +5,53 @@
 //! these files: `export_plugin!` expands to [`export_wasm!`](crate::export_wasm) where the target
 //! is WASM. One instance of a component is one instance of its plugin.
 
+/// The module `bindings`: a world of `wit/v0.0` as generated, over the types of [`offers`]. Interfaces
+/// that it imports beside those that all worlds do are named; a `part` does not import `host`.
+macro_rules! world {
+    (part $world:tt $(, $key:tt => $interface:ident)* $(,)?) => {
+        $crate::wasm::world!(@ $world
+            "jackfield:plugin/types@0.0.0" => types,
+            "jackfield:plugin/settings@0.0.0" => settings,
+            $($key => $interface,)*);
+    };
+    (@ $world:tt $($key:tt => $interface:ident,)*) => {
+        #[allow(
+            missing_docs,
+            unreachable_pub,
+            unsafe_code,
+            unused_qualifications,
+            clippy::all,
+            clippy::allow_attributes_without_reason,
+            clippy::mem_forget,
+            clippy::use_self,
+            clippy::undocumented_unsafe_blocks,
+            clippy::needless_pass_by_value,
+            elided_lifetimes_in_paths,
+            reason = "generated from WIT"
+        )]
+        pub mod bindings {
+            wit_bindgen::generate!({
+                path: "wit/v0.0",
+                world: $world,
+                with: { $($key: crate::wasm::offers::jackfield::plugin::$interface),* },
+                pub_export_macro: true,
+                runtime_path: "::plugin_api::wasm::rt",
+            });
+        }
+    };
+    ($world:tt $(, $key:tt => $interface:ident)* $(,)?) => {
+        $crate::wasm::world!(part $world,
+            "jackfield:plugin/host@0.0.0" => host,
+            $($key => $interface,)*);
+    };
+}
+pub(crate) use world;
+
 mod config;
 pub mod decoding_strategy;
 mod error;
 mod export;
+pub mod hook;
 mod host;
 pub mod logits_processor;
 pub mod mixer;

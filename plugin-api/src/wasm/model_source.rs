@@ -11,38 +11,12 @@ use super::{Plugin, make, place, with};
 use crate::kinds::model_source::{ModelEntry, ModelSource};
 use bindings::exports::jackfield::plugin::model_source as wit;
 
-pub mod bindings {
-    //! The world, as generated.
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        unsafe_code,
-        unused_qualifications,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::mem_forget,
-        clippy::use_self,
-        clippy::undocumented_unsafe_blocks,
-        clippy::needless_pass_by_value,
-        elided_lifetimes_in_paths,
-        reason = "generated from WIT"
-    )]
-    wit_bindgen::generate!({
-        path: "wit/v0.0",
-        world: "model-source-plugin",
-        with: {
-            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
-            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
-            "jackfield:plugin/host@0.0.0": crate::wasm::offers::jackfield::plugin::host,
-            "jackfield:plugin/files@0.0.0": crate::wasm::offers::jackfield::plugin::files,
-            "jackfield:plugin/network@0.0.0": crate::wasm::offers::jackfield::plugin::network,
-            "jackfield:plugin/processes@0.0.0": crate::wasm::offers::jackfield::plugin::processes,
-            "jackfield:plugin/progress@0.0.0": crate::wasm::offers::jackfield::plugin::progress,
-        },
-        pub_export_macro: true,
-        runtime_path: "::plugin_api::wasm::rt",
-    });
-}
+super::world!("model-source-plugin",
+    "jackfield:plugin/files@0.0.0" => files,
+    "jackfield:plugin/network@0.0.0" => network,
+    "jackfield:plugin/processes@0.0.0" => processes,
+    "jackfield:plugin/progress@0.0.0" => progress,
+);
 
 thread_local! {
     static INSTANCE: RefCell<Option<Box<dyn ModelSource>>> = const { RefCell::new(None) };

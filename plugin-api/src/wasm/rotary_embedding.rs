@@ -10,33 +10,7 @@ use crate::kinds::Traced;
 use crate::kinds::rotary_embedding::{Pairing, RotaryEmbedding};
 use bindings::exports::jackfield::plugin::rotary_embedding as wit;
 
-pub mod bindings {
-    //! The world, as generated.
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        unsafe_code,
-        unused_qualifications,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::mem_forget,
-        clippy::use_self,
-        clippy::undocumented_unsafe_blocks,
-        clippy::needless_pass_by_value,
-        elided_lifetimes_in_paths,
-        reason = "generated from WIT"
-    )]
-    wit_bindgen::generate!({
-        path: "wit/v0.0",
-        world: "rotary-embedding-part",
-        with: {
-            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
-            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
-        },
-        pub_export_macro: true,
-        runtime_path: "::plugin_api::wasm::rt",
-    });
-}
+super::world!(part "rotary-embedding-part");
 
 thread_local! {
     static INSTANCE: RefCell<Option<Box<dyn RotaryEmbedding>>> = const { RefCell::new(None) };

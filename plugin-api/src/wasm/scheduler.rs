@@ -9,34 +9,7 @@ use crate::kinds::kv_cache::SeqId;
 use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
 use bindings::exports::jackfield::plugin::scheduler as wit;
 
-pub mod bindings {
-    //! The world, as generated.
-    #![allow(
-        missing_docs,
-        unreachable_pub,
-        unsafe_code,
-        unused_qualifications,
-        clippy::all,
-        clippy::allow_attributes_without_reason,
-        clippy::mem_forget,
-        clippy::use_self,
-        clippy::undocumented_unsafe_blocks,
-        clippy::needless_pass_by_value,
-        elided_lifetimes_in_paths,
-        reason = "generated from WIT"
-    )]
-    wit_bindgen::generate!({
-        path: "wit/v0.0",
-        world: "scheduler-plugin",
-        with: {
-            "jackfield:plugin/types@0.0.0": crate::wasm::offers::jackfield::plugin::types,
-            "jackfield:plugin/settings@0.0.0": crate::wasm::offers::jackfield::plugin::settings,
-            "jackfield:plugin/host@0.0.0": crate::wasm::offers::jackfield::plugin::host,
-        },
-        pub_export_macro: true,
-        runtime_path: "::plugin_api::wasm::rt",
-    });
-}
+super::world!("scheduler-plugin");
 
 /// Buffers that are kept from step to step.
 #[derive(Default)]

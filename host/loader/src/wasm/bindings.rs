@@ -44,6 +44,7 @@ macro_rules! world {
 }
 
 world!(decoding_strategy, "decoding-strategy-plugin");
+world!(hook, "hook-plugin");
 world!(logits_processor, "logits-processor-plugin");
 world!(mixer, "mixer-part");
 world!(model_source, "model-source-plugin");

@@ -163,6 +163,11 @@ impl<W> Instance<W> {
         Err(self.stop(Error::outside(format!("plugin `{}`", self.plugin.name), message)))
     }
 
+    /// Passes on what was found of an answer: what no guest should give is a fault.
+    pub(super) fn judged<R>(&mut self, found: Result<R>) -> Result<R> {
+        found.map_err(|error| self.stop(error))
+    }
+
     fn limited_with<R>(
         &mut self,
         limit: Limit,

@@ -11,6 +11,7 @@ mod decoding_strategy;
 mod engine;
 mod error;
 mod graph;
+mod hook;
 mod instance;
 mod lend;
 mod logits_processor;
@@ -121,11 +122,6 @@ impl WasmLane {
         scan::manifest(bytes).map_err(|error| wrong(file, error))
     }
 
-    /// A component with this manifest in it, for languages whose tools embed none.
-    pub fn with_manifest(component: &[u8], manifest: &str) -> Vec<u8> {
-        scan::with_manifest(component, manifest)
-    }
-
     /// Makes a component ready to be instantiated. `hash` is the SHA-256 of `bytes`, in
     /// hexadecimal: compiled code is kept under it. A trusted plugin runs without deadlines.
     ///
@@ -221,6 +217,7 @@ fn provided(
     match kind {
         "decoding-strategy" => decoding_strategy::provided(plugin, linked),
         "feed-forward" => norm::feed_forward(plugin, linked),
+        "hook" => hook::provided(plugin, linked),
         "logits-processor" => logits_processor::provided(plugin, linked),
         "mixer" => mixer::provided(plugin, linked),
         "model-source" => model_source::provided(plugin, linked),

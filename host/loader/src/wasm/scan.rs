@@ -3,9 +3,7 @@
 use wasmparser::{Encoding, Parser, Payload};
 
 use super::error::WasmError;
-
-/// The custom section that holds `plugin.toml`: of the component, or of a core module in it.
-pub(super) const MANIFEST_SECTION: &str = "jackfield.manifest";
+use crate::artifact::WASM_SECTION;
 
 /// The text of the manifest.
 pub(super) fn manifest(bytes: &[u8]) -> Result<String, WasmError> {
@@ -36,7 +34,7 @@ fn manifests(bytes: &[u8]) -> Result<Vec<&[u8]>, WasmError> {
                 }
             }
             Payload::End(_) => open -= 1,
-            Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
+            Payload::CustomSection(section) if section.name() == WASM_SECTION => {
                 found.push(section.data());
             }
             _ => {}
@@ -46,27 +44,6 @@ fn manifests(bytes: &[u8]) -> Result<Vec<&[u8]>, WasmError> {
         return Err(WasmError::Malformed { offset: bytes.len(), message: "ends early".to_owned() });
     }
     Ok(found)
-}
-
-/// The component with a manifest as its last section, for languages whose tools embed none.
-pub(super) fn with_manifest(component: &[u8], manifest: &str) -> Vec<u8> {
-    let mut section = Vec::with_capacity(manifest.len() + MANIFEST_SECTION.len() + 8);
-    leb128(&mut section, MANIFEST_SECTION.len());
-    section.extend_from_slice(MANIFEST_SECTION.as_bytes());
-    section.extend_from_slice(manifest.as_bytes());
-    let mut out = component.to_vec();
-    out.push(0);
-    leb128(&mut out, section.len());
-    out.extend_from_slice(&section);
-    out
-}
-
-fn leb128(out: &mut Vec<u8>, mut n: usize) {
-    while n >= 0x80 {
-        out.push((n & 0x7f) as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
 }
 
 fn malformed(error: &wasmparser::BinaryReaderError) -> WasmError {

@@ -49,6 +49,7 @@ const WORLDS: &[World] = &[
     // kind                may import           exports
     ("decoding-strategy",  &[],                 &["decoding-strategy"]),
     ("feed-forward",       &["graph"],          &["traced"]),
+    ("hook",               &[],                 &["hook"]),
     ("logits-processor",   &["rows"],           &["logits-processor"]),
     ("mixer",              &["graph"],          &["traced", "mixer"]),
     ("model-source",       &["progress"],       &["model-source"]),

@@ -1,7 +1,7 @@
 //! Bytes that are no component: typed errors, no panic, and never another manifest.
 
-use jackfield_loader::LoadError;
 use jackfield_loader::wasm::{WasmError, WasmLane};
+use jackfield_loader::{LoadError, seal};
 
 use super::fixtures::{Lane, component, hash, min_p};
 
@@ -25,13 +25,14 @@ fn the_manifest_is_read_without_running_anything() {
     let text = WasmLane::manifest("test", min_p()).unwrap();
     assert!(text.contains("name = \"min-p\"") && text.contains("kind = \"logits-processor\""));
     // For languages whose tools embed none: a second one is one too many.
-    let twice = WasmLane::with_manifest(min_p(), &text);
+    let twice = seal::with_manifest(min_p().to_vec(), &text);
     let error = WasmLane::manifest("test", &twice).unwrap_err();
     let expected = "test: expected one custom section `jackfield.manifest`, found 2";
     assert_eq!(error.to_string(), expected);
     let bare = replaced(min_p(), "jackfield.manifest", "jackfield_manifest");
     assert!(matches!(wasm(WasmLane::manifest("test", &bare)), WasmError::Manifest { found: 0 }));
-    assert_eq!(WasmLane::manifest("test", &WasmLane::with_manifest(&bare, &text)).unwrap(), text);
+    let given = seal::with_manifest(bare, &text);
+    assert_eq!(WasmLane::manifest("test", &given).unwrap(), text);
 }
 
 #[test]

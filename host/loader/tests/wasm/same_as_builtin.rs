@@ -1,8 +1,10 @@
 //! One source, two lanes, the same answers: each kind builtin and as a component.
 
+use plugin_api::events::{Record, Subscriptions};
 use plugin_api::kinds::decoding_strategy::{
     Actions, DecodingStrategy, Evals, GroupId, Outcome, RequestView,
 };
+use plugin_api::kinds::hook::Hook;
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
 use plugin_api::kinds::mixer::Mixer;
@@ -12,12 +14,14 @@ use plugin_api::kinds::rotary_embedding::RotaryEmbedding;
 use plugin_api::kinds::scheduler::{Limits, Scheduler, Waiting};
 use plugin_api::kinds::{Capability, LayerRef, Traced};
 use plugin_api::plan::{Dim, Spec};
+use plugin_api::testing::hook::{after_token, subscribe, suite_of};
+use plugin_api::testing::machine::Machine;
 use plugin_api::testing::random::Random;
 use plugin_api::testing::rows::Rows;
 use plugin_api::testing::traced::Scene;
 use plugin_api::{Config, Result, Value};
 
-use super::fixtures::{Lane, component, made, min_p};
+use super::fixtures::{Lane, component, made, min_p, try_made};
 
 fn made_here<T: Capability>(config: &Config) -> T {
     T::from_config(config).unwrap()
@@ -195,6 +199,52 @@ fn a_strategy_answers_the_same() {
     let mut there = made::<dyn DecodingStrategy>(&provided, &Config::new());
     let mut here: plugin_greedy::Greedy = made_here(&Config::new());
     assert_eq!(answer(&mut *there), answer(&mut here));
+}
+
+/// What a hook in a component listens on.
+fn listening(provided: &plugin_api::Provided, config: &Config) -> Subscriptions {
+    let mut on = Subscriptions::new();
+    made::<dyn Hook>(provided, config).subscribe(&mut on).unwrap();
+    on
+}
+
+#[test]
+fn a_hook_edits_the_same() {
+    let lane = Lane::new();
+    let provided = lane.open(&component("stop-words")).unwrap();
+    suite_of(&|config| try_made::<dyn Hook>(&provided, config), &Config::new());
+    let mut there = listening(&provided, &Config::new());
+    let mut here = subscribe::<plugin_stop_words::StopWords>(&Config::new());
+    let order = |on: &Subscriptions| -> Vec<_> {
+        on.hooks.iter().map(|hook| (hook.topic, hook.phase, hook.priority)).collect()
+    };
+    assert_eq!(order(&there), order(&here));
+    for (stop, text) in [("END", "abc"), ("END", "abcEND."), ("END", "abcEN"), ("日本", "x日")] {
+        let params = Config::new().with("stop", stop).with("other", 1);
+        let found = after_token(&mut there, text, &params);
+        assert_eq!(params.unread().collect::<Vec<_>>(), ["other"], "reads are marked");
+        assert_eq!(found, after_token(&mut here, text, &params), "{text}");
+    }
+    let config = Config::new().with("stop", 1);
+    let error = try_made::<dyn Hook>(&provided, &config).err().unwrap();
+    assert_eq!(error, plugin_stop_words::StopWords::from_config(&config).unwrap_err());
+}
+
+#[test]
+fn an_observer_writes_the_same() {
+    let config = Config::new().with("path", "metrics.jsonl");
+    let record = Record::new("after-token", 7, &[("index", 3.0), ("logprob", -0.25)]);
+    let written = |machine: &Machine, on: &mut Subscriptions| {
+        on.observers[0](&record, &machine.host("metrics-jsonl"));
+        machine.file("metrics.jsonl")
+    };
+    let lane = Lane::new();
+    let provided = lane.open(&component("metrics-jsonl")).unwrap();
+    let there = written(&lane.machine, &mut listening(&provided, &config));
+    let here = Machine::new();
+    let mut on = subscribe::<plugin_metrics_jsonl::MetricsJsonl>(&config);
+    assert_eq!(there, written(&here, &mut on));
+    assert!(there.is_some());
 }
 
 #[test]

@@ -87,9 +87,10 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 10] = [
+pub(super) const WASM: [&str; 11] = [
     "decoding-strategy",
     "feed-forward",
+    "hook",
     "logits-processor",
     "mixer",
     "model-source",
@@ -113,11 +114,12 @@ pub(super) const PACKAGE_JSON: &str =
     include_str!("../../../../../examples/out-of-tree/js/package.json");
 
 /// Files of `plugin-api/wit/v0.0`, the interfaces of components.
-pub(super) const WIT: [(&str, &str); 11] = [
+pub(super) const WIT: [(&str, &str); 12] = [
     (
         "decoding-strategy.wit",
         include_str!("../../../../../plugin-api/wit/v0.0/decoding-strategy.wit"),
     ),
+    ("hook.wit", include_str!("../../../../../plugin-api/wit/v0.0/hook.wit")),
     ("host.wit", include_str!("../../../../../plugin-api/wit/v0.0/host.wit")),
     (
         "logits-processor.wit",
