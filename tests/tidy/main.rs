@@ -4,6 +4,7 @@
 
 mod builtins;
 mod dependencies;
+mod digest;
 mod documents;
 mod names;
 mod sizes;
@@ -46,6 +47,11 @@ fn names_are_the_fields_own() {
 #[test]
 fn a_kind_has_the_same_name_in_every_room() {
     report(&symmetry::check(&Tree::read()));
+}
+
+#[test]
+fn what_decides_bytes_is_in_the_digest() {
+    report(&digest::check(&Tree::read()));
 }
 
 #[test]

@@ -29,7 +29,7 @@ mod rows;
 mod scheduler;
 mod traced;
 
-pub use abi::{DIGEST as ABI_DIGEST, Entry, MAGIC, SYMBOL_PREFIX, digest};
+pub use abi::{Entry, MAGIC, SYMBOL_PREFIX};
 pub use digest::DIGEST;
 pub use entry::{Crosses, Foreign, entry, entry_of, open, open_of};
 pub use owner::Owner;
