@@ -60,6 +60,4 @@ pub struct OpSinkV1 {
     /// An output of the plan.
     pub output:
         unsafe extern "C" fn(of: *mut c_void, name: RStr<'_>, value: u32, out: *const Out) -> Code,
-    /// Shape and dtype of a value.
-    pub spec: unsafe extern "C" fn(of: *mut c_void, value: u32, out: *const Out) -> Code,
 }

@@ -12,8 +12,8 @@ use super::abi::{
 use super::call::{Answer, error_of};
 use super::guard::{guard, write};
 use super::{
-    DIGEST, Owner, backend, config, decoding_strategy, hook, kv_cache, logits_processor,
-    model_source, quantizer, scheduler, traced,
+    DIGEST, Owner, backend, decoding_strategy, hook, kv_cache, logits_processor, model_source,
+    quantizer, scheduler, traced,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -33,10 +33,7 @@ use crate::kinds::scheduler::Scheduler;
 use crate::kinds::{Kind, Pin};
 use crate::registrar::{Provided, Registrar};
 use crate::version::ABI_VERSION;
-use crate::wire::from_bytes;
-
-/// What `layout` of an entry is.
-type LayoutFn = unsafe extern "C" fn(RStr<'_>) -> *const TypeLayout;
+use crate::wire::{from_bytes, marks, take_marks, to_bytes};
 
 /// What `open` of an entry is.
 type OpenFn = unsafe extern "C" fn(*const Open<'_>, *mut Opened, *const Out) -> Code;
@@ -51,6 +48,23 @@ pub trait Crosses: Kind {
 
     /// Gives an instance to the other side: pointer and table.
     fn export(self: Box<Self>) -> (*mut c_void, *const c_void);
+
+    /// Takes an instance from the other side; `owner` is told of its faults.
+    ///
+    /// # Safety
+    ///
+    /// `opened` came from [`export`](Self::export) of a library that matches and stays mapped for
+    /// as long as the instance or its owner live.
+    unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Self>;
+}
+
+/// Takes an instance over the boundary and back within this build: what is called on the result
+/// goes through the table of its kind. For tests that look at both sides at once.
+#[cfg(feature = "testing")]
+pub fn across<K: Crosses + ?Sized>(instance: Box<K>, owner: Arc<dyn Owner>) -> Box<K> {
+    let (this, table) = instance.export();
+    // SAFETY: exported right here, by this library, which nobody unmaps while it runs this.
+    unsafe { K::import(Opened { this, table }, owner) }
 }
 
 /// The entry of a plugin of the kind `K`; `export_plugin!` makes a static of it. What other kinds
@@ -60,19 +74,6 @@ pub trait Crosses: Kind {
 ///
 /// While compiling, if `manifest` is not text.
 pub const fn entry_of<K: Crosses + ?Sized>(manifest: &'static [u8], open: OpenFn) -> Entry {
-    entry_with(manifest, open, layout_of::<K>)
-}
-
-/// The entry of a plugin of any kinds.
-///
-/// # Panics
-///
-/// As for [`entry_of`].
-pub const fn entry(manifest: &'static [u8], open: OpenFn) -> Entry {
-    entry_with(manifest, open, layout)
-}
-
-const fn entry_with(manifest: &'static [u8], open: OpenFn, layout: LayoutFn) -> Entry {
     let Ok(manifest) = std::str::from_utf8(manifest) else { panic!("plugin.toml is not UTF-8") };
     Entry {
         magic: MAGIC,
@@ -82,7 +83,7 @@ const fn entry_with(manifest: &'static [u8], open: OpenFn, layout: LayoutFn) -> 
         digest: DIGEST,
         unwinds: cfg!(panic = "unwind") as u8,
         manifest: RStr::from_str(manifest),
-        layout,
+        layout: layout_of::<K>,
         open,
     }
 }
@@ -98,41 +99,6 @@ pub unsafe fn open_of<K: Crosses + ?Sized>(
     opened: *mut Opened,
     out: *const Out,
 ) -> Code {
-    let export = |_: &str, instance: Box<dyn Any + Send>| {
-        let instance = instance.downcast::<Box<K>>();
-        let instance =
-            instance.map_err(|_| Error::malformed("instance", K::NAME, "another kind"))?;
-        Ok((*instance).export())
-    };
-    // SAFETY: as for this function.
-    unsafe { open_with(register, request, opened, out, export) }
-}
-
-/// Makes an instance of what `register` provides of any kind.
-///
-/// # Safety
-///
-/// The pointers are valid for the call.
-pub unsafe fn open(
-    register: fn(&mut Registrar),
-    request: *const Open<'_>,
-    opened: *mut Opened,
-    out: *const Out,
-) -> Code {
-    // SAFETY: as for this function.
-    unsafe { open_with(register, request, opened, out, export) }
-}
-
-/// # Safety
-///
-/// The pointers are valid for the call.
-unsafe fn open_with(
-    register: fn(&mut Registrar),
-    request: *const Open<'_>,
-    opened: *mut Opened,
-    out: *const Out,
-    export: impl Fn(&str, Box<dyn Any + Send>) -> Result<(*mut c_void, *const c_void)>,
-) -> Code {
     let make = || {
         // SAFETY: as for this function.
         let request = unsafe { &*request };
@@ -146,12 +112,14 @@ unsafe fn open_with(
             let known = provided.iter().map(|p| format!("{p:?}")).collect::<Vec<_>>().join(", ");
             return Err(Error::NotFound { kind: kind.to_owned(), name: name.to_owned(), known });
         };
-        let instance = (wanted.make)(&config)?;
-        let (this, table) = export(kind, instance)?;
+        let instance = (wanted.make)(&config)?.downcast::<Box<K>>();
+        let instance =
+            instance.map_err(|_| Error::malformed("instance", K::NAME, "another kind"))?;
+        let (this, table) = (*instance).export();
         // SAFETY: as for this function; the marks go to the caller's memory.
         unsafe {
             *opened = Opened { this, table };
-            write(out, &config::marks(&config));
+            write(out, &marks(&config));
         }
         Ok(())
     };
@@ -170,7 +138,7 @@ impl Foreign {
     ///
     /// # Safety
     ///
-    /// `entry` was made by [`entry`] of a `plugin-api` with the same [`DIGEST`], and its library
+    /// `entry` was made by [`entry_of`] of a `plugin-api` with the same [`DIGEST`], and its library
     /// stays mapped.
     pub const unsafe fn new(entry: &'static Entry) -> Self {
         Self { entry }
@@ -193,7 +161,7 @@ impl Foreign {
             let opened = self.make(row.kind, &name_of_capability, config)?;
             // SAFETY: the library behind the entry matches this host, so the pointers are what the
             // kind's own `export` made.
-            Ok(unsafe { (row.import)(opened, owner(), row.kind) })
+            Ok(unsafe { (row.import)(opened, owner()) })
         };
         Ok(Provided {
             kind: row.kind,
@@ -221,7 +189,7 @@ impl Foreign {
     }
 
     fn make(self, kind: &str, name: &str, config: &Config) -> Result<Opened> {
-        let bytes = crate::wire::to_bytes(config);
+        let bytes = to_bytes(config);
         let request = Open {
             kind: RStr::from_str(kind),
             name: RStr::from_str(name),
@@ -239,46 +207,41 @@ impl Foreign {
         if opened.table.is_null() {
             return Err(Error::outside(format!("plugin {name}"), "an instance without a table"));
         }
-        config::take(config, &answer);
+        take_marks(config, &answer);
         Ok(opened)
     }
 }
 
-/// What the native lane knows of a kind.
+/// A kind of the native lane, by its name.
 struct Row {
     kind: &'static str,
     pin: Pin,
     is_traced: bool,
     interface: &'static str,
     layout: fn() -> &'static TypeLayout,
-    export: ExportFn,
-    import: ImportFn,
+    import: unsafe fn(Opened, Arc<dyn Owner>) -> Box<dyn Any + Send>,
 }
 
-/// From a boxed trait object to a pointer with its table; nothing if it is of another kind.
-type ExportFn = fn(Box<dyn Any + Send>) -> Option<(*mut c_void, *const c_void)>;
-
-/// From a pointer with its table to a boxed trait object.
-type ImportFn = unsafe fn(Opened, Arc<dyn Owner>, &'static str) -> Box<dyn Any + Send>;
+impl Row {
+    const fn of<K: Crosses + ?Sized>() -> Self
+    where
+        Box<K>: Send,
+    {
+        Self {
+            kind: K::NAME,
+            pin: K::PIN,
+            is_traced: K::IS_TRACED,
+            interface: K::INTERFACE,
+            layout: K::layout,
+            // SAFETY: as for `Crosses::import`, which whoever calls this vouches for.
+            import: |opened, owner| unsafe { Box::new(K::import(opened, owner)) },
+        }
+    }
+}
 
 macro_rules! rows {
     ($($kind:ident: $module:ident, $table:ident, $abi:ident;)*) => {
-        const ROWS: &[Row] = &[$(Row {
-            kind: <dyn $kind>::NAME,
-            pin: <dyn $kind>::PIN,
-            is_traced: <dyn $kind>::IS_TRACED,
-            interface: $abi::ID,
-            layout: || <$abi::$table as StableAbi>::LAYOUT,
-            export: |instance| {
-                let instance = instance.downcast::<Box<dyn $kind>>().ok()?;
-                Some($module::export(*instance))
-            },
-            import: |opened, owner, kind| {
-                // SAFETY: as for `ImportFn`, whose callers vouch for `opened`.
-                let instance: Box<dyn $kind> = unsafe { $module::import(opened, owner, kind) };
-                Box::new(instance)
-            },
-        }),*];
+        const ROWS: &[Row] = &[$(Row::of::<dyn $kind>()),*];
 
         $(impl Crosses for dyn $kind {
             const INTERFACE: &'static str = $abi::ID;
@@ -289,6 +252,11 @@ macro_rules! rows {
 
             fn export(self: Box<Self>) -> (*mut c_void, *const c_void) {
                 $module::export(self)
+            }
+
+            unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Self> {
+                // SAFETY: as for this function.
+                unsafe { $module::import(opened, owner) }
             }
         })*
     };
@@ -315,16 +283,6 @@ fn row(kind: &str) -> Result<&'static Row> {
         name: kind.to_owned(),
         known: ROWS.iter().map(|row| row.kind).collect::<Vec<_>>().join(", "),
     })
-}
-
-fn export(kind: &str, instance: Box<dyn Any + Send>) -> Result<(*mut c_void, *const c_void)> {
-    let exported = (row(kind)?.export)(instance);
-    exported.ok_or_else(|| Error::malformed("instance", kind, "another kind"))
-}
-
-unsafe extern "C" fn layout(interface: RStr<'_>) -> *const TypeLayout {
-    let row = ROWS.iter().find(|row| row.interface == interface.as_str());
-    row.map_or(std::ptr::null(), |row| std::ptr::from_ref((row.layout)()))
 }
 
 unsafe extern "C" fn layout_of<K: Crosses + ?Sized>(interface: RStr<'_>) -> *const TypeLayout {

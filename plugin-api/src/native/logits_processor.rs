@@ -7,13 +7,19 @@ use super::abi::logits_processor::{BatchChangeV1, LogitsProcessorV1, RowsV1};
 use super::abi::{Code, Opened, Out, RSlice};
 use super::call::Remote;
 use super::guard::{self, guard, instance};
-use super::{Owner, config, rows};
+use super::{Owner, rows};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, Need, RowId};
-use crate::wire::{Wire, from_bytes};
+use crate::wire::{Wire, from_bytes, marks, take_marks};
 
 type Instance = dyn LogitsProcessor;
+
+/// A processor with the lists that rows answer into, which are kept from call to call.
+struct Exported {
+    processor: Box<Instance>,
+    top: rows::Top,
+}
 
 static TABLE: LogitsProcessorV1 = LogitsProcessorV1 {
     size: size_of::<LogitsProcessorV1>() as u32,
@@ -21,14 +27,15 @@ static TABLE: LogitsProcessorV1 = LogitsProcessorV1 {
     need,
     is_argmax_invariant,
     apply,
-    close: guard::close::<Instance>,
+    close: guard::close::<Exported>,
 };
 
 /// In the order of their codes.
 const NEEDS: [Need; 5] = [Need::Nothing, Need::Max, Need::Top, Need::Ids, Need::All];
 
-pub(super) fn export(instance: Box<Instance>) -> (*mut c_void, *const c_void) {
-    (guard::export(instance), (&raw const TABLE).cast())
+pub(super) fn export(processor: Box<Instance>) -> (*mut c_void, *const c_void) {
+    let exported = Exported { processor, top: rows::Top::default() };
+    (guard::export(Box::new(exported)), (&raw const TABLE).cast())
 }
 
 unsafe extern "C" fn batch(
@@ -39,7 +46,8 @@ unsafe extern "C" fn batch(
     let body = || {
         // SAFETY: the host opened this instance here, calls it from one thread at a time, and
         // lends `change` for the call.
-        let (processor, change) = unsafe { (instance::<Instance>(this), &*change) };
+        let (exported, change) = unsafe { (instance::<Exported>(this), &*change) };
+        let processor = &mut exported.processor;
         let (row, other) = (RowId(change.row), change.other);
         let history = change.history.as_slice();
         match change.change {
@@ -47,7 +55,7 @@ unsafe extern "C" fn batch(
                 let params: Config = from_bytes(change.params.as_slice())?;
                 processor.batch(&BatchChange::Added { row, params: &params, history })?;
                 // SAFETY: `out` is the host's, for this call.
-                unsafe { guard::write(out, &config::marks(&params)) };
+                unsafe { guard::write(out, &marks(&params)) };
                 Ok(())
             }
             1 => processor.batch(&BatchChange::Advanced { row, token: other }),
@@ -64,8 +72,8 @@ unsafe extern "C" fn batch(
 unsafe extern "C" fn need(this: *mut c_void, need: *mut u32, out: *const Out) -> Code {
     let body = || {
         // SAFETY: as in `batch`; `need` is lent for the call.
-        let (processor, answer) = unsafe { (instance::<Instance>(this), &mut *need) };
-        let need = processor.need();
+        let (exported, answer) = unsafe { (instance::<Exported>(this), &mut *need) };
+        let need = exported.processor.need();
         *answer = NEEDS.iter().position(|&x| x == need).unwrap_or(0) as u32;
         Ok(())
     };
@@ -81,7 +89,7 @@ unsafe extern "C" fn is_argmax_invariant(
     // SAFETY: as in `need`.
     unsafe {
         guard(out, || {
-            *answer = u8::from(instance::<Instance>(this).is_argmax_invariant());
+            *answer = u8::from(instance::<Exported>(this).processor.is_argmax_invariant());
             Ok(())
         })
     }
@@ -90,8 +98,9 @@ unsafe extern "C" fn is_argmax_invariant(
 unsafe extern "C" fn apply(this: *mut c_void, lent: *const RowsV1, out: *const Out) -> Code {
     let body = || {
         // SAFETY: as in `batch`; the rows are lent for the call.
-        let (processor, lent) = unsafe { (instance::<Instance>(this), &*lent) };
-        processor.apply(&mut LogitsRows::new(&mut rows::Lent::new(lent)))
+        let (exported, lent) = unsafe { (instance::<Exported>(this), &*lent) };
+        let Exported { processor, top } = &mut **exported;
+        processor.apply(&mut LogitsRows::new(&mut rows::Lent::new(lent, top)))
     };
     // SAFETY: `out` is the host's, for this call.
     unsafe { guard(out, body) }
@@ -109,11 +118,7 @@ struct Adapter {
 /// # Safety
 ///
 /// `opened` came from [`export`] of a library that matches and stays mapped.
-pub(super) unsafe fn import(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    _kind: &'static str,
-) -> Box<Instance> {
+pub(super) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instance> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<LogitsProcessorV1>() };
     let remote = Remote::new(opened.this, owner);
@@ -156,7 +161,7 @@ impl LogitsProcessor for Adapter {
             unsafe { (table.batch)(this, &raw const there, out) }
         })?;
         if let Some(params) = params_here {
-            config::take(params, &self.bytes);
+            take_marks(params, &self.bytes);
         }
         Ok(())
     }

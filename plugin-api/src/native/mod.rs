@@ -11,7 +11,6 @@
 mod backend;
 mod cached;
 mod call;
-mod config;
 mod decoding_strategy;
 mod digest;
 mod entry;
@@ -31,6 +30,8 @@ mod traced;
 
 pub use abi::{Entry, MAGIC, SYMBOL_PREFIX};
 pub use digest::DIGEST;
-pub use entry::{Crosses, Foreign, entry, entry_of, open, open_of};
+#[cfg(feature = "testing")]
+pub use entry::across;
+pub use entry::{Crosses, Foreign, entry_of, open_of};
 pub use owner::Owner;
 pub use plugin_api_abi as abi;

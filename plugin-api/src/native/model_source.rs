@@ -95,11 +95,7 @@ struct Adapter {
 /// # Safety
 ///
 /// `opened` came from [`export`] of a library that matches and stays mapped.
-pub(super) unsafe fn import(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    _kind: &'static str,
-) -> Box<Instance> {
+pub(super) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instance> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<ModelSourceV1>() };
     Box::new(Adapter { remote: Remote::new(opened.this, owner), table })

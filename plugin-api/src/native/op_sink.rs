@@ -35,7 +35,7 @@ impl<'a> Lender<'a> {
     /// The sink as a table; valid while `self` is borrowed.
     pub(super) fn lend(&mut self) -> OpSinkV1 {
         let of = std::ptr::from_mut(self).cast();
-        OpSinkV1 { of, input, weight, has_weight, state, op, fused, slot, call, output, spec }
+        OpSinkV1 { of, input, weight, has_weight, state, op, fused, slot, call, output }
     }
 }
 
@@ -100,7 +100,6 @@ lent! {
         g.output(name.as_str(), Val(value))?;
         Ok(Vec::new())
     };
-    spec(value: u32) of [Val(value)], |_g| Ok(vec![Val(value)]);
 }
 
 unsafe extern "C" fn has_weight(of: *mut c_void, name: RStr<'_>) -> u8 {

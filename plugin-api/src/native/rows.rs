@@ -102,23 +102,29 @@ unsafe extern "C" fn whole(of: *mut c_void, row: u32) -> *mut f32 {
     rows.map_or(std::ptr::null_mut(), |rows| rows.whole(row as usize).as_mut_ptr())
 }
 
+/// Lists that the largest logits of a row are answered into, kept from call to call.
+#[derive(Default)]
+pub(super) struct Top {
+    pairs: Vec<(u32, f32)>,
+    tokens: Vec<u32>,
+    logits: Vec<f32>,
+}
+
 /// The plugin's side: rows that were lent to it.
 pub(super) struct Lent<'a> {
     rows: &'a RowsV1,
     access: &'a RowAccessV1,
-    top: Vec<(u32, f32)>,
-    tokens: Vec<u32>,
-    logits: Vec<f32>,
+    top: &'a mut Top,
 }
 
 impl<'a> Lent<'a> {
     /// # Safety
     ///
     /// Checked by the caller: `rows` is lent for as long as this lives.
-    pub(super) fn new(rows: &'a RowsV1) -> Self {
+    pub(super) fn new(rows: &'a RowsV1, top: &'a mut Top) -> Self {
         // SAFETY: the table of functions is a static of the host.
         let access = unsafe { &*rows.access };
-        Self { rows, access, top: Vec::new(), tokens: Vec::new(), logits: Vec::new() }
+        Self { rows, access, top }
     }
 }
 
@@ -159,16 +165,15 @@ impl RowAccess for Lent<'_> {
 
     fn top_k(&mut self, row: usize, k: usize) -> &[(u32, f32)] {
         let k = k.min(self.vocab_size());
-        self.tokens.resize(k, 0);
-        self.logits.resize(k, 0.0);
-        let (tokens, logits) = (&mut self.tokens[..], &mut self.logits[..]);
+        let Top { pairs, tokens, logits } = &mut *self.top;
+        tokens.resize(k, 0);
+        logits.resize(k, 0.0);
+        let (places, values) = ((&mut tokens[..]).into(), (&mut logits[..]).into());
         // SAFETY: the rows are lent for as long as `self` lives.
-        let found =
-            unsafe { (self.access.top_k)(self.rows.of, row as u32, tokens.into(), logits.into()) };
-        self.top.clear();
-        let pairs = self.tokens.iter().copied().zip(self.logits.iter().copied());
-        self.top.extend(pairs.take(found as usize));
-        &self.top
+        let found = unsafe { (self.access.top_k)(self.rows.of, row as u32, places, values) };
+        pairs.clear();
+        pairs.extend(tokens.iter().copied().zip(logits.iter().copied()).take(found as usize));
+        pairs
     }
 
     fn whole(&mut self, row: usize) -> &mut [f32] {

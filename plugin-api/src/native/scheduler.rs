@@ -13,11 +13,19 @@ use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
 
 type Instance = dyn Scheduler;
 
-static TABLE: SchedulerV1 =
-    SchedulerV1 { size: size_of::<SchedulerV1>() as u32, pick, close: guard::close::<Instance> };
+/// A scheduler with the lists that it reads and fills, which are kept from call to call.
+struct Exported {
+    scheduler: Box<Instance>,
+    queue: Vec<Waiting>,
+    picked: Vec<Picked>,
+}
 
-pub(super) fn export(instance: Box<Instance>) -> (*mut c_void, *const c_void) {
-    (guard::export(instance), (&raw const TABLE).cast())
+static TABLE: SchedulerV1 =
+    SchedulerV1 { size: size_of::<SchedulerV1>() as u32, pick, close: guard::close::<Exported> };
+
+pub(super) fn export(scheduler: Box<Instance>) -> (*mut c_void, *const c_void) {
+    let exported = Exported { scheduler, queue: Vec::new(), picked: Vec::new() };
+    (guard::export(Box::new(exported)), (&raw const TABLE).cast())
 }
 
 unsafe extern "C" fn pick(
@@ -35,14 +43,17 @@ unsafe extern "C" fn pick(
             is_atomic: w.is_atomic != 0,
             priority: w.priority,
         };
-        let queue: Vec<Waiting> = queue.as_slice().iter().map(waiting).collect();
         let limits = Limits { tokens: limits.tokens as usize, seqs: limits.seqs as usize };
-        let mut chosen = Vec::new();
         // SAFETY: the host opened this instance here and calls it from one thread at a time.
-        unsafe { instance::<Instance>(this) }.pick(&queue, &limits, &mut chosen);
-        for Picked { index, tokens } in chosen {
+        let exported = unsafe { &mut **instance::<Exported>(this) };
+        let Exported { scheduler, queue: here, picked: chosen } = exported;
+        here.clear();
+        here.extend(queue.as_slice().iter().map(waiting));
+        chosen.clear();
+        scheduler.pick(here, &limits, chosen);
+        for Picked { index, tokens } in &*chosen {
             // SAFETY: `picked` is the host's, for this call.
-            unsafe { (picked.push)(picked.to, index as u64, tokens as u64) };
+            unsafe { (picked.push)(picked.to, *index as u64, *tokens as u64) };
         }
         Ok(())
     };
@@ -61,11 +72,7 @@ struct Adapter {
 /// # Safety
 ///
 /// `opened` came from [`export`] of a library that matches and stays mapped.
-pub(super) unsafe fn import(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    _kind: &'static str,
-) -> Box<Instance> {
+pub(super) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instance> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<SchedulerV1>() };
     let remote = Remote::new(opened.this, owner);

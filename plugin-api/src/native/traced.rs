@@ -78,7 +78,7 @@ pub(super) trait Export {
 }
 
 /// A traced kind on the host's side.
-pub(super) trait Import {
+pub(super) trait Import: Kind {
     fn boxed(adapter: Adapter) -> Box<Self>;
 }
 
@@ -166,14 +166,10 @@ pub(super) struct Adapter {
 /// # Safety
 ///
 /// `opened` came from [`export`] of a library that matches and stays mapped.
-pub(super) unsafe fn import<K: Import + ?Sized>(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    kind: &'static str,
-) -> Box<K> {
+pub(super) unsafe fn import<K: Import + ?Sized>(opened: Opened, owner: Arc<dyn Owner>) -> Box<K> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<TracedV1>() };
-    K::boxed(Adapter { remote: Remote::new(opened.this, owner), table, kind })
+    K::boxed(Adapter { remote: Remote::new(opened.this, owner), table, kind: K::NAME })
 }
 
 impl Traced for Adapter {

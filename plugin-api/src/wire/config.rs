@@ -86,12 +86,14 @@ fn value(r: &mut Reader<'_>, depth: u32) -> Result<Value> {
     })
 }
 
-/// Appends one byte for each key, in order and depth first: whether it has been read.
-pub fn put_marks(config: &Config, out: &mut Vec<u8>) {
-    walk(config, &mut |config, key| out.push(u8::from(config.is_read(key))));
+/// One byte for each key, in order and depth first: whether it has been read.
+pub fn marks(config: &Config) -> Vec<u8> {
+    let mut marks = Vec::new();
+    walk(config, &mut |config, key| marks.push(u8::from(config.is_read(key))));
+    marks
 }
 
-/// Marks the keys that [`put_marks`] says were read.
+/// Marks the keys that [`marks`] says were read.
 pub fn take_marks(config: &Config, marks: &[u8]) {
     let mut marks = marks.iter();
     walk(config, &mut |config, key| {
@@ -134,9 +136,7 @@ mod tests {
         assert_eq!((there.path(), &there), ("a", &here));
         let table = there.table("b").unwrap().unwrap();
         assert_eq!((table.path(), table.get("k")), ("a.b", Some(&Value::Int(-1))));
-        let mut marks = Vec::new();
-        put_marks(&there, &mut marks);
-        take_marks(&here, &marks);
+        take_marks(&here, &marks(&there));
         assert_eq!(here.unread().collect::<Vec<_>>(), ["list", "other"]);
         assert_eq!(here.table("b").unwrap().unwrap().unread().collect::<Vec<_>>(), ["x"]);
     }

@@ -10,7 +10,7 @@ pub mod events;
 mod kinds;
 mod reader;
 
-pub use config::{put_marks, take_marks};
+pub use config::{marks, take_marks};
 pub use reader::Reader;
 
 use std::borrow::Cow;

@@ -252,7 +252,8 @@ fn a_host_that_is_kept_is_of_no_use_after_the_call() {
             Ok(())
         }
     }
-    let foreign = crate::liars::foreign_of(|registrar| registrar.provide::<dyn Hook, Keeper>());
+    let foreign =
+        crate::liars::foreign_of::<dyn Hook>(|registrar| registrar.provide::<dyn Hook, Keeper>());
     let (hook, watch) = crate::rig::try_import::<dyn Hook>(foreign, &Config::new()).unwrap();
     let mut on = subscribed(hook);
     let machine = Machine::new();

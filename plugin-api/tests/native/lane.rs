@@ -2,6 +2,7 @@
 
 use plugin_api::kinds::backend::Backend;
 use plugin_api::kinds::hook::Hook;
+use plugin_api::native::Crosses;
 use plugin_api::prelude::*;
 
 use crate::rig::{foreign, import, told, try_import};
@@ -9,27 +10,27 @@ use crate::subject::denied;
 
 #[test]
 fn carries_every_kind_with_layouts_of_equal_builds_being_one() {
-    let kinds = [
-        "backend",
-        "decoding-strategy",
-        "feed-forward",
-        "hook",
-        "kv-cache",
-        "logits-processor",
-        "mixer",
-        "model-source",
-        "norm",
-        "quantizer",
-        "residual",
-        "rotary-embedding",
-        "scheduler",
-    ];
-    for kind in kinds {
-        let (interface, mine, theirs) = foreign().layouts(kind).unwrap();
-        assert!(std::ptr::eq(mine, theirs), "{kind}: {interface}");
+    fn check<K: Crosses + ?Sized>() {
+        let (interface, mine, theirs) = foreign::<K>().layouts(K::NAME).unwrap();
+        assert!(std::ptr::eq(mine, theirs), "{}: {interface}", K::NAME);
         assert!(interface.starts_with("jackfield.") && interface.ends_with("/1"), "{interface}");
     }
-    assert!(matches!(foreign().layouts("none"), Err(Error::NotFound { .. })));
+    check::<dyn Backend>();
+    check::<dyn DecodingStrategy>();
+    check::<dyn FeedForward>();
+    check::<dyn Hook>();
+    check::<dyn KvCache>();
+    check::<dyn LogitsProcessor>();
+    check::<dyn Mixer>();
+    check::<dyn ModelSource>();
+    check::<dyn Norm>();
+    check::<dyn Quantizer>();
+    check::<dyn Residual>();
+    check::<dyn RotaryEmbedding>();
+    check::<dyn Scheduler>();
+    let foreign = foreign::<dyn Norm>();
+    assert!(matches!(foreign.layouts("none"), Err(Error::NotFound { .. })));
+    assert!(foreign.layouts("hook").unwrap().2.is_null(), "a plugin knows its own kind only");
 }
 
 #[test]
@@ -41,17 +42,17 @@ fn marks_of_a_plugins_own_configuration_come_back() {
 
 #[test]
 fn errors_and_panics_of_making_an_instance_are_errors() {
-    let refused = try_import::<dyn Norm>(foreign(), &told("fails", "from_config"));
+    let refused = try_import::<dyn Norm>(foreign::<dyn Norm>(), &told("fails", "from_config"));
     assert_eq!(refused.err(), Some(denied("from_config")));
-    let panicked = try_import::<dyn Norm>(foreign(), &told("panics", "from_config"));
+    let panicked = try_import::<dyn Norm>(foreign::<dyn Norm>(), &told("panics", "from_config"));
     let error = panicked.err().unwrap().to_string();
     assert!(error.contains("panicked: on purpose, in from_config"), "{error}");
-    let wrong = try_import::<dyn Norm>(foreign(), &Config::new().with("lies", 3));
+    let wrong = try_import::<dyn Norm>(foreign::<dyn Norm>(), &Config::new().with("lies", 3));
     assert!(matches!(wrong.err(), Some(Error::Config { key, .. }) if key == "lies"));
     let owner = || -> std::sync::Arc<dyn plugin_api::native::Owner> {
         std::sync::Arc::new(crate::rig::Watch::default())
     };
-    let unknown = foreign().provided("norm", "other", owner).unwrap();
+    let unknown = foreign::<dyn Norm>().provided("norm", "other", owner).unwrap();
     let error = (unknown.make)(&Config::new()).err();
     assert!(matches!(&error, Some(Error::NotFound { name, .. }) if name == "other"), "{error:?}");
 }

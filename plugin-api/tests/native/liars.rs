@@ -8,7 +8,7 @@ use plugin_api::native::abi::decoding_strategy::{
 use plugin_api::native::abi::hook::{HookV1, SubscriptionsV1};
 use plugin_api::native::abi::host::HostV1;
 use plugin_api::native::abi::{Open, Opened, Out, RSlice};
-use plugin_api::native::{self, Foreign};
+use plugin_api::native::{self, Crosses, Foreign};
 use plugin_api::prelude::*;
 use plugin_api::{Registrar, kinds::hook::Hook};
 
@@ -16,8 +16,8 @@ use crate::rig::try_import;
 
 type OpenFn = unsafe extern "C" fn(*const Open<'_>, *mut Opened, *const Out) -> u32;
 
-fn liar(open: OpenFn) -> Foreign {
-    let entry = Box::leak(Box::new(native::entry(b"", open)));
+fn liar<K: Crosses + ?Sized>(open: OpenFn) -> Foreign {
+    let entry = Box::leak(Box::new(native::entry_of::<K>(b"", open)));
     // SAFETY: its tables below keep the rules of the boundary, if not those of the kinds.
     unsafe { Foreign::new(entry) }
 }
@@ -27,17 +27,17 @@ thread_local! {
 }
 
 /// A plugin of its own, to be opened on this thread.
-pub(crate) fn foreign_of(register: fn(&mut Registrar)) -> Foreign {
-    unsafe extern "C" fn open(
+pub(crate) fn foreign_of<K: Crosses + ?Sized>(register: fn(&mut Registrar)) -> Foreign {
+    unsafe extern "C" fn open<K: Crosses + ?Sized>(
         request: *const Open<'_>,
         opened: *mut Opened,
         out: *const Out,
     ) -> u32 {
         // SAFETY: the host's pointers are valid for the call.
-        unsafe { native::open(REGISTER.get(), request, opened, out) }
+        unsafe { native::open_of::<K>(REGISTER.get(), request, opened, out) }
     }
     REGISTER.set(register);
-    liar(open)
+    liar::<K>(open::<K>)
 }
 
 unsafe extern "C" fn close(_this: *mut c_void, _out: *const Out) -> u32 {
@@ -123,7 +123,13 @@ mod strategy {
 
 #[test]
 fn unknown_codes_of_a_strategy_are_errors_and_leave_nothing() {
-    let make = || try_import::<dyn DecodingStrategy>(liar(strategy::open), &Config::new()).unwrap();
+    let make = || {
+        try_import::<dyn DecodingStrategy>(
+            liar::<dyn DecodingStrategy>(strategy::open),
+            &Config::new(),
+        )
+        .unwrap()
+    };
     let (mut strategy, watch) = make();
     let mut evals = Evals::default();
     let error = strategy.plan(GroupId(0), &mut evals).unwrap_err();
@@ -198,7 +204,8 @@ mod hook {
 
 #[test]
 fn an_unknown_topic_is_ignored_and_an_unknown_flow_is_a_fault() {
-    let (hook, watch) = try_import::<dyn Hook>(liar(hook::open), &Config::new()).unwrap();
+    let (hook, watch) =
+        try_import::<dyn Hook>(liar::<dyn Hook>(hook::open), &Config::new()).unwrap();
     let mut on = Subscriptions::new();
     hook.subscribe(&mut on).unwrap();
     assert_eq!(on.hooks.iter().map(|hook| hook.topic).collect::<Vec<_>>(), ["before-step"]);

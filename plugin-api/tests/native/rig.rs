@@ -4,21 +4,25 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 use plugin_api::native::abi::{Open, Opened, Out};
-use plugin_api::native::{self, Entry, Foreign, Owner};
+use plugin_api::native::{self, Crosses, Foreign, Owner};
 use plugin_api::{Capability, Config, Error, Implements, Kind, Result};
 
 use crate::subject::{Subject, register};
 
-static ENTRY: Entry = native::entry(b"name = \"subject\"", open);
-
-unsafe extern "C" fn open(request: *const Open<'_>, opened: *mut Opened, out: *const Out) -> u32 {
+unsafe extern "C" fn open<K: Crosses + ?Sized>(
+    request: *const Open<'_>,
+    opened: *mut Opened,
+    out: *const Out,
+) -> u32 {
     // SAFETY: the host's pointers are valid for the call.
-    unsafe { native::open(register, request, opened, out) }
+    unsafe { native::open_of::<K>(register, request, opened, out) }
 }
 
-pub(crate) fn foreign() -> Foreign {
-    // SAFETY: made by `entry` of this very build, which is never unmapped.
-    unsafe { Foreign::new(&ENTRY) }
+/// The subject as a plugin of the kind `K`.
+pub(crate) fn foreign<K: Crosses + ?Sized>() -> Foreign {
+    let entry = const { &native::entry_of::<K>(b"name = \"subject\"", open::<K>) };
+    // SAFETY: made by `entry_of` of this very build, which is never unmapped.
+    unsafe { Foreign::new(entry) }
 }
 
 /// The load that instances belong to: keeps what it was told.
@@ -66,10 +70,10 @@ where
 
 pub(crate) fn import<K>(config: &Config) -> (Box<K>, Arc<Watch>)
 where
-    K: Kind + ?Sized,
+    K: Crosses + ?Sized,
     Box<K>: Any,
 {
-    try_import(foreign(), config).unwrap()
+    try_import(foreign::<K>(), config).unwrap()
 }
 
 /// The subject as it is.
@@ -83,7 +87,7 @@ where
 /// Both, to be compared.
 pub(crate) fn both<K>() -> [Box<K>; 2]
 where
-    K: Kind + ?Sized,
+    K: Crosses + ?Sized,
     Box<K>: Any,
     Subject: Implements<K>,
 {
@@ -99,7 +103,7 @@ pub(crate) fn told(what: &str, method: &str) -> Config {
 /// instance is not called any more. `call` returns nothing for methods that have no error.
 pub(crate) fn check<K>(methods: &[Method<'_, K>])
 where
-    K: Kind + ?Sized,
+    K: Crosses + ?Sized,
     Box<K>: Any,
 {
     for (method, call) in methods {

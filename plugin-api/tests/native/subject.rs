@@ -126,7 +126,7 @@ impl LogitsProcessor for Subject {
 
     fn apply(&mut self, logits: &mut LogitsRows<'_>) -> Result<()> {
         self.at("apply")?;
-        let (vocab_size, seqs) = (logits.vocab_size(), self.seqs.clone());
+        let (vocab_size, seqs) = (logits.vocab_size(), &self.seqs);
         logits.for_each(|row| {
             let seen = seqs[row.id().0 as usize] as f32;
             let sum = row.max() + row.log_sum_exp() + row.logit(1) + row.logit(9_999) * 0.0;

@@ -47,11 +47,7 @@ unsafe impl Sync for RemoteExe {}
 /// # Safety
 ///
 /// `opened` came from `export` of a library that matches and stays mapped.
-pub(in crate::native) unsafe fn import(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    _kind: &'static str,
-) -> Box<Instance> {
+pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instance> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<BackendV1>() };
     let remote = Remote::new(opened.this, owner);

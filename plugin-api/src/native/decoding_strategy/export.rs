@@ -11,9 +11,8 @@ use crate::native::abi::decoding_strategy::{
     ActionV1, ActionsOutV1, DecodingStrategyV1, EvalsOutV1, OutcomeV1,
 };
 use crate::native::abi::{Code, Out, RSlice};
-use crate::native::config;
 use crate::native::guard::{self, guard, instance, write};
-use crate::wire::from_bytes;
+use crate::wire::{from_bytes, marks};
 
 /// A strategy with the buffers that it fills, which are kept from call to call.
 struct Exported {
@@ -54,7 +53,7 @@ unsafe extern "C" fn open(
             let (seq, prompt) = (SeqId(seq), prompt.as_slice());
             let request = RequestView { seq, prompt, params: &params };
             instance::<Exported>(this).strategy.open(GroupId(group), &request)?;
-            write(out, &config::marks(&params));
+            write(out, &marks(&params));
             Ok(())
         })
     }

@@ -9,13 +9,13 @@ use crate::kinds::decoding_strategy::{
     Action, Actions, DecodingStrategy, Eval, Evals, GroupId, Outcome, RequestView,
 };
 use crate::kinds::kv_cache::SeqId;
+use crate::native::Owner;
 use crate::native::abi::decoding_strategy::{
     ActionV1, ActionsOutV1, DecodingStrategyV1, EvalsOutV1, OutcomeV1,
 };
 use crate::native::abi::{Opened, RSlice};
 use crate::native::call::Remote;
-use crate::native::{Owner, config};
-use crate::wire::to_bytes;
+use crate::wire::{take_marks, to_bytes};
 
 /// A strategy in another library.
 struct Adapter {
@@ -28,11 +28,7 @@ struct Adapter {
 /// # Safety
 ///
 /// `opened` came from `export` of a library that matches and stays mapped.
-pub(in crate::native) unsafe fn import(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    _kind: &'static str,
-) -> Box<Instance> {
+pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instance> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<DecodingStrategyV1>() };
     let remote = Remote::new(opened.this, owner);
@@ -47,7 +43,7 @@ impl DecodingStrategy for Adapter {
             // SAFETY: the table belongs to the instance; all pointers live until the call ends.
             unsafe { (table.open)(this, group.0, seq, prompt, params[..].into(), out) }
         })?;
-        config::take(request.params, &self.bytes);
+        take_marks(request.params, &self.bytes);
         Ok(())
     }
 

@@ -10,6 +10,12 @@ use crate::native::abi::{Code, Out, RSlice};
 use crate::native::guard::{self, answer, guard, instance, write};
 use crate::wire::from_bytes;
 
+/// A cache with the list of copies that it asks for, which is kept from call to call.
+struct Exported {
+    cache: Box<Instance>,
+    made: Vec<BlockCopy>,
+}
+
 static TABLE: KvCacheV1 = KvCacheV1 {
     size: size_of::<KvCacheV1>() as u32,
     pool,
@@ -22,11 +28,24 @@ static TABLE: KvCacheV1 = KvCacheV1 {
     has_handover,
     save,
     restore,
-    close: guard::close::<Instance>,
+    close: guard::close::<Exported>,
 };
 
-pub(in crate::native) fn export(instance: Box<Instance>) -> (*mut c_void, *const c_void) {
-    (guard::export(instance), (&raw const TABLE).cast())
+pub(in crate::native) fn export(cache: Box<Instance>) -> (*mut c_void, *const c_void) {
+    let exported = Exported { cache, made: Vec::new() };
+    (guard::export(Box::new(exported)), (&raw const TABLE).cast())
+}
+
+/// The cache behind a pointer, and its list of copies, empty.
+///
+/// # Safety
+///
+/// As for [`instance`].
+unsafe fn parts<'a>(this: *mut c_void) -> (&'a mut Instance, &'a mut Vec<BlockCopy>) {
+    // SAFETY: as for this function.
+    let Exported { cache, made } = unsafe { &mut **instance::<Exported>(this) };
+    made.clear();
+    (&mut **cache, made)
 }
 
 unsafe extern "C" fn pool(
@@ -41,7 +60,7 @@ unsafe extern "C" fn pool(
         guard(out, || {
             let states: Vec<_> = from_bytes(states.as_slice())?;
             let limits = from_bytes(limits.as_slice())?;
-            answer(out, &instance::<Instance>(this).pool(&states, &limits)?);
+            answer(out, &instance::<Exported>(this).cache.pool(&states, &limits)?);
             Ok(())
         })
     }
@@ -59,11 +78,10 @@ unsafe extern "C" fn reserve(
     // where they are until the host calls this instance again.
     unsafe {
         guard(out, || {
-            let mut made = Vec::new();
-            let cache = instance::<Instance>(this);
-            let blocks = cache.reserve(SeqId(seq), tokens as usize, &mut made)?;
+            let (cache, made) = parts(this);
+            let blocks = cache.reserve(SeqId(seq), tokens as usize, made)?;
             *table = BlockTableV1 { blocks: blocks.as_ptr(), len: blocks.len() as u64 };
-            pass(moves, &made);
+            pass(moves, made);
             Ok(())
         })
     }
@@ -79,9 +97,9 @@ unsafe extern "C" fn commit(
     // SAFETY: as in `reserve`.
     unsafe {
         guard(out, || {
-            let mut made = Vec::new();
-            instance::<Instance>(this).commit(SeqId(seq), keep as usize, &mut made);
-            pass(moves, &made);
+            let (cache, made) = parts(this);
+            cache.commit(SeqId(seq), keep as usize, made);
+            pass(moves, made);
             Ok(())
         })
     }
@@ -97,9 +115,9 @@ unsafe extern "C" fn fork(
     // SAFETY: as in `reserve`.
     unsafe {
         guard(out, || {
-            let mut made = Vec::new();
-            instance::<Instance>(this).fork(SeqId(parent), SeqId(child), &mut made)?;
-            pass(moves, &made);
+            let (cache, made) = parts(this);
+            cache.fork(SeqId(parent), SeqId(child), made)?;
+            pass(moves, made);
             Ok(())
         })
     }
@@ -109,7 +127,7 @@ unsafe extern "C" fn release(this: *mut c_void, seq: u32, upto: u64, out: *const
     // SAFETY: as in `pool`.
     unsafe {
         guard(out, || {
-            instance::<Instance>(this).release(SeqId(seq), upto as usize);
+            instance::<Exported>(this).cache.release(SeqId(seq), upto as usize);
             Ok(())
         })
     }
@@ -124,7 +142,7 @@ unsafe extern "C" fn usage(
     // SAFETY: as in `pool`; the answers are the host's, for this call.
     unsafe {
         guard(out, || {
-            let usage = instance::<Instance>(this).usage();
+            let usage = instance::<Exported>(this).cache.usage();
             (*used, *total) = (usage.used as u64, usage.total as u64);
             Ok(())
         })
@@ -140,9 +158,9 @@ unsafe extern "C" fn tick(
     // SAFETY: as in `reserve`.
     unsafe {
         guard(out, || {
-            let mut made = Vec::new();
-            instance::<Instance>(this).tick(budget_bytes, &mut made);
-            pass(moves, &made);
+            let (cache, made) = parts(this);
+            cache.tick(budget_bytes, made);
+            pass(moves, made);
             Ok(())
         })
     }
@@ -152,7 +170,7 @@ unsafe extern "C" fn has_handover(this: *mut c_void, answer: *mut u8, out: *cons
     // SAFETY: as in `usage`.
     unsafe {
         guard(out, || {
-            *answer = u8::from(instance::<Instance>(this).handover().is_some());
+            *answer = u8::from(instance::<Exported>(this).cache.handover().is_some());
             Ok(())
         })
     }
@@ -163,7 +181,7 @@ unsafe extern "C" fn save(this: *mut c_void, out: *const Out) -> Code {
     unsafe {
         guard(out, || {
             let mut state = Vec::new();
-            let handover = instance::<Instance>(this).handover().ok_or_else(no_handover)?;
+            let handover = instance::<Exported>(this).cache.handover().ok_or_else(no_handover)?;
             handover.save(&mut state)?;
             write(out, &state);
             Ok(())
@@ -175,7 +193,7 @@ unsafe extern "C" fn restore(this: *mut c_void, state: RSlice<'_, u8>, out: *con
     // SAFETY: as in `pool`.
     unsafe {
         guard(out, || {
-            let handover = instance::<Instance>(this).handover().ok_or_else(no_handover)?;
+            let handover = instance::<Exported>(this).cache.handover().ok_or_else(no_handover)?;
             handover.restore(state.as_slice())
         })
     }

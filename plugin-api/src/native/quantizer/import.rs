@@ -26,11 +26,7 @@ struct Adapter {
 /// # Safety
 ///
 /// `opened` came from `export` of a library that matches and stays mapped.
-pub(in crate::native) unsafe fn import(
-    opened: Opened,
-    owner: Arc<dyn Owner>,
-    _kind: &'static str,
-) -> Box<Instance> {
+pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instance> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<QuantizerV1>() };
     let remote = Remote::new(opened.this, owner);

@@ -6,7 +6,7 @@ use super::{Received, Sending};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::decoding_strategy::FinishReason;
-use crate::wire::{Reader, Wire, put_marks, put_text, take_marks};
+use crate::wire::{Reader, Wire, marks, put_text, take_marks};
 
 /// A type that fields of events have; `'a` is how long the event lends what it borrows.
 pub(crate) trait Field<'a>: Sized {
@@ -151,9 +151,7 @@ impl<'a> Field<'a> for &'a Config {
 
     /// What has been read of them, so that the host can name keys that nobody reads.
     fn put_back(&self, out: &mut Vec<u8>) {
-        let mut marks = Vec::new();
-        put_marks(self, &mut marks);
-        marks.put(out);
+        marks(self).put(out);
     }
 
     fn take_back(&mut self, r: &mut Reader<'_>) -> Result<()> {

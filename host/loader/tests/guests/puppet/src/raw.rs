@@ -6,7 +6,7 @@ use std::ffi::c_void;
 
 use plugin_api::native::abi::logits_processor::{BatchChangeV1, LogitsProcessorV1, RowsV1};
 use plugin_api::native::abi::{Code, Entry, FAILED, OK, Open, Opened, Out};
-use plugin_api::native::entry;
+use plugin_api::native::entry_of;
 
 use crate::mode;
 
@@ -14,7 +14,8 @@ use crate::mode;
 static MANIFEST: [u8; include_bytes!("../plugin.toml").len()] = *include_bytes!("../plugin.toml");
 
 #[unsafe(export_name = "plugin_entry_plugin_puppet")]
-static ENTRY: Entry = entry(&MANIFEST, open);
+static ENTRY: Entry =
+    entry_of::<dyn plugin_api::LogitsProcessor>(&MANIFEST, open);
 
 static TABLE: LogitsProcessorV1 = LogitsProcessorV1 {
     size: size_of::<LogitsProcessorV1>() as u32,
