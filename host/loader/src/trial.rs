@@ -6,7 +6,10 @@
 //! behave while they are watched: those are never trusted with this lane.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -53,55 +56,88 @@ impl Trial {
             .command
             .split_first()
             .ok_or_else(|| failed("no program is configured that could".to_owned()))?;
+        // A socket both ways, as the child's standard input: what a plugin prints goes nowhere, so
+        // that it can neither fill a pipe that nobody empties nor be taken for an answer.
+        let (here, there) = UnixStream::pair().map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(program)
             .args(first)
             .arg(path)
             .args([symbol, &manifest.kind, &manifest.name, &self.memory_bytes_max.to_string()])
             .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdin(OwnedFd::from(there))
+            .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| failed(format!("cannot start: {error}")))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A child that is gone already says so by its status.
-            let _ = stdin.write_all(&to_bytes(config));
-        }
-        let status = self.wait(&mut child).map_err(|error| failed(error.to_string()))?;
-        let mut answer = Vec::new();
-        if let Some(mut stdout) = child.stdout.take() {
-            let _ = stdout.by_ref().take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
-        }
-        match status {
-            None => Err(failed(format!("it hangs: nothing after {:?}", self.limit))),
-            Some(status) => verdict(file, status, &answer),
+        let talked = self.talk(&mut child, here, &to_bytes(config));
+        match talked.map_err(|error| failed(error.to_string()))? {
+            (None, _) => Err(failed(format!("it hangs: nothing after {:?}", self.limit))),
+            (Some(status), answer) => verdict(file, status, &answer),
         }
     }
 
-    /// The child's status; nothing if it had to be killed.
-    fn wait(&self, child: &mut Child) -> std::io::Result<Option<ExitStatus>> {
+    /// The child's status, nothing if it had to be killed, and what it answered.
+    fn talk(
+        &self,
+        child: &mut Child,
+        mut stream: UnixStream,
+        config: &[u8],
+    ) -> std::io::Result<(Option<ExitStatus>, Vec<u8>)> {
         let start = Instant::now();
-        let mut pause = Duration::from_micros(200);
+        stream.set_write_timeout(Some(self.limit))?;
+        // A child that is gone already says so by its status.
+        let _ = stream.write_all(config);
+        let _ = stream.shutdown(Shutdown::Write);
+        let (mut answer, mut part) = (Vec::new(), [0; 4096]);
+        let mut is_open = true;
         loop {
+            if is_open {
+                stream.set_read_timeout(Some(PAUSE))?;
+                is_open = take(&mut stream, &mut part, &mut answer);
+            } else {
+                // It has ended, or is about to.
+                std::thread::sleep(Duration::from_micros(200));
+            }
             if let Some(status) = child.try_wait()? {
-                return Ok(Some(status));
+                // Whoever it started may keep its end open for ever: what is there is all.
+                stream.set_read_timeout(Some(Duration::from_micros(1)))?;
+                while is_open {
+                    let before = answer.len();
+                    is_open = take(&mut stream, &mut part, &mut answer) && answer.len() > before;
+                }
+                return Ok((Some(status), answer));
             }
             if start.elapsed() > self.limit {
                 child.kill()?;
                 child.wait()?;
-                return Ok(None);
+                return Ok((None, answer));
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(5));
+        }
+    }
+}
+
+/// Appends what has come, if anything did in time, up to the most that an answer has; whether more
+/// may come.
+fn take(stream: &mut UnixStream, part: &mut [u8], answer: &mut Vec<u8>) -> bool {
+    match stream.read(part) {
+        Ok(0) => false,
+        Ok(n) => {
+            let room = ANSWER_BYTES_MAX - answer.len();
+            answer.extend_from_slice(&part[..n.min(room)]);
+            true
+        }
+        Err(error) => {
+            matches!(
+                error.kind(),
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+            )
         }
     }
 }
 
 fn verdict(file: &str, status: ExitStatus, answer: &[u8]) -> Result<(), LoadError> {
     let failed = |found: String| LoadError::Trial { file: file.to_owned(), found };
-    // What the plugin printed stands before.
-    let start = answer.windows(ANSWER.len()).rposition(|bytes| bytes == ANSWER);
-    let answer = start.map(|start| &answer[start + ANSWER.len()..]);
+    let answer = (!answer.is_empty()).then_some(answer);
     match (status.code(), status.signal(), answer) {
         (Some(0), _, Some(answer)) => match from_bytes::<Option<Error>>(answer) {
             Ok(None) => Ok(()),
@@ -122,19 +158,20 @@ fn verdict(file: &str, status: ExitStatus, answer: &[u8]) -> Result<(), LoadErro
 }
 
 /// What the child does: opens the library that its arguments name, starts and ends an instance
-/// with the configuration from its standard input, and answers on its standard output.
+/// with the configuration from its standard input, a socket, and answers there.
 pub fn main(args: &[OsString]) -> ExitCode {
+    let Ok(stream) = std::io::stdin().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
     let (answer, code) = match attempt(args) {
         Ok(error) => (to_bytes(&error), 0),
         Err(LoadError::Abi { difference, .. }) => (difference.into_bytes(), 3),
         Err(error) => (error.to_string().into_bytes(), 2),
     };
-    let mut stdout = std::io::stdout().lock();
-    let written = stdout.write_all(ANSWER).and_then(|()| stdout.write_all(&answer));
-    if written.and_then(|()| stdout.flush()).is_err() {
-        return ExitCode::FAILURE;
+    match UnixStream::from(stream).write_all(&answer) {
+        Ok(()) => ExitCode::from(code),
+        Err(_) => ExitCode::FAILURE,
     }
-    ExitCode::from(code)
 }
 
 /// The plugin's own error, if it has one; else ours.
@@ -170,8 +207,8 @@ fn attempt(args: &[OsString]) -> Result<Option<Error>, LoadError> {
     Ok(start().err())
 }
 
-/// Begins the answer, so that what a plugin prints is no answer.
-const ANSWER: &[u8] = b"\0trial\0";
-const ANSWER_BYTES_MAX: u64 = 1 << 16;
+const ANSWER_BYTES_MAX: usize = 1 << 16;
+/// How long a look for an answer waits before it is looked for the end.
+const PAUSE: Duration = Duration::from_millis(2);
 /// The second start finds what the first left behind.
 const STARTS: usize = 2;

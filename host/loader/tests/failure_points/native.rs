@@ -93,6 +93,7 @@ pub(crate) fn failures() -> Vec<Failure> {
             &["muppet", "logits-processor/puppet"],
         ),
         failure("init is an error", deed("error@create"), &[Start], &["refused at create"]),
+        failure("init prints 1 MiB", deed("shout@create"), &[Start], &["hoarse at create"]),
         failure("init panics", deed("panic@create"), &[Start], &["it panicked: the puppet panics"]),
         failure("init panics twice", deed("double-panic@create"), &[Trial], &["signal 6"]),
         failure("init aborts", deed("abort@create"), &[Trial], &["signal 6"]),

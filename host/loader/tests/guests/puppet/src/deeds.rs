@@ -43,6 +43,11 @@ fn doing(deed: &str, point: &str) -> Result<()> {
                 std::thread::park();
             }
         })),
+        // More than a pipe or a socket holds.
+        "shout" => {
+            (0..1 << 14).for_each(|_| println!("{:63}", "the puppet shouts"));
+            return Err(Error::outside("puppet", format!("hoarse at {point}")));
+        }
         "print" => println!("the puppet talks at {point}"),
         #[cfg(feature = "forbidden")]
         "signal" => forbidden::signal(),
