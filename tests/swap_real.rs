@@ -105,8 +105,9 @@ fn loader(folder: &Path) -> Loader {
         wasm: None,
         hashes: Default::default(),
         trusted: vec!["standard".to_owned(), "top-k".to_owned()],
+        unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
-        on_fault: Arc::new(|label, error| panic!("{label}: {error}")),
+        on_fault: Arc::new(|generation, error| panic!("{}: {error}", generation.label())),
     };
     Loader::new(options).unwrap()
 }

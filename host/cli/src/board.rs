@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jackfield_loader::plugins::Plugins;
 use jackfield_loader::{
-    Artifact, Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch,
+    Artifact, Generation, Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch,
     loader::NATIVE_QUOTA,
 };
 use jackfield_runtime::{Bus, Registry};
@@ -21,6 +21,7 @@ pub(crate) struct LoadTable {
     files: Vec<PathBuf>,
     folders: Vec<PathBuf>,
     trusted: Vec<String>,
+    unload: Vec<String>,
     hashes: BTreeMap<String, String>,
     quota: usize,
     probation: Duration,
@@ -46,6 +47,7 @@ impl LoadTable {
             files: paths("files")?,
             folders: paths("folders")?,
             trusted: texts(table, "trusted")?,
+            unload: texts(table, "unload")?,
             hashes,
             quota: table.count_or("quota", NATIVE_QUOTA as u64, 0..=16_000)? as usize,
             probation: Duration::from_secs(probation),
@@ -96,13 +98,11 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
     let told = Arc::clone(&board);
     // A fault is told from the step thread: what follows from it happens elsewhere.
     let faults = jackfield_runtime::Backstage::start("plugin faults");
-    let faults = Mutex::new(faults);
-    let on_fault = Arc::new(move |label: &str, _: &plugin_api::Error| {
-        let (told, label) = (Arc::clone(&told), label.to_owned());
-        let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+    let on_fault = Arc::new(move |generation: &Arc<Generation>, _: &plugin_api::Error| {
+        let (told, generation) = (Arc::clone(&told), Arc::clone(generation));
         faults.run(move || {
             if let Some(plugins) = told.get().and_then(Weak::upgrade) {
-                plugins.on_fault(&label);
+                plugins.on_fault(&generation);
             }
         });
     });
@@ -115,7 +115,8 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
         wasm: None,
         hashes: table.hashes.clone(),
         trusted: table.trusted.clone(),
-        host: Arc::clone(&parts.host),
+        unload: table.unload.clone(),
+        host: parts.host,
         on_fault,
     })?;
     let plugins = Arc::new(Plugins::new(PluginsOptions {
@@ -124,7 +125,6 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
         builtins: parts.builtins,
         bus: parts.bus,
         config: parts.config,
-        host: parts.host,
         probation: table.probation,
         wait: Duration::from_secs(2),
     }));

@@ -191,6 +191,7 @@ fn native() -> (Loader, PathBuf, TempDir) {
         wasm: None,
         hashes: Default::default(),
         trusted: Vec::new(),
+        unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault: Arc::new(|_, _| ()),
     };

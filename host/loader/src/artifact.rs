@@ -94,10 +94,9 @@ impl Artifact {
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {
         let file = path.display().to_string();
         let format = Format::of(&file, &bytes)?;
-        seal::check(&file, format, &bytes)?;
+        let hash = hexadecimal(&seal::check(&file, format, &bytes)?);
         let text = manifest_text(&file, format, &bytes)?;
         let manifest = PluginManifest::parse(&file, &text)?;
-        let hash = hash_of(&bytes);
         Ok(Self { path: path.to_owned(), file, format, bytes, hash, manifest })
     }
 }
@@ -116,8 +115,12 @@ pub fn manifest_text(file: &str, format: Format, bytes: &[u8]) -> Result<String,
 
 /// SHA-256 in hexadecimal.
 pub fn hash_of(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
     text

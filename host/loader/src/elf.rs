@@ -1,12 +1,15 @@
 //! What can be said of a shared library without opening it.
 
-use object::elf::{DF_STATIC_TLS, DT_FLAGS, ET_DYN, FileHeader64};
-use object::read::elf::{Dyn as _, ElfFile64, FileHeader as _};
+use object::elf::{
+    DF_1_NODELETE, DF_STATIC_TLS, DT_FLAGS, DT_FLAGS_1, Dyn64, ET_DYN, FileHeader64,
+};
+use object::read::elf::{Dyn as _, ElfFile64, FileHeader as _, ProgramHeader as _};
 use object::{Endianness, Object as _, ObjectSection as _, ObjectSymbol as _};
 use plugin_api::native::{Entry, SYMBOL_PREFIX};
 
 use crate::artifact::{ELF_SECTION, artifact};
 use crate::error::LoadError;
+use crate::symbols::Symbols;
 
 /// The manifest of a shared library.
 ///
@@ -69,20 +72,64 @@ pub(crate) fn open<'a>(file: &str, bytes: &'a [u8]) -> Result<ElfFile64<'a>, Loa
     }
     let segments = header.program_headers(endian, bytes).map_err(|e| not(&e))?;
     for segment in segments {
-        use object::read::elf::ProgramHeader as _;
         let end = segment.p_offset(endian).checked_add(segment.p_filesz(endian));
         if end.is_none_or(|end| end > bytes.len() as u64) {
             return Err(artifact(file, "all of its segments", "a file that ends before they do"));
         }
-        let entries = segment.dynamic(endian, bytes).map_err(|e| not(&e))?;
-        let flags = entries.unwrap_or_default().iter().find(|entry| entry.tag(endian) == DT_FLAGS);
-        let flags = flags.map_or(0, |entry| entry.val(endian));
-        if flags & u64::from(DF_STATIC_TLS) != 0 {
+        let entries = segment.dynamic(endian, bytes).map_err(|e| not(&e))?.unwrap_or_default();
+        if value(entries, endian, DT_FLAGS) & u64::from(DF_STATIC_TLS) != 0 {
             let found = "static thread-local storage, of which a process has little";
             return Err(artifact(file, "thread-local storage that can be added later", found));
         }
     }
     Ok(elf)
+}
+
+/// Why a shared library could not be unmapped without harm, if so.
+///
+/// # Errors
+///
+/// [`LoadError::Artifact`] for bytes that are no shared library for this machine.
+pub(crate) fn pinned(file: &str, bytes: &[u8]) -> Result<Option<String>, LoadError> {
+    let elf = open(file, bytes)?;
+    let endian = elf.endian();
+    for segment in elf.elf_program_headers() {
+        let entries = segment.dynamic(endian, bytes);
+        let entries = entries.map_err(|e| artifact(file, "dynamic entries", e))?;
+        let flags = value(entries.unwrap_or_default(), endian, DT_FLAGS_1);
+        if flags & u64::from(DF_1_NODELETE) != 0 {
+            return Ok(Some("it is linked never to be unloaded".to_owned()));
+        }
+    }
+    let symbols = Symbols::read(file, bytes)?;
+    if let Some(name) = symbols.unique.first() {
+        return Ok(Some(format!("the linker keeps one `{name}` for the whole process")));
+    }
+    let left = symbols.imported.iter().find(|name| LEAVES_SOMETHING.contains(&name.as_str()));
+    Ok(left.map(|name| format!("it imports `{name}`, which may leave something of it behind")))
+}
+
+/// What starts threads of its own, hands the system code to call later, or finds functions that do.
+const LEAVES_SOMETHING: [&str; 13] = [
+    "atexit",
+    "clone",
+    "dlopen",
+    "dlsym",
+    "on_exit",
+    "pthread_atfork",
+    "pthread_create",
+    "sigaction",
+    "signal",
+    "thrd_create",
+    "timer_create",
+    "tss_create",
+    "vfork",
+];
+
+/// The number that an entry of the dynamic section has; 0 if there is none.
+fn value(entries: &[Dyn64<Endianness>], endian: Endianness, tag: i64) -> u64 {
+    let entry = entries.iter().find(|entry| entry.tag(endian) == tag);
+    entry.map_or(0, |entry| entry.val(endian))
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jackfield_runtime::{Lane, Origin};
 use plugin_api::{Config, Host, Provided};
@@ -14,7 +14,7 @@ use crate::builtin::LoadedPlugin;
 use crate::elf;
 use crate::error::LoadError;
 use crate::manifest::PluginManifest;
-use crate::native;
+use crate::native::{self, Fate, Mapping};
 use crate::owner::{Generation, OnFault};
 use crate::stage::Stage;
 use crate::trial::Trial;
@@ -34,6 +34,9 @@ pub struct LoaderOptions {
     pub hashes: BTreeMap<String, String>,
     /// Components that run without deadlines, by name.
     pub trusted: Vec<String>,
+    /// Native plugins whose libraries are unmapped once nothing of them is left, by name. All calls
+    /// into such a plugin are made on a thread of its own, one after the other.
+    pub unload: Vec<String>,
     /// The handle on the host that a plugin gets.
     pub host: Arc<dyn Fn(&PluginManifest) -> Host + Send + Sync>,
     /// Who is told when a plugin failed in a way that a plugin must not.
@@ -52,8 +55,6 @@ pub struct Loader {
     options: LoaderOptions,
     stage: Stage,
     wasm: WasmLane,
-    /// How often a capability was loaded, by `kind/name`.
-    loads: Mutex<BTreeMap<String, u32>>,
 }
 
 /// Native plugins that may be mapped where the configuration says nothing.
@@ -69,7 +70,7 @@ impl Loader {
         let stage = Stage::new(&options.folder);
         let wasm = options.wasm.take();
         let wasm = wasm.unwrap_or_else(|| WasmOptions::new(options.folder.join("wasm")));
-        Ok(Self { stage, wasm: WasmLane::new(wasm)?, loads: Mutex::default(), options })
+        Ok(Self { stage, wasm: WasmLane::new(wasm)?, options })
     }
 
     /// Loads the plugin in a file, to be started with `config`.
@@ -98,26 +99,21 @@ impl Loader {
             let (file, expected) = (artifact.file.clone(), expected.clone());
             return Err(LoadError::Hash { file, expected, found: artifact.hash.clone() });
         }
-        let number = self.next_number(&manifest);
-        let label = format!("{}#{number}", manifest.name);
+        let label = format!("{} ({:.8})", manifest.name, artifact.hash);
         let generation = Generation::new(label, Arc::clone(&self.options.on_fault));
         let provided = match artifact.format.lane() {
             Lane::Wasm => self.open_component(artifact, &generation)?,
             _ => self.open_library(artifact, config, &generation)?,
         };
-        let mut loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        loads.insert(manifest.capability(), number);
-        drop(loads);
         let (path, hash) = (artifact.file.clone(), artifact.hash.clone());
-        let origin = Some(Origin { path, hash, generation: number });
+        let origin = Some(Origin { path, hash });
         let (lane, generation) = (artifact.format.lane(), Some(generation));
         Ok(LoadedPlugin { manifest, provided: vec![provided], lane, origin, generation })
     }
 
-    /// The number that the next load of a capability gets.
-    fn next_number(&self, manifest: &PluginManifest) -> u32 {
-        let loads = self.loads.lock().unwrap_or_else(PoisonError::into_inner);
-        loads.get(&manifest.capability()).map_or(1, |number| number + 1)
+    /// The handle on the host that a plugin gets.
+    pub fn host(&self, manifest: &PluginManifest) -> Host {
+        (self.options.host)(manifest)
     }
 
     fn open_component(
@@ -127,7 +123,7 @@ impl Loader {
     ) -> Result<Provided, LoadError> {
         let manifest = &artifact.manifest;
         let is_trusted = self.options.trusted.contains(&manifest.name);
-        let host = (self.options.host)(manifest);
+        let host = self.host(manifest);
         let Artifact { file, bytes, hash, .. } = artifact;
         self.wasm.open_as(generation, file, bytes, hash, manifest, is_trusted, &host)
     }
@@ -148,9 +144,21 @@ impl Loader {
         if let Some(trial) = &self.options.trial {
             trial.run(file, &staged.path, &symbol, manifest, config)?;
         }
-        let foreign = native::open(file, &staged.path, &symbol, &manifest.kind)?;
+        let mut mapping = None;
+        if self.options.unload.contains(&manifest.name) {
+            match elf::pinned(file, &artifact.bytes)? {
+                None => match Mapping::new(Arc::clone(generation), &staged.path) {
+                    Ok(opened) => mapping = Some(Arc::new(opened)),
+                    Err(error) => generation.decide(Fate::Stays(format!("no thread: {error}"))),
+                },
+                Some(reason) => generation.decide(Fate::Stays(reason)),
+            }
+        }
+        let (kind, opening) = (&manifest.kind, mapping.as_deref());
+        let foreign = native::open(file, &staged.path, &symbol, kind, opening)?;
         let generation = Arc::clone(generation);
-        let provided = foreign.provided(&manifest.kind, &manifest.name, move || generation.owner());
+        let owner = move || generation.owner(mapping.as_ref());
+        let provided = foreign.provided(&manifest.kind, &manifest.name, owner);
         provided.map_err(|source| LoadError::Start {
             file: file.clone(),
             stage: "looking up its kind",

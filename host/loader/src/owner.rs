@@ -1,21 +1,24 @@
 //! Generations: one load of a plugin file, and the instances that were made of it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use plugin_api::Error;
 use plugin_api::native::Owner;
 
-/// Who is told of faults: the label of the generation, and what happened.
-pub type OnFault = Arc<dyn Fn(&str, &Error) + Send + Sync>;
+use crate::native::{Fate, Mapping};
 
-/// One load of a plugin.
+/// Who is told of faults: whose they are, and what happened.
+pub type OnFault = Arc<dyn Fn(&Arc<Generation>, &Error) + Send + Sync>;
+
+/// One load of a plugin. Whoever can make instances of it holds one, and so does each instance.
 pub struct Generation {
     label: String,
     instances: AtomicUsize,
     calls: AtomicU64,
     faults: Mutex<Faults>,
     on_fault: Option<OnFault>,
+    fate: OnceLock<Fate>,
 }
 
 #[derive(Default)]
@@ -33,6 +36,7 @@ impl Generation {
             calls: AtomicU64::new(0),
             faults: Mutex::default(),
             on_fault: Some(on_fault),
+            fate: OnceLock::new(),
         })
     }
 
@@ -40,10 +44,10 @@ impl Generation {
     pub(crate) fn unnamed(label: &str) -> Arc<Self> {
         let (label, instances) = (label.to_owned(), AtomicUsize::new(0));
         let (calls, faults) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { label, instances, calls, faults, on_fault: None })
+        Arc::new(Self { label, instances, calls, faults, on_fault: None, fate: OnceLock::new() })
     }
 
-    /// `min-p#3`.
+    /// The plugin's name with the first digits of its file's hash: `min-p (1f3a90c2)`.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -70,22 +74,32 @@ impl Generation {
         (faults.count, faults.last.clone())
     }
 
+    /// What became of its library: nothing while it is open, or if nobody asked to unload it.
+    pub fn fate(&self) -> Option<&Fate> {
+        self.fate.get()
+    }
+
+    /// Says what became of its library; the first word is the last.
+    pub(crate) fn decide(&self, fate: Fate) {
+        let _ = self.fate.set(fate);
+    }
+
     /// Tells of a fault.
-    pub(crate) fn fault(&self, error: &Error) {
+    pub(crate) fn fault(self: &Arc<Self>, error: &Error) {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.count += 1;
         faults.last = Some(error.clone());
         drop(faults);
         tracing::warn!(plugin = self.label, "fault: {error}");
         if let Some(on_fault) = &self.on_fault {
-            on_fault(&self.label, error);
+            on_fault(self, error);
         }
     }
 
-    /// The owner of one more instance.
-    pub(crate) fn owner(self: &Arc<Self>) -> Arc<dyn Owner> {
+    /// The owner of one more instance, which keeps the library open if it is one to be unloaded.
+    pub(crate) fn owner(self: &Arc<Self>, mapping: Option<&Arc<Mapping>>) -> Arc<dyn Owner> {
         self.instances.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Instance { of: Arc::clone(self) })
+        Arc::new(Instance { of: Arc::clone(self), mapping: mapping.cloned() })
     }
 }
 
@@ -98,6 +112,7 @@ impl std::fmt::Debug for Generation {
 /// One instance, for as long as it lives.
 struct Instance {
     of: Arc<Generation>,
+    mapping: Option<Arc<Mapping>>,
 }
 
 impl Owner for Instance {
@@ -107,6 +122,13 @@ impl Owner for Instance {
 
     fn fault(&self, error: &Error) {
         self.of.fault(error);
+    }
+
+    fn run(&self, call: &mut dyn FnMut()) {
+        match &self.mapping {
+            Some(mapping) => mapping.run(call),
+            None => call(),
+        }
     }
 }
 

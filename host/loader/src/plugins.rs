@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use jackfield_runtime::{
@@ -15,7 +15,7 @@ use jackfield_runtime::{
     Swapped,
 };
 use plugin_api::events::Subscriptions;
-use plugin_api::{Config, Hook, Host, Kind as _, Provided};
+use plugin_api::{Config, Hook, Kind as _, Provided};
 use thiserror::Error;
 
 use crate::artifact::Artifact;
@@ -23,7 +23,7 @@ use crate::builtin::LoadedPlugin;
 use crate::error::LoadError;
 use crate::loader::Loader;
 use crate::manifest::PluginManifest;
-use crate::native;
+use crate::native::{self, Fate};
 use crate::owner::Generation;
 
 /// What the board works with.
@@ -38,8 +38,6 @@ pub struct PluginsOptions {
     pub bus: Bus,
     /// The table of a plugin in the configuration.
     pub config: Arc<dyn Fn(&str) -> Config + Send + Sync>,
-    /// The handle on the host that a plugin gets.
-    pub host: Arc<dyn Fn(&PluginManifest) -> Host + Send + Sync>,
     /// How long after a swap a fault takes it back.
     pub probation: Duration,
     /// How long a swap waits for a boundary.
@@ -56,7 +54,7 @@ pub struct Plugins {
 
 #[derive(Default)]
 struct State {
-    /// Every file that was ever loaded, oldest first.
+    /// Files that were loaded and of which something is left, oldest first.
     loaded: Vec<Loaded>,
     /// What the latest swap of each slot replaced, by kind and slot.
     undo: BTreeMap<(String, String), Undo>,
@@ -72,7 +70,7 @@ struct Undo {
     /// What filled the slot before; nothing if it was empty.
     before: Option<Removed>,
     /// What fills the slot since.
-    label: String,
+    generation: Weak<Generation>,
     at: Instant,
 }
 
@@ -144,7 +142,7 @@ pub struct LoadedStatus {
     /// Faults so far.
     pub faults: usize,
     /// What became of its memory, truthfully.
-    pub memory: &'static str,
+    pub memory: String,
 }
 
 impl Plugins {
@@ -220,8 +218,9 @@ impl Plugins {
             self.fill(&artifact.file, &plugin.provided, &config, &kind, &slot, &plugin.manifest);
         let swapped = filled?;
         self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
-        let label = state.remember(&plugin);
-        let undo = Undo { before, label, at: Instant::now() };
+        state.remember(&plugin);
+        let generation = plugin.generation.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let undo = Undo { before, generation, at: Instant::now() };
         state.undo.insert((kind.clone(), slot.clone()), undo);
         Ok(SwapReport { kind, slot, path: Some(artifact.file.clone()), swapped })
     }
@@ -248,17 +247,19 @@ impl Plugins {
         Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
     }
 
-    /// Takes back a swap whose plugin failed within its probation; `label` is the generation's.
-    pub fn on_fault(&self, label: &str) {
+    /// Takes back a swap whose plugin failed within its probation.
+    pub fn on_fault(&self, generation: &Arc<Generation>) {
         let key = {
             let state = self.state();
             let mut swaps = state.undo.iter();
             let swap = swaps.find(|(_, undo)| {
-                undo.label == label && undo.at.elapsed() < self.options.probation
+                std::ptr::eq(undo.generation.as_ptr(), Arc::as_ptr(generation))
+                    && undo.at.elapsed() < self.options.probation
             });
             swap.map(|(key, _)| key.clone())
         };
         let Some((kind, slot)) = key else { return };
+        let label = generation.label();
         match self.rollback(&kind, &slot) {
             Ok(_) => tracing::warn!("{kind} `{slot}`: {label} failed on probation: taken back"),
             Err(error) => tracing::warn!("{kind} `{slot}`: {label} failed, and stays: {error}"),
@@ -270,9 +271,11 @@ impl Plugins {
         self.target().map_or_else(Vec::new, |target| target.slots())
     }
 
-    /// Every file that was loaded, oldest first.
+    /// Files that were loaded and of which something is left, oldest first.
     pub fn loaded(&self) -> Vec<LoadedStatus> {
-        self.state().loaded.iter().map(Loaded::status).collect()
+        let mut state = self.state();
+        state.forget();
+        state.loaded.iter().map(Loaded::status).collect()
     }
 
     /// Native plugins that are mapped.
@@ -310,7 +313,7 @@ impl Plugins {
             let hook = *hook.expect("a capability registered under a kind is of that kind");
             let mut on = Subscriptions::new();
             hook.subscribe(&mut on).map_err(start)?;
-            self.options.bus.replace(&(self.options.host)(manifest), on);
+            self.options.bus.replace(&self.options.loader.host(manifest), on);
             return Ok(None);
         }
         let target = self.target().ok_or(PluginsError::NoTarget)?;
@@ -367,25 +370,39 @@ impl Plugins {
 }
 
 impl State {
-    /// Keeps a loaded file in the list and returns its label.
-    fn remember(&mut self, plugin: &LoadedPlugin) -> String {
-        let Some(generation) = &plugin.generation else { return plugin.manifest.name.clone() };
+    /// Keeps a loaded file in the list.
+    fn remember(&mut self, plugin: &LoadedPlugin) {
+        self.forget();
+        let Some(generation) = &plugin.generation else { return };
         self.loaded.push(Loaded {
             info: plugin.info(),
             manifest: plugin.manifest.clone(),
             generation: Arc::clone(generation),
         });
-        generation.label().to_owned()
+    }
+
+    /// Drops what has given everything back.
+    fn forget(&mut self) {
+        self.loaded.retain(|loaded| {
+            let stays = loaded.generation.fate() != Some(&Fate::Unloaded);
+            loaded.is_held() || (loaded.info.lane == Lane::Native && stays)
+        });
     }
 }
 
 impl Loaded {
+    /// Whether anybody else has it: an instance, the registry, or a swap that can be taken back.
+    fn is_held(&self) -> bool {
+        Arc::strong_count(&self.generation) > 1
+    }
+
     fn status(&self) -> LoadedStatus {
         let instances = self.generation.instances();
-        let memory = match (self.info.lane, instances) {
-            (Lane::Native, 0) => "retired; stays mapped, as native plugins do",
-            (_, 0) => "retired; given back",
-            _ => "in use",
+        let memory = match (instances, self.generation.fate()) {
+            (0, _) if self.is_held() => "kept; no instance runs".to_owned(),
+            (0, Some(Fate::Stays(reason))) => format!("retired; stays mapped: {reason}"),
+            (0, _) => "retired; stays mapped, as native plugins do".to_owned(),
+            _ => "in use".to_owned(),
         };
         let (info, kind) = (self.info.clone(), self.manifest.kind.clone());
         let calls = (self.info.lane == Lane::Wasm).then(|| self.generation.calls());

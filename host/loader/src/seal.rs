@@ -28,20 +28,21 @@ pub fn seal(format: Format, mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// Checks the seal.
+/// Checks the seal, and gives the SHA-256 of all of the file, seal included.
 ///
 /// # Errors
 ///
 /// [`LoadError::Seal`] if there is none or the bytes before it have another hash.
-pub fn check(file: &str, format: Format, bytes: &[u8]) -> Result<(), LoadError> {
+pub fn check(file: &str, format: Format, bytes: &[u8]) -> Result<[u8; 32], LoadError> {
     let broken = |found: &str| LoadError::Seal { file: file.to_owned(), found: found.to_owned() };
     let (content, hash) =
         split(format, bytes).ok_or_else(|| broken("it has no seal at its end"))?;
-    if Sha256::digest(content)[..] == *hash {
-        Ok(())
-    } else {
-        Err(broken("its bytes are not those that were sealed"))
+    let sealed = Sha256::new_with_prefix(content);
+    if sealed.clone().finalize()[..] != *hash {
+        return Err(broken("its bytes are not those that were sealed"));
     }
+    // What was sealed is nearly everything: its hash goes on to the end of the file.
+    Ok(sealed.chain_update(&bytes[content.len()..]).finalize().into())
 }
 
 /// What is sealed, and the hash in the seal.
@@ -85,7 +86,7 @@ mod tests {
         for (format, bytes) in [(Format::Elf, &b"\x7fELF and more"[..]), (Format::Wasm, b"\0asm")] {
             assert!(check("x", format, bytes).is_err(), "no seal");
             let sealed = seal(format, bytes.to_vec());
-            check("x", format, &sealed).unwrap();
+            assert_eq!(check("x", format, &sealed).unwrap()[..], Sha256::digest(&sealed)[..]);
             assert_eq!(seal(format, sealed.clone()), sealed, "one seal is enough");
             for i in 0..sealed.len() {
                 let mut broken = sealed.clone();

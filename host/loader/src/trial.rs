@@ -189,12 +189,12 @@ fn attempt(args: &[OsString]) -> Result<Option<Error>, LoadError> {
     let read = std::io::stdin().lock().read_to_end(&mut bytes);
     read.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     let (kind, name) = (text(2), text(3));
-    let foreign = native::open(&file, path, text(1), kind)?;
+    let foreign = native::open(&file, path, text(1), kind, None)?;
     let start = || {
         let config: Config = from_bytes(&bytes)?;
         let generation = Generation::unnamed(name);
         let owners = Arc::clone(&generation);
-        let provided = foreign.provided(kind, name, move || owners.owner())?;
+        let provided = foreign.provided(kind, name, move || owners.owner(None))?;
         for _ in 0..STARTS {
             drop((provided.make)(&config)?);
             // What making and ending it has no error for was told to its owner.

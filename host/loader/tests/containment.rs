@@ -71,10 +71,11 @@ fn a_panic_in_apply_ends_that_instance_alone() {
     assert_eq!((loading.told(), generation.faults().0), (vec![], 0));
 
     let error = edit(&mut *one, 7).unwrap_err().to_string();
-    assert!(error.contains("puppet#2") && error.contains("it panicked: the puppet is not odd"));
+    let label = format!("puppet ({:.8})", loaded.origin.as_ref().unwrap().hash);
+    assert!(error.contains(&label) && error.contains("it panicked: the puppet is not odd"));
     let told = loading.told();
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].0, "puppet#2");
+    assert_eq!(told[0].0, label);
     assert_eq!(told[0].1, error);
     assert_eq!(generation.faults().0, 1);
     assert_eq!(generation.faults().1.unwrap().to_string(), error);

@@ -79,7 +79,8 @@ fn fresh_answers(build: &[u8], name: &str, times: usize) -> usize {
     let fresh = (0..times).filter(|&time| {
         rewrite(folder.path(), &path, time % 5, &puppet(build, &format!("answer={time}")));
         let loaded = loader.load(&path, &Config::new()).unwrap();
-        assert_eq!(loaded.generation.as_ref().unwrap().label(), format!("puppet#{}", time + 1));
+        let hash = &loaded.origin.as_ref().unwrap().hash[..8];
+        assert_eq!(loaded.generation.as_ref().unwrap().label(), format!("puppet ({hash})"));
         let mut processor = made(&loaded, &Config::new()).unwrap();
         answer(&mut *processor).unwrap() == time as f32
     });
@@ -190,22 +191,25 @@ fn what_is_said_of_memory_is_what_the_system_says() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stand = Stand::new(None, |_| ());
     let is_mapped = |hash: &str| mapped_copies().iter().any(|name| name.starts_with(hash));
-    let memory = || -> Vec<_> {
+    let memory = || -> Vec<String> {
         let loaded = stand.plugins.loaded().into_iter();
-        loaded.map(|status| (status.instances, status.memory)).collect()
+        loaded.map(|status| format!("{} {}", status.instances, status.memory)).collect()
     };
     let before = mapped_copies().len();
     assert_eq!(before, native::mapped(), "every copy is counted");
 
     let first = stand.file("first.so", &puppet(support::native(), "answer=1"));
     stand.plugins.swap(&first, None).unwrap();
-    assert_eq!(memory(), [(1, "in use")]);
+    assert_eq!(memory(), ["1 in use"]);
     let second = stand.file("second.so", &puppet(support::native(), "answer=2"));
     stand.plugins.swap(&second, None).unwrap();
-    let retired = "retired; stays mapped, as native plugins do";
-    assert_eq!(memory(), [(0, retired), (1, "in use")]);
-    assert_eq!(stand.plugins.native_mapped(), before + 2);
-    assert_eq!(mapped_copies().len(), before + 2);
+    assert_eq!(memory(), [KEPT, "1 in use"], "the first can be put back");
+    let third = stand.file("third.so", &puppet(support::native(), "answer=3"));
+    stand.plugins.swap(&third, None).unwrap();
+    let retired = "0 retired; stays mapped, as native plugins do";
+    assert_eq!(memory(), [retired, KEPT, "1 in use"]);
+    assert_eq!(stand.plugins.native_mapped(), before + 3);
+    assert_eq!(mapped_copies().len(), before + 3);
     for status in stand.plugins.loaded() {
         assert!(is_mapped(&status.info.origin.unwrap().hash), "as it says");
     }
@@ -215,19 +219,38 @@ fn what_is_said_of_memory_is_what_the_system_says() {
 fn what_is_said_of_the_memory_of_components_is_true() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stand = Stand::new(None, |_| ());
-    let memory = || -> Vec<_> {
+    let memory = || -> Vec<String> {
         let loaded = stand.plugins.loaded().into_iter();
-        loaded.map(|status| (status.instances, status.memory)).collect()
+        loaded.map(|status| format!("{} {}", status.instances, status.memory)).collect()
     };
     let before = mapped_copies().len();
     let first = stand.file("first.wasm", &puppet(support::component(), "answer=1"));
     stand.plugins.swap(&first, None).unwrap();
-    assert_eq!(memory(), [(1, "in use")]);
+    assert_eq!(memory(), ["1 in use"]);
     let second = stand.file("second.wasm", &puppet(support::component(), "answer=2"));
     stand.plugins.swap(&second, None).unwrap();
-    assert_eq!(memory(), [(0, "retired; given back"), (1, "in use")]);
+    assert_eq!(memory(), [KEPT, "1 in use"], "the first can be put back");
+    for i in 3..9 {
+        let next = stand.file("next.wasm", &puppet(support::component(), &format!("answer={i}")));
+        stand.plugins.swap(&next, None).unwrap();
+        assert_eq!(memory(), [KEPT, "1 in use"], "what is given back is forgotten");
+    }
     assert_eq!(mapped_copies().len(), before, "components are not mapped");
 }
+
+#[test]
+fn what_was_registered_and_never_started_is_not_retired() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stand = Stand::new(None, |_| ());
+    for (build, name) in [(support::native(), "puppet.so"), (support::component(), "puppet.wasm")] {
+        stand.plugins.load_files(&[stand.file(name, &puppet(build, "fair"))]).unwrap();
+        let last = stand.plugins.loaded().pop().unwrap();
+        assert_eq!(format!("{} {}", last.instances, last.memory), KEPT, "{name}");
+    }
+}
+
+/// What is said of a plugin that is registered or can be put back.
+const KEPT: &str = "0 kept; no instance runs";
 
 /// Makes and drops instances of one load and counts along.
 fn counts_instances(build: &[u8], name: &str) {

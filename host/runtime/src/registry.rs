@@ -38,8 +38,6 @@ pub struct Origin {
     pub path: String,
     /// SHA-256 of its bytes, in hexadecimal.
     pub hash: String,
-    /// How often a plugin was loaded under this name, from 1.
-    pub generation: u32,
 }
 
 /// What is known about a loaded plugin.

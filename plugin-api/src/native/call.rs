@@ -64,7 +64,12 @@ impl Remote {
         }
         let mut answer = Answer::into(bytes);
         let out = answer.out();
-        let code = function(self.this, &raw const out);
+        let (mut function, mut code) = (Some(function), PANICKED);
+        self.owner.run(&mut || {
+            if let Some(function) = function.take() {
+                code = function(self.this, &raw const out);
+            }
+        });
         if code == OK { Ok(()) } else { Err(self.failure(code, bytes)) }
     }
 

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::abi::{
-    Code, Entry, MAGIC, OK, Open, Opened, Out, RStr, StableAbi, TypeLayout, backend as b,
+    Code, Entry, MAGIC, OK, Open, Opened, Out, PANICKED, RStr, StableAbi, TypeLayout, backend as b,
     decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp, model_source as ms,
     quantizer as q, scheduler as s, traced as t,
 };
@@ -158,10 +158,11 @@ impl Foreign {
         let row = row(kind)?;
         let name_of_capability = name.to_owned();
         let make = move |config: &Config| {
-            let opened = self.make(row.kind, &name_of_capability, config)?;
+            let owner = owner();
+            let opened = self.make(row.kind, &name_of_capability, config, &*owner)?;
             // SAFETY: the library behind the entry matches this host, so the pointers are what the
             // kind's own `export` made.
-            Ok(unsafe { (row.import)(opened, owner()) })
+            Ok(unsafe { (row.import)(opened, owner) })
         };
         Ok(Provided {
             kind: row.kind,
@@ -188,7 +189,7 @@ impl Foreign {
         Ok((row.interface, (row.layout)(), theirs))
     }
 
-    fn make(self, kind: &str, name: &str, config: &Config) -> Result<Opened> {
+    fn make(self, kind: &str, name: &str, config: &Config, owner: &dyn Owner) -> Result<Opened> {
         let bytes = to_bytes(config);
         let request = Open {
             kind: RStr::from_str(kind),
@@ -198,9 +199,11 @@ impl Foreign {
         let mut opened = Opened { this: std::ptr::null_mut(), table: std::ptr::null() };
         let mut answer = Vec::new();
         let out = Answer::into(&mut answer).out();
-        // SAFETY: as for `new`; the pointers live until the end of this function.
-        let code =
-            unsafe { (self.entry.open)(&raw const request, &raw mut opened, &raw const out) };
+        let (to, mut code) = (&raw mut opened, PANICKED);
+        owner.run(&mut || {
+            // SAFETY: as for `new`; the pointers live until the end of this function.
+            code = unsafe { (self.entry.open)(&raw const request, to, &raw const out) };
+        });
         if code != OK {
             return Err(error_of(code, &answer, &format!("plugin {name}")));
         }

@@ -10,4 +10,11 @@ pub trait Owner: Send + Sync {
 
     /// The plugin panicked or answered garbage.
     fn fault(&self, error: &Error);
+
+    /// Makes a call into the plugin, once and before it returns. An owner that wants to give the
+    /// library back makes them all on a thread that ends first; what is lent to a call therefore
+    /// must not care which thread it is.
+    fn run(&self, call: &mut dyn FnMut()) {
+        call();
+    }
 }

@@ -87,7 +87,6 @@ pub(crate) struct File {
     pub(crate) api: String,
     pub(crate) path: String,
     pub(crate) sha256: String,
-    pub(crate) load: u32,
     pub(crate) instances: usize,
     /// Calls into it, where they are counted.
     pub(crate) calls: Option<u64>,

@@ -120,11 +120,10 @@ fn list(plugins: &Plugins) -> Answer {
             api: loaded.info.api,
             path: origin.path,
             sha256: origin.hash,
-            load: origin.generation,
             instances: loaded.instances,
             calls: loaded.calls,
             faults: loaded.faults,
-            memory: loaded.memory.to_owned(),
+            memory: loaded.memory,
         })
     });
     Answer::List {

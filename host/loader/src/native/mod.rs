@@ -1,13 +1,18 @@
 //! The native lane: shared libraries in this process, trusted.
 //!
 //! A library is judged by its bytes, then by its entry, which is data, then by the layouts of its
-//! tables, and only then called. It is never unloaded: a thread-local with a destructor would pin
-//! it anyway, and a bare thread handle in it crashes the thread that made it. What stays mapped is
-//! counted and bounded.
+//! tables, and only then called. It stays mapped: a thread-local with a destructor would pin it
+//! anyway, and a bare thread handle in it crashes the thread that made it. What stays mapped is
+//! counted and bounded. Who wants it back all the same pays with a thread: see [`mapping`].
 
 #![allow(unsafe_code, reason = "opening a library, and believing its entry, is unsafe")]
 
 mod layout;
+mod mapping;
+mod thread;
+
+pub use mapping::Fate;
+pub(crate) use mapping::Mapping;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,12 +27,13 @@ use crate::error::LoadError;
 /// Libraries that this process has mapped as plugins, whoever asked for them.
 static MAPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// How many native plugins are mapped: all that were ever loaded.
+/// How many native plugins are mapped: all that were ever loaded and not unloaded.
 pub fn mapped() -> usize {
     MAPPED.load(Ordering::Relaxed)
 }
 
-/// Opens the library at `path`, a name that no library had before, and judges it.
+/// Opens the library at `path`, a name that no library had before, and judges it. It stays mapped,
+/// unless there is a `mapping` to end.
 ///
 /// # Errors
 ///
@@ -37,6 +43,27 @@ pub(crate) fn open(
     path: &Path,
     symbol: &str,
     kind: &str,
+    mapping: Option<&Mapping>,
+) -> Result<Foreign, LoadError> {
+    let Some(mapping) = mapping else {
+        return open_here(file, path, symbol, kind, |library| {
+            // The handle is given up, the mapping stays.
+            let _ = library.into_raw();
+        });
+    };
+    let mut opened = None;
+    mapping.run(&mut || {
+        opened = Some(open_here(file, path, symbol, kind, |library| mapping.hold(library)));
+    });
+    opened.expect("a call is made before `run` returns")
+}
+
+fn open_here(
+    file: &str,
+    path: &Path,
+    symbol: &str,
+    kind: &str,
+    hold: impl FnOnce(Library),
 ) -> Result<Foreign, LoadError> {
     // SAFETY: opening runs the library's constructors. The lane is for plugins that the operator
     // trusts, and they ran before in a process of their own.
@@ -45,10 +72,9 @@ pub(crate) fn open(
     MAPPED.fetch_add(1, Ordering::Relaxed);
     // SAFETY: the symbol's size was checked in the file: it has the bytes of an entry.
     let entry = unsafe { library.get::<*const Entry>(symbol.as_bytes()) };
+    let entry = entry.map(|entry| entry.into_raw().cast_const().cast::<Entry>());
+    hold(library);
     let entry = entry.map_err(|e| artifact(file, "its entry symbol", e))?;
-    let entry = entry.into_raw().cast_const().cast::<Entry>();
-    // Never unloaded, see above: the handle is given up, the mapping stays.
-    let _ = library.into_raw();
     judge(file, entry)?;
     // SAFETY: magic, size, version and digest are those of this host, and the library stays.
     let foreign = unsafe { Foreign::new(&*entry) };

@@ -99,7 +99,7 @@ impl<W> Instance<W> {
             Ok(world) => world,
             Err(error) => return Err(fault_of(plugin, &mut store, &error, limit)),
         };
-        let (plugin, owner) = (Arc::clone(plugin), plugin.generation.owner());
+        let (plugin, owner) = (Arc::clone(plugin), plugin.generation.owner(None));
         let mut instance = Self { world, store, plugin, fault: None, owner };
         instance.limited_with(limit, config, create)?;
         Ok(instance)

@@ -37,6 +37,19 @@ pub(crate) fn of_other_tables(bytes: &[u8]) -> Vec<u8> {
     with_entry(bytes, std::mem::offset_of!(Entry, digest), &[0xAB; 16])
 }
 
+/// A copy that is linked with `-z nodelete`.
+pub(crate) fn never_unloaded(bytes: &[u8]) -> Vec<u8> {
+    let file = ElfFile64::<Endianness>::parse(bytes).expect("a library");
+    let section = file.section_by_name(".dynamic").expect("dynamic entries");
+    let (start, size) = section.file_range().expect("bytes");
+    let mut bytes = bytes.to_vec();
+    let entries = bytes[start as usize..(start + size) as usize].as_chunks_mut::<16>().0;
+    let tag = elf::DT_FLAGS_1.to_le_bytes();
+    let flags = entries.iter_mut().find(|entry| entry[..8] == tag).expect("flags");
+    flags[8] |= elf::DF_1_NODELETE as u8;
+    bytes
+}
+
 /// A copy for another machine.
 pub(crate) fn for_another_machine(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -29,6 +29,12 @@ pub(crate) fn raw() -> &'static [u8] {
     BYTES.get_or_init(|| build(&["--features", "raw"], None))
 }
 
+/// The puppet as a shared library that cannot start threads.
+pub(crate) fn threadless() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| build(&["--features", "threadless"], None))
+}
+
 /// The puppet as a shared library that imports what no plugin may.
 pub(crate) fn forbidden() -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();

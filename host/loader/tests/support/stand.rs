@@ -24,8 +24,9 @@ pub(crate) fn options(folder: &Path, trial: Option<Trial>) -> (LoaderOptions, Fa
     let services = Services::new();
     let faults = Faults::default();
     let told = Arc::clone(&faults);
-    let on_fault: OnFault = Arc::new(move |label, error| {
-        told.lock().expect("nobody panics here").push((label.to_owned(), error.to_string()));
+    let on_fault: OnFault = Arc::new(move |generation, error| {
+        let told = &mut told.lock().expect("nobody panics here");
+        told.push((generation.label().to_owned(), error.to_string()));
     });
     let options = LoaderOptions {
         folder: folder.to_owned(),
@@ -34,6 +35,7 @@ pub(crate) fn options(folder: &Path, trial: Option<Trial>) -> (LoaderOptions, Fa
         wasm: None,
         hashes: Default::default(),
         trusted: Vec::new(),
+        unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault,
     };
@@ -78,7 +80,6 @@ impl Stand {
         let folder = TempDir::new().expect("a temporary folder");
         let (mut options, faults) = options(&folder.path().join("state"), trial);
         change(&mut options);
-        let host = Arc::clone(&options.host);
         let config = Arc::new(Mutex::new(Config::new()));
         let table = Arc::clone(&config);
         let plugins = Plugins::new(PluginsOptions {
@@ -87,7 +88,6 @@ impl Stand {
             builtins: Vec::new(),
             bus: Bus::new(),
             config: Arc::new(move |_| table.lock().expect("nobody panics here").fresh()),
-            host,
             probation: PROBATION,
             wait: Duration::ZERO,
         });

@@ -62,6 +62,7 @@ fn attempt(args: &Probe, faults: &Faults, machine: &Machine) -> Result<String> {
         wasm: None,
         hashes: Default::default(),
         trusted: Vec::new(),
+        unload: Vec::new(),
         host: Arc::new(move |manifest: &PluginManifest| machine.host(&manifest.name)),
         on_fault: Arc::new(move |_, error| note(&told, error)),
     })?;

@@ -37,7 +37,7 @@ fn doing(deed: &str, point: &str) -> Result<()> {
         },
         "leak-memory" => std::mem::forget(black_box(vec![1_u8; 1 << 20])),
         "leak-file" => std::mem::forget(std::fs::File::open("/dev/null")),
-        #[cfg(not(target_family = "wasm"))]
+        #[cfg(not(any(target_family = "wasm", feature = "threadless")))]
         "leak-thread" => drop(std::thread::spawn(|| {
             loop {
                 std::thread::park();
@@ -48,6 +48,8 @@ fn doing(deed: &str, point: &str) -> Result<()> {
             (0..1 << 14).for_each(|_| println!("{:63}", "the puppet shouts"));
             return Err(Error::outside("puppet", format!("hoarse at {point}")));
         }
+        "thread-local" => KEEPS.with(|kept| drop(kept.borrow_mut().0.insert(7))),
+        "thread-handle" => drop(black_box(std::thread::current())),
         "print" => println!("the puppet talks at {point}"),
         #[cfg(feature = "forbidden")]
         "signal" => forbidden::signal(),
@@ -67,6 +69,19 @@ fn doing(deed: &str, point: &str) -> Result<()> {
 pub(crate) fn random() -> f32 {
     let hash = std::hash::RandomState::new().build_hasher().finish();
     (hash % 1000) as f32 / 1000.0
+}
+
+struct Keeps(Option<u32>);
+
+impl Drop for Keeps {
+    fn drop(&mut self) {
+        // Code of this library, when the thread ends.
+        black_box(self.0);
+    }
+}
+
+thread_local! {
+    static KEEPS: std::cell::RefCell<Keeps> = const { std::cell::RefCell::new(Keeps(None)) };
 }
 
 struct PanicsOnDrop;
