@@ -50,6 +50,8 @@ fn doing(deed: &str, point: &str) -> Result<()> {
         }
         "thread-local" => KEEPS.with(|kept| drop(kept.borrow_mut().0.insert(7))),
         "thread-handle" => drop(black_box(std::thread::current())),
+        #[cfg(not(target_family = "wasm"))]
+        "thread-key" => thread_key(),
         "print" => println!("the puppet talks at {point}"),
         #[cfg(feature = "forbidden")]
         "signal" => forbidden::signal(),
@@ -130,6 +132,18 @@ fn segfault() {
     unsafe {
         std::ptr::without_provenance_mut::<u8>(black_box(8)).write_volatile(1);
     }
+}
+
+/// Asks for a thread key with a destructor of this library, and never gives it back.
+#[cfg(not(target_family = "wasm"))]
+fn thread_key() {
+    unsafe extern "C" {
+        fn pthread_key_create(key: *mut u32, destructor: extern "C" fn(usize)) -> i32;
+    }
+    extern "C" fn destructor(_value: usize) {}
+    let mut key = 0;
+    // SAFETY: the key is written here.
+    assert_eq!(unsafe { pthread_key_create(&raw mut key, destructor) }, 0, "a free key");
 }
 
 #[cfg(feature = "forbidden")]
