@@ -38,7 +38,8 @@ impl Loading {
 
     /// What was told of since the last time.
     fn told(&self) -> Vec<(String, String)> {
-        std::mem::take(&mut self.faults.lock().unwrap())
+        let told = std::mem::take(&mut *self.faults.lock().unwrap());
+        told.into_iter().map(|(generation, error)| (generation.label().to_owned(), error)).collect()
     }
 }
 

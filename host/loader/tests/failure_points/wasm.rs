@@ -215,9 +215,9 @@ pub(crate) fn is_taken_back_when_it_traps(stand: &Stand) {
         assert!(text.starts_with("plugin `puppet`: ") && text.contains(says), "{deed}: {text}");
         assert_eq!(stand.slot.answer().unwrap_err(), error, "{deed}: says the same");
         let told = std::mem::take(&mut *stand.faults.lock().unwrap());
-        let [(label, said)] = &told[..] else { panic!("{deed}: told {told:?}") };
+        let [(generation, said)] = &told[..] else { panic!("{deed}: told {told:?}") };
         assert_eq!(*said, text, "{deed}");
-        stand.plugins.on_fault(label);
+        stand.plugins.on_fault(generation);
         assert_eq!(stand.slot.answer(), Ok(1.0), "{deed}: the old generation serves");
         let now = Holdings::now();
         if let Some(before) = before.replace(now.clone()) {

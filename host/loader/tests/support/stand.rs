@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use jackfield_loader::{
-    Grants, LoadedPlugin, Loader, LoaderOptions, OnFault, Plugins, PluginsOptions, Services, Trial,
+    Generation, Grants, LoadedPlugin, Loader, LoaderOptions, OnFault, Plugins, PluginsOptions,
+    Services, Trial,
 };
 use jackfield_runtime::{Bus, Label, Reach, Registry, SlotStatus, SwapError, SwapTarget, Swapped};
 use plugin_api::kinds::logits_processor::LogitsRows;
@@ -16,8 +17,8 @@ use plugin_api::testing::rows::Rows;
 use plugin_api::{Config, Error, LogitsProcessor};
 use tempfile::TempDir;
 
-/// Faults that were told of: label and error.
-pub(crate) type Faults = Arc<Mutex<Vec<(String, String)>>>;
+/// Faults that were told of: whose, and the error.
+pub(crate) type Faults = Arc<Mutex<Vec<(Arc<Generation>, String)>>>;
 
 /// The options of a loader that works in `folder` and tries plugins with `trial`.
 pub(crate) fn options(folder: &Path, trial: Option<Trial>) -> (LoaderOptions, Faults) {
@@ -26,7 +27,7 @@ pub(crate) fn options(folder: &Path, trial: Option<Trial>) -> (LoaderOptions, Fa
     let told = Arc::clone(&faults);
     let on_fault: OnFault = Arc::new(move |generation, error| {
         let told = &mut told.lock().expect("nobody panics here");
-        told.push((generation.label().to_owned(), error.to_string()));
+        told.push((Arc::clone(generation), error.to_string()));
     });
     let options = LoaderOptions {
         folder: folder.to_owned(),
