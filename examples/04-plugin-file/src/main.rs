@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         wasm: None,
         hashes: Default::default(),
         trusted: Vec::new(),
+        unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
         on_fault: Arc::new(|_label, _error| {}),
     })?;
