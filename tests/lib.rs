@@ -72,8 +72,9 @@ pub fn component(state: &Path, plugin: &str) -> LoadedPlugin {
         wasm: None,
         hashes: Default::default(),
         trusted: Vec::new(),
+        unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
-        on_fault: Arc::new(|label, error| panic!("{label}: {error}")),
+        on_fault: Arc::new(|generation, error| panic!("{}: {error}", generation.label())),
     });
     loader.expect("a loader").load(&file, &Config::new()).expect("a fair component")
 }

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         trusted: Vec::new(),
         unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
-        on_fault: Arc::new(|_label, _error| {}),
+        on_fault: Arc::new(|_generation, _error| {}),
     })?;
     let plugin = loader.load(&file, &Config::new())?;
 
