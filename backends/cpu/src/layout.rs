@@ -164,7 +164,7 @@ fn check_affine(name: &str, desc: AffineDesc, rows: &AffineRows<'_>, len: usize)
 }
 
 /// Of the layouts named here. Another number where bytes lie differently.
-const VERSION: &str = "cpu/1";
+const VERSION: &str = "cpu/2";
 
 #[cfg(test)]
 mod tests {
@@ -183,25 +183,25 @@ mod tests {
         let table = Lowering::Table { bits: 4, table: vec![0.0; 16], group: 32 };
         #[rustfmt::skip]
         let cases = [
-            (affine(4, 32, true),  "cpu/1 affine 4 bits, group 32, zero 8, no min, scales f16", 64 * 8 + 2 * 32),
-            (affine(4, 32, false), "cpu/1 affine 4 bits, group 32, zero 8, no min, scales f32", 64 * 8 + 2 * 64),
-            (affine(6, 16, false), "cpu/1 affine 6 bits, group 16, zero 8, no min, scales f32", 64 * 16 + 4 * 64),
-            (affine(4, 48, true),  "cpu/1 panels f32",  64 * 64),
-            (affine(4, 24, true),  "cpu/1 panels f32",  64 * 64),
-            (affine(9, 32, true),  "cpu/1 panels f32",  64 * 64),
-            (table,                "cpu/1 panels f32",  64 * 64),
-            (Lowering::Opaque,     "cpu/1 panels f32",  64 * 64),
-            (Lowering::MiniFloat { exponent: 8, mantissa: 23 }, "cpu/1 panels f32",  64 * 64),
-            (Lowering::MiniFloat { exponent: 5, mantissa: 10 }, "cpu/1 panels f16",  64 * 32),
-            (Lowering::MiniFloat { exponent: 8, mantissa: 7 },  "cpu/1 panels bf16", 64 * 32),
-            (Lowering::MiniFloat { exponent: 4, mantissa: 3 },  "cpu/1 panels f32",  64 * 64),
+            (affine(4, 32, true),  "cpu/2 affine 4 bits, group 32, zero 8, no min, scales f16", 64 * 8 + 2 * 32),
+            (affine(4, 32, false), "cpu/2 affine 4 bits, group 32, zero 8, no min, scales f32", 64 * 8 + 2 * 64),
+            (affine(6, 16, false), "cpu/2 affine 6 bits, group 16, zero 8, no min, scales f32", 48 * 16 + 4 * 64),
+            (affine(4, 48, true),  "cpu/2 panels f32",  64 * 64),
+            (affine(4, 24, true),  "cpu/2 panels f32",  64 * 64),
+            (affine(9, 32, true),  "cpu/2 panels f32",  64 * 64),
+            (table,                "cpu/2 panels f32",  64 * 64),
+            (Lowering::Opaque,     "cpu/2 panels f32",  64 * 64),
+            (Lowering::MiniFloat { exponent: 8, mantissa: 23 }, "cpu/2 panels f32",  64 * 64),
+            (Lowering::MiniFloat { exponent: 5, mantissa: 10 }, "cpu/2 panels f16",  64 * 32),
+            (Lowering::MiniFloat { exponent: 8, mantissa: 7 },  "cpu/2 panels bf16", 64 * 32),
+            (Lowering::MiniFloat { exponent: 4, mantissa: 3 },  "cpu/2 panels f32",  64 * 64),
         ];
         for (lowering, id, block_bytes) in cases {
             let layout = layout(&desc(17, 64), &lowering).unwrap();
             assert_eq!((&*layout.id.0, layout.block_bytes), (id, block_bytes), "{lowering:?}");
             assert_eq!(layout.row_block, PANEL_ROWS);
             let vector = super::layout(&desc(1, 64), &lowering).unwrap();
-            assert_eq!((&*vector.id.0, vector.block_bytes), ("cpu/1 dense f32", 256));
+            assert_eq!((&*vector.id.0, vector.block_bytes), ("cpu/2 dense f32", 256));
         }
     }
 

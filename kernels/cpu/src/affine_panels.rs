@@ -1,18 +1,17 @@
 //! Affine-quantized weights in panels of sixteen rows.
 //!
-//! A panel is `[codes][scales and mins]`, padded to 64 bytes. Codes: for each four consecutive `k`,
-//! 64 bytes, four codes of row 0, four of row 1, …; codes of four bits share these bytes two and
-//! two: low nibbles are one such quad, high nibbles the next. Then for each group sixteen scales
-//! and, if there are any, sixteen mins. Rows beyond `n` are zeros.
+//! A panel is `[codes][scales and mins]`, padded to 64 bytes: the codes as [`CodeLayout`] has them,
+//! then for each group sixteen scales and, if there are any, sixteen mins. Rows beyond `n` are
+//! zeros.
 
 use half::f16;
 
-use crate::output_columns::PANEL_ROWS;
+use crate::{code_layout::CodeLayout, output_columns::PANEL_ROWS};
 
 /// How an affine format is computed: `y = scale * (code - zero_point) + min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AffineDesc {
-    /// Bits of a code, `1..=8`. Up to 4 are packed as nibbles, more as bytes.
+    /// Bits of a code, `1..=8`: packed as four, five, six or eight.
     pub bits: u8,
     /// Consecutive elements along `k` that share a scale: a multiple of 16.
     pub group: usize,
@@ -35,14 +34,14 @@ impl AffineDesc {
         n.div_ceil(PANEL_ROWS) * self.panel_bytes(k)
     }
 
-    /// Whether codes are packed two in a byte.
-    pub(crate) fn has_nibbles(&self) -> bool {
-        self.bits <= 4
+    /// How codes lie.
+    pub(crate) fn codes(&self) -> CodeLayout {
+        CodeLayout::new(self.bits, self.group)
     }
 
     /// Bytes that `k` codes of sixteen rows take.
     pub(crate) fn code_bytes(&self, k: usize) -> usize {
-        if self.has_nibbles() { k * PANEL_ROWS / 2 } else { k * PANEL_ROWS }
+        self.codes().bytes(k)
     }
 
     /// Bytes of the scales and mins of one group.
@@ -100,7 +99,7 @@ pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, o
         for lane in 0..PANEL_ROWS.min(n - first) {
             let row = first + lane;
             let (codes, scales) = out.split_at_mut(desc.code_bytes(k));
-            pack_codes(desc, &rows.codes[row * k..][..k], lane, codes);
+            desc.codes().pack(&rows.codes[row * k..][..k], lane, codes);
             for group in 0..groups {
                 let at = group * desc.scale_bytes();
                 put(desc, rows.scales[row * groups + group], lane, &mut scales[at..]);
@@ -109,15 +108,6 @@ pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, o
                     put(desc, min, PANEL_ROWS + lane, &mut scales[at..]);
                 }
             }
-        }
-    }
-}
-
-fn pack_codes(desc: AffineDesc, codes: &[u8], lane: usize, out: &mut [u8]) {
-    for (quad, codes) in codes.chunks_exact(4).enumerate() {
-        let (vector, shift) = if desc.has_nibbles() { (quad / 2, quad % 2 * 4) } else { (quad, 0) };
-        for (i, code) in codes.iter().enumerate() {
-            out[vector * 64 + lane * 4 + i] |= code << shift;
         }
     }
 }
@@ -189,21 +179,17 @@ pub fn unpack_affine_row(w: AffinePanels<'_>, row: usize, out: &mut [f32]) {
     assert_eq!(out.len(), w.k, "unpack_affine_row: out is not [k]");
     let (codes, scales) = w.panel(row / PANEL_ROWS);
     let lane = row % PANEL_ROWS;
-    let groups = out.chunks_exact_mut(desc.group).zip(scales.chunks_exact(desc.scale_bytes()));
-    for (group, (out, scales)) in groups.enumerate() {
+    let group_codes = codes.chunks_exact(desc.code_bytes(desc.group));
+    let group_scales = scales.chunks_exact(desc.scale_bytes());
+    for ((out, codes), scales) in
+        out.chunks_exact_mut(desc.group).zip(group_codes).zip(group_scales)
+    {
         let scale = take(desc, lane, scales);
         let min = if desc.has_min { take(desc, PANEL_ROWS + lane, scales) } else { 0.0 };
-        let first = group * desc.group / 4;
-        for (quad, out) in (first..).zip(out.as_chunks_mut::<4>().0) {
-            let (vector, shift) =
-                if desc.has_nibbles() { (quad / 2, quad % 2 * 4) } else { (quad, 0) };
-            let mask = if desc.has_nibbles() { 0xf } else { 0xff };
-            let codes = &codes[vector * 64 + lane * 4..][..4];
-            for (code, out) in codes.iter().zip(out) {
-                let code = i32::from((code >> shift) & mask) - i32::from(desc.zero_point);
-                *out = scale * code as f32 + min;
-            }
-        }
+        desc.codes().unpack(codes, lane, |at, code| {
+            let code = i32::from(code) - i32::from(desc.zero_point);
+            out[at] = scale * code as f32 + min;
+        });
     }
 }
 
@@ -228,6 +214,7 @@ mod tests {
             (4, 32,   8, false, true),
             (4, 48,   0, true,  false),
             (2, 16,   1, true,  true),
+            (5, 32,  16, false, true),
             (6, 16,  32, false, false),
             (8, 32, 128, true,  true),
         ];

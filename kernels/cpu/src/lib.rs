@@ -10,7 +10,9 @@
 mod affine_panels;
 mod argmax;
 mod attend;
+mod byte_dots;
 mod cast;
+mod code_layout;
 mod concat;
 mod element;
 mod elementwise;
@@ -45,6 +47,7 @@ mod unary;
 pub use affine_panels::{AffineDesc, AffinePanels, AffineRows, pack_affine, unpack_affine_row};
 pub use argmax::{argmax, max};
 pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
+pub use byte_dots::{BYTE_DOTS_MACS, byte_dots};
 pub use cast::{cast, narrow, widen};
 pub use concat::concat;
 pub use elementwise::{BinaryOp, Rhs, elementwise};

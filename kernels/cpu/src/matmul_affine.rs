@@ -9,6 +9,7 @@ use half::f16;
 
 use crate::{
     affine_panels::AffinePanels,
+    code_layout::{CodeLayout, PLANE_BYTES, QUAD_BYTES},
     isa::{Isa, Kernel, dispatch},
     lanes::{LANES, Lanes},
     output_columns::{OutputColumns, PANEL_ROWS},
@@ -40,30 +41,26 @@ pub fn matmul_affine(
     out.assert_fits("matmul_affine", x.rows(), w.n);
     let is_paired = w.desc.group.is_multiple_of(ACT_BLOCK);
     match (w.desc.bits, is_paired) {
-        (..=4, true) => dispatch(isa, Product::<NIBBLES, true> { w, x, out }),
-        (..=4, false) => dispatch(isa, Product::<NIBBLES, false> { w, x, out }),
-        (..=7, true) => dispatch(isa, Product::<SMALL, true> { w, x, out }),
-        (..=7, false) => dispatch(isa, Product::<SMALL, false> { w, x, out }),
-        (_, true) => dispatch(isa, Product::<BYTES, true> { w, x, out }),
-        (_, false) => dispatch(isa, Product::<BYTES, false> { w, x, out }),
+        (..=4, true) => dispatch(isa, Product::<4, true> { w, x, out }),
+        (..=4, false) => dispatch(isa, Product::<4, false> { w, x, out }),
+        (5, true) => dispatch(isa, Product::<5, true> { w, x, out }),
+        (5, false) => dispatch(isa, Product::<5, false> { w, x, out }),
+        (6, true) => dispatch(isa, Product::<6, true> { w, x, out }),
+        (6, false) => dispatch(isa, Product::<6, false> { w, x, out }),
+        (_, true) => dispatch(isa, Product::<8, true> { w, x, out }),
+        (_, false) => dispatch(isa, Product::<8, false> { w, x, out }),
     }
 }
 
-/// Codes below 16, two in a byte.
-const NIBBLES: u8 = 0;
-/// Codes below 128, one in a byte.
-const SMALL: u8 = 1;
-/// Codes below 256, one in a byte.
-const BYTES: u8 = 2;
-
-/// The product for one way of packing; `PAIRED` says that a segment is two halves of a block.
-struct Product<'a, 'b, const CODES: u8, const PAIRED: bool> {
+/// The product for codes of 4 bits or less, 5, 6, or 8; `PAIRED` says that a segment is two
+/// halves of a block.
+struct Product<'a, 'b, const BITS: u8, const PAIRED: bool> {
     w: AffinePanels<'a>,
     x: QuantizedRows<'a>,
     out: &'a mut OutputColumns<'b>,
 }
 
-impl<const CODES: u8, const PAIRED: bool> Kernel for Product<'_, '_, CODES, PAIRED> {
+impl<const BITS: u8, const PAIRED: bool> Kernel for Product<'_, '_, BITS, PAIRED> {
     type Out = ();
 
     #[inline(always)]
@@ -90,20 +87,22 @@ impl<const CODES: u8, const PAIRED: bool> Kernel for Product<'_, '_, CODES, PAIR
     }
 }
 
-impl<const CODES: u8, const PAIRED: bool> Product<'_, '_, CODES, PAIRED> {
+impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
     /// Computes `R` quantized rows of one panel's columns and adds the terms of each row; returns
     /// `R`.
     #[inline(always)]
     fn tile<L: Lanes, const R: usize>(&mut self, panel: usize, row: usize) -> usize {
         let desc = self.w.desc;
         let (codes, scales) = self.w.panel(panel);
-        let x: [_; R] = std::array::from_fn(|r| self.x.row(row + r));
+        // One length for all: an index is checked once, not for each row.
+        let width = self.x.k().div_ceil(ACT_BLOCK);
+        let x: [_; R] = std::array::from_fn(|r| &self.x.row(row + r)[..width]);
         let mut sums = [L::splat(0.0); R];
         let mut segment = 0;
         let group_codes = codes.chunks_exact(desc.code_bytes(desc.group));
         for (codes, scales) in group_codes.zip(scales.chunks_exact(desc.scale_bytes())) {
             let (scale, min) = load_scales::<L>(desc.has_f16_scales, desc.has_min, scales);
-            for codes in codes.as_chunks::<64>().0.chunks_exact(Self::VECTORS) {
+            for codes in codes.chunks_exact(Self::CODES.segment_bytes()) {
                 let block = if PAIRED { segment } else { segment / 2 };
                 // Which of the block's sums: that of both halves, or of one.
                 let part = if PAIRED { 2 } else { segment % 2 };
@@ -143,50 +142,64 @@ impl<const CODES: u8, const PAIRED: bool> Product<'_, '_, CODES, PAIRED> {
         R
     }
 
-    /// Vectors of codes in a segment.
-    const VECTORS: usize = {
-        let of_half = if CODES == NIBBLES { 2 } else { 4 };
-        if PAIRED { of_half * 2 } else { of_half }
-    };
+    /// How codes lie.
+    const CODES: CodeLayout = CodeLayout::new(BITS, if PAIRED { ACT_BLOCK } else { ACT_BLOCK / 2 });
 
     /// The integer sums of one segment: `dot(codes - zero_point, x)` for `R` rows of `x`.
     #[inline(always)]
     fn dots<L: Lanes, const R: usize>(
         zero_point: u8,
-        codes: &[[u8; 64]],
+        codes: &[u8],
         x: [&[u8; BLOCK_BYTES]; R],
         part: usize,
     ) -> [L::Ints; R] {
-        let bias = if CODES == BYTES { L::BYTE_BIAS } else { 0 };
+        let bias = if BITS == 8 { L::BYTE_BIAS } else { 0 };
         let correction = bias - i32::from(zero_point);
         let mut dots: [_; R] = [L::ints(0); R];
         for r in 0..R {
             let sum = i32::from_le_bytes(four(x[r], word::SUMS[part]));
-            dots[r] = L::ints(correction * sum);
+            dots[r] = L::ints(if correction == 0 { 0 } else { correction * sum });
         }
         let first = if part == 1 { LANES } else { 0 };
-        for (vector, codes) in codes.iter().enumerate() {
+        let (low, planes) = codes.split_at(Self::CODES.low_bytes());
+        let planes = planes.as_chunks::<PLANE_BYTES>().0;
+        for (vector, codes) in low.as_chunks::<QUAD_BYTES>().0.iter().enumerate() {
             let packed = L::codes(codes);
-            if CODES == NIBBLES {
-                let (low, high) = (L::low_nibbles(packed), L::high_nibbles(packed));
-                for r in 0..R {
-                    dots[r] = L::dot_small(dots[r], low, four(x[r], first + vector * 8));
-                }
-                for r in 0..R {
-                    dots[r] = L::dot_small(dots[r], high, four(x[r], first + vector * 8 + 4));
-                }
-            } else {
+            if BITS > 6 {
                 for r in 0..R {
                     let x = four(x[r], first + vector * 4);
-                    dots[r] = if CODES == SMALL {
-                        L::dot_small(dots[r], packed, x)
-                    } else {
-                        L::dot_bytes(dots[r], packed, x)
-                    };
+                    dots[r] = L::dot_bytes(dots[r], packed, x);
                 }
+                continue;
+            }
+            let (quad, at) = (vector * 2, first + vector * 8);
+            let low = Self::with_planes::<L>(L::low_nibbles(packed), planes, quad);
+            let high = Self::with_planes::<L>(L::high_nibbles(packed), planes, quad + 1);
+            for r in 0..R {
+                dots[r] = L::dot_small(dots[r], low, four(x[r], at));
+            }
+            for r in 0..R {
+                dots[r] = L::dot_small(dots[r], high, four(x[r], at + 4));
             }
         }
         dots
+    }
+
+    /// The codes of a quad, from their nibbles and the planes of the segment.
+    #[inline(always)]
+    fn with_planes<L: Lanes>(
+        nibbles: L::Codes,
+        planes: &[[u8; PLANE_BYTES]],
+        quad: usize,
+    ) -> L::Codes {
+        match BITS {
+            5 => L::add_where(nibbles, planes[quad], 16),
+            6 => {
+                let fifth = L::add_where(nibbles, planes[quad * 2], 16);
+                L::add_where(fifth, planes[quad * 2 + 1], 32)
+            }
+            _ => nibbles,
+        }
     }
 }
 
@@ -216,9 +229,11 @@ fn load_f32_bytes<L: Lanes>(bytes: &[u8; 64]) -> L {
     L::load(&std::array::from_fn(|i| f32::from_le_bytes(quads[i])))
 }
 
+/// The word that starts at byte `at`, a multiple of four.
 #[inline(always)]
 fn four(block: &[u8; BLOCK_BYTES], at: usize) -> [u8; 4] {
-    [block[at], block[at + 1], block[at + 2], block[at + 3]]
+    // Not byte by byte: that is four loads.
+    block.as_chunks().0[at / 4]
 }
 
 #[inline(always)]
@@ -324,6 +339,8 @@ mod tests {
             (5, 32,  16, false, true),
             (5, 32,   0, true,  false),
             (6, 16,  32, false, false),
+            (6, 64,   0, true,  true),
+            (5, 16,  16, false, true),
             (8, 32, 128, false, true),
             (8, 16,   0, true,  false),
             (4, 64,   8, false, true),

@@ -31,6 +31,19 @@ impl Avx2 {
     fn quad(x: [u8; 4]) -> __m256i {
         found!(_mm256_set1_epi32(i32::from_ne_bytes(x)))
     }
+    /// Half of `add_where`: each byte gets the byte of the word that holds its bit, then that bit.
+    #[inline(always)]
+    fn add_half(x: __m256i, bits: [u8; 4], value: u8) -> __m256i {
+        found!({
+            let one = 0x0101_0101_0101_0101_i64;
+            let holders = _mm256_set_epi64x(3 * one, 2 * one, one, 0);
+            let own = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
+            let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(bits)), holders);
+            let is_set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, own), own);
+            let value = _mm256_set1_epi8(value.cast_signed());
+            _mm256_add_epi8(x, _mm256_and_si256(is_set, value))
+        })
+    }
 
     /// Adds the products of eight lanes' four codes below 129: pairs stay within an `i16`.
     #[inline(always)]
@@ -283,6 +296,11 @@ impl Lanes for Avx2 {
     fn high_nibbles(x: Self::Codes) -> Self::Codes {
         let down = (found!(_mm256_srli_epi16::<4>(x.0)), found!(_mm256_srli_epi16::<4>(x.1)));
         Self::low_nibbles(down)
+    }
+    #[inline(always)]
+    fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes {
+        let [a, b, c, d, e, f, g, h] = bits;
+        (Self::add_half(x.0, [a, b, c, d], value), Self::add_half(x.1, [e, f, g, h], value))
     }
     #[inline(always)]
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints {

@@ -196,6 +196,11 @@ impl Lanes for Avx512 {
         found!(_mm512_and_si512(_mm512_srli_epi16::<4>(x), _mm512_set1_epi8(15)))
     }
     #[inline(always)]
+    fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes {
+        let value = found!(_mm512_set1_epi8(value.cast_signed()));
+        found!(_mm512_mask_add_epi8(x, u64::from_le_bytes(bits), x, value))
+    }
+    #[inline(always)]
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints {
         Self::dot_bytes(sums, codes, x)
     }

@@ -92,6 +92,9 @@ pub trait Lanes: Copy {
     fn low_nibbles(x: Self::Codes) -> Self::Codes;
     /// The high nibble of each byte.
     fn high_nibbles(x: Self::Codes) -> Self::Codes;
+    /// Adds `value` to the codes whose bit in `bits` is set: the lowest bit of the first byte is
+    /// that of the first code. No sum may exceed 255.
+    fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes;
     /// Adds `sum of codes[4 * lane + i] * x[i]` to each lane; codes below 128, `x` as `i8` above -128.
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints;
     /// Adds `sum of (codes[4 * lane + i] - BYTE_BIAS) * x[i]`, any codes, `x` as `i8` above -128.

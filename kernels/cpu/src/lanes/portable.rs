@@ -170,6 +170,11 @@ impl Lanes for Portable {
         x.map(|x| x >> 4)
     }
     #[inline(always)]
+    fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes {
+        let bits = u64::from_le_bytes(bits);
+        std::array::from_fn(|i| x[i] + if bits >> i & 1 == 1 { value } else { 0 })
+    }
+    #[inline(always)]
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints {
         Self::dot_bytes(sums, codes, x)
     }
