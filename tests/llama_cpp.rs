@@ -196,3 +196,15 @@ fn perplexity_on_wikitext() {
         assert!((ours / theirs - 1.0).abs() <= PERPLEXITY_MAX, "{}: {ours} {theirs}", case.golden);
     }
 }
+
+#[test]
+fn packed_weights_are_hardly_larger_than_their_file() {
+    for case in &CASES {
+        let Some(path) = real_model(case.name, case.file) else { continue };
+        let (packed, file) =
+            (load(&path, "int16").model().weight_bytes(), path.metadata().unwrap().len());
+        let ratio = packed as f64 / file as f64;
+        println!("{}: {packed} bytes packed, {ratio:.3} of the file", case.name);
+        assert!(ratio <= 1.05, "{}: {packed} bytes packed, {file} in the file", case.name);
+    }
+}

@@ -159,6 +159,10 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub(crate) decode: usize,
 
+    /// Sequences at a time: decode counts the tokens of all
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) sequences: usize,
+
     /// Repetitions; the median is reported
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) runs: usize,

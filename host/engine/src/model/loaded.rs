@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry};
 use plugin_api::Quantizer;
 use plugin_api::kinds::backend::{Backend, Bucket, Buf, StatePlace, WeightPlace};
 use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec, bytes_per_token};
-use plugin_api::plan::{Dim, Plan, StateSpec};
+use plugin_api::plan::{Dim, Plan, Port, StateSpec};
 use sha2::{Digest as _, Sha256};
 
 use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
-use super::memory::lay_out;
+use super::memory::{AlignedBytes, Piece, lay_out, room_for};
 use super::trace::{TracedParts, trace_decoder};
-use super::weights::WeightTable;
+use super::weights::{Quantizers, WeightTable};
 use super::{ChatTemplate, Tokenizer};
 use crate::error::EngineError;
 use crate::wiring::Wiring;
@@ -169,17 +170,7 @@ impl LoadedModel {
         let pool = cache.pool(&states, &limits).map_err(EngineError::plugin("kv-cache"))?;
         let (places, state_bytes) = lay_out(&states, &pool, options.num_seqs_max);
 
-        let size_of = |name: &str| table.desc(&files, name).map(|d| (d.rows * d.cols) as u64);
-        let names = plan.weights.iter().map(|port| port.name.as_str());
-        let total: u64 = names.clone().map(size_of).sum::<Result<_, _>>()?;
-        let (mut packed, mut done) = (BTreeMap::new(), 0);
-        for name in names {
-            progress(done, total);
-            let (place, buf) = table.pack(&files, name, &quantizers, backend, options.threads)?;
-            done += (place.desc.rows * place.desc.cols) as u64;
-            packed.insert(name.to_owned(), (place, buf));
-        }
-        progress(total, total);
+        let packed = pack(&plan, &table, &files, &quantizers, backend, options.threads, progress)?;
 
         let is_used =
             |format: &String| packed.values().any(|(place, _)| place.desc.format == *format);
@@ -208,10 +199,54 @@ impl LoadedModel {
         self.packed.values().map(|(w, _)| w.layout.size_bytes(w.desc.rows)).sum()
     }
 
+    /// Multiply-adds with weights for a token that nobody asks the logits of.
+    pub fn macs_per_token(&self) -> usize {
+        let layers = self.packed.iter().filter(|(name, _)| name.starts_with("layers."));
+        let matrices = layers.map(|(_, (place, _))| &place.desc).filter(|desc| desc.rows > 1);
+        matrices.map(|desc| desc.rows * desc.cols).sum()
+    }
+
     /// Bytes that one more token takes in the cache.
     pub fn state_bytes_per_token(&self) -> usize {
         bytes_per_token(&self.states, self.pool.dtype).map_or(0, |bytes| bytes as usize)
     }
+}
+
+/// Packs all weights of a plan into one piece of memory.
+fn pack(
+    plan: &Plan,
+    table: &WeightTable,
+    files: &ModelFiles,
+    quantizers: &Quantizers,
+    backend: &dyn Backend,
+    threads: usize,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<BTreeMap<String, (WeightPlace, Buf)>, EngineError> {
+    let place = |port: &Port| table.place(files, &port.name, quantizers, backend);
+    let places: Vec<WeightPlace> = plan.weights.iter().map(place).collect::<Result<_, _>>()?;
+    let size = |place: &WeightPlace| place.layout.size_bytes(place.desc.rows);
+    let room = room_for(places.iter().map(size));
+    let mut packed = AlignedBytes::huge(room);
+
+    let elements = |place: &WeightPlace| (place.desc.rows * place.desc.cols) as u64;
+    let (total, mut done) = (places.iter().map(elements).sum(), 0);
+    let mut rest = packed.as_mut_slice();
+    for place in &places {
+        progress(done, total);
+        let size = size(place);
+        let (own, others) = rest.split_at_mut(room_for([size].into_iter()));
+        table.pack(files, place, quantizers, backend, threads, &mut own[..size])?;
+        done += elements(place);
+        rest = others;
+    }
+    progress(total, total);
+
+    let pieces = Piece::divide(packed, places.iter().map(size));
+    let named = places.into_iter().zip(pieces).map(|(place, piece)| {
+        let buf: Buf = Arc::new(piece);
+        (place.desc.name.clone(), (place, buf))
+    });
+    Ok(named.collect())
 }
 
 /// Width of the one output: the logits that tokens are chosen from.

@@ -1,15 +1,25 @@
 //! Memory that the host owns: packed weights, the state arena, scratch.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytemuck::{Pod, Zeroable};
+use memmap2::{Advice, MmapMut};
 use plugin_api::kinds::backend::{DomainId, Memory, StatePlace};
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
 
 /// Bytes on a cache line boundary, zero at first.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug)]
 pub struct AlignedBytes {
-    lines: Vec<Line>,
+    room: Room,
     len: usize,
+}
+
+#[derive(Debug)]
+enum Room {
+    Small(Vec<Line>),
+    Huge(MmapMut),
 }
 
 /// One cache line: what makes the vector of them aligned.
@@ -18,21 +28,75 @@ pub struct AlignedBytes {
 struct Line([u8; LINE_BYTES]);
 
 const LINE_BYTES: usize = 64;
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 impl AlignedBytes {
     /// `len` zero bytes; pages are taken from the system when they are first written.
     pub fn zeroed(len: usize) -> Self {
-        Self { lines: bytemuck::allocation::zeroed_vec(len.div_ceil(LINE_BYTES)), len }
+        let lines = bytemuck::allocation::zeroed_vec(len.div_ceil(LINE_BYTES));
+        Self { room: Room::Small(lines), len }
+    }
+
+    /// `len` zero bytes that will all be used: in huge pages where the system has them, because a
+    /// step walks through all weights, and looking up a page for each 4 KiB costs it a third.
+    pub fn huge(len: usize) -> Self {
+        let map = if len < HUGE_PAGE_BYTES { None } else { MmapMut::map_anon(len).ok() };
+        let Some(map) = map else { return Self::zeroed(len) };
+        // Advice only: a system without huge pages takes small ones.
+        let _ = map.advise(Advice::HugePage);
+        Self { room: Room::Huge(map), len }
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        match &self.room {
+            Room::Small(lines) => &bytemuck::cast_slice(lines)[..self.len],
+            Room::Huge(map) => &map[..self.len],
+        }
     }
 
     /// The bytes, to write.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        match &mut self.room {
+            Room::Small(lines) => &mut bytemuck::cast_slice_mut(lines)[..self.len],
+            Room::Huge(map) => &mut map[..self.len],
+        }
+    }
+}
+
+/// A part of memory that others have parts of, too.
+#[derive(Debug)]
+pub struct Piece {
+    whole: Arc<AlignedBytes>,
+    range: Range<usize>,
+}
+
+impl Piece {
+    /// Divides memory into pieces of `sizes` bytes, each on a cache line; [`room_for`] says how
+    /// much they take.
+    pub fn divide(whole: AlignedBytes, sizes: impl Iterator<Item = usize>) -> Vec<Self> {
+        let (whole, mut start) = (Arc::new(whole), 0);
+        let piece = |size: usize| {
+            let range = start..start + size;
+            start = range.end.next_multiple_of(LINE_BYTES);
+            Self { whole: Arc::clone(&whole), range }
+        };
+        sizes.map(piece).collect()
+    }
+}
+
+/// Bytes that pieces of `sizes` bytes take together.
+pub fn room_for(sizes: impl Iterator<Item = usize>) -> usize {
+    sizes.map(|size| size.next_multiple_of(LINE_BYTES)).sum()
+}
+
+impl Memory for Piece {
+    fn domain(&self) -> DomainId {
+        DomainId::HOST
+    }
+
+    fn host_bytes(&self) -> Option<&[u8]> {
+        Some(&self.whole.as_slice()[self.range.clone()])
     }
 }
 

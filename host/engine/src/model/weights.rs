@@ -1,17 +1,16 @@
 //! From a model file into packed memory: which tensors there are, and how they get there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use plugin_api::kinds::backend::{
-    Backend, Buf, Layout, RawForm, RawRows, RawValues, WeightDesc, WeightPlace,
+    Backend, Layout, RawForm, RawRows, RawValues, WeightDesc, WeightPlace,
 };
 use plugin_api::kinds::quantizer::AffineMut;
 use plugin_api::{Lowering, Quantizer};
 
 use super::blueprint::Blueprint;
 use super::files::{Metadata, ModelFiles};
-use super::memory::AlignedBytes;
 use super::trace::WeightShapes;
 use crate::error::EngineError;
 
@@ -74,46 +73,71 @@ impl WeightTable {
         Ok(WeightDesc { name, format, rows: size(rows)?, cols: size(cols)? })
     }
 
-    /// Packs a weight as the backend asks.
+    /// Finds out how the backend wants a weight to lie.
     ///
     /// # Errors
     ///
     /// [`EngineError::Plugin`] if quantizer or backend refuse, [`EngineError::Inconsistent`] if no
     /// quantizer reads the format or rows are no whole blocks.
-    pub fn pack(
+    pub fn place(
         &self,
         files: &ModelFiles,
         name: &str,
         quantizers: &Quantizers,
         backend: &dyn Backend,
-        threads: usize,
-    ) -> Result<(WeightPlace, Buf), EngineError> {
+    ) -> Result<WeightPlace, EngineError> {
         let desc = self.desc(files, name)?;
-        let Some((_, quantizer)) = quantizers.get(&desc.format) else {
-            let known = quantizers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let expected = format!("a format with a quantizer ({known})");
-            return Err(EngineError::inconsistent(name, expected, &desc.format));
-        };
-        let lowering = quantizer.lowering();
+        let quantizer = quantizer_of(&desc, quantizers)?;
+        let (lowering, row_bytes) = (quantizer.lowering(), row_bytes(&desc, quantizer)?);
+        let found = files.tensor(&self.entries[name].theirs)?.bytes.len();
+        if row_bytes.checked_mul(desc.rows) != Some(found) {
+            let expected = format!("{} rows of {row_bytes} bytes", desc.rows);
+            return Err(EngineError::inconsistent(name, expected, found));
+        }
         let layout = backend
             .layout(&desc, &lowering)
             .map_err(EngineError::plugin(format!("weight `{name}`")))?;
-        let bytes = files.tensor(&self.entries[name].theirs)?.bytes;
-        let row_bytes = quantizer
-            .format()
-            .size_bytes(desc.cols)
-            .map_err(EngineError::plugin(format!("weight `{name}`")))?;
-        if row_bytes.checked_mul(desc.rows) != Some(bytes.len()) {
-            let expected = format!("{} rows of {row_bytes} bytes", desc.rows);
-            return Err(EngineError::inconsistent(name, expected, bytes.len()));
-        }
-        let mut packed = AlignedBytes::zeroed(layout.size_bytes(desc.rows));
-        let job =
-            PackJob { desc: &desc, lowering: &lowering, layout: &layout, quantizer: &**quantizer };
-        job.run(bytes, row_bytes, packed.as_mut_slice(), backend, threads)
-            .map_err(EngineError::plugin(format!("weight `{name}`")))?;
-        Ok((WeightPlace { desc, lowering, layout }, Arc::new(packed)))
+        Ok(WeightPlace { desc, lowering, layout })
     }
+
+    /// Packs a weight into its place: `packed` holds as many bytes as the layout says.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`place`](Self::place).
+    pub fn pack(
+        &self,
+        files: &ModelFiles,
+        place: &WeightPlace,
+        quantizers: &Quantizers,
+        backend: &dyn Backend,
+        threads: usize,
+        packed: &mut [u8],
+    ) -> Result<(), EngineError> {
+        let WeightPlace { desc, lowering, layout } = place;
+        let (name, quantizer) = (&desc.name, quantizer_of(desc, quantizers)?);
+        let bytes = files.tensor(&self.entries[name].theirs)?.bytes;
+        let job = PackJob { desc, lowering, layout, quantizer };
+        job.run(bytes, row_bytes(desc, quantizer)?, packed, backend, threads)
+            .map_err(EngineError::plugin(format!("weight `{name}`")))
+    }
+}
+
+/// Bytes of a row in the file.
+fn row_bytes(desc: &WeightDesc, quantizer: &dyn Quantizer) -> Result<usize, EngineError> {
+    let bytes = quantizer.format().size_bytes(desc.cols);
+    bytes.map_err(EngineError::plugin(format!("weight `{}`", desc.name)))
+}
+
+fn quantizer_of<'q>(
+    desc: &WeightDesc,
+    quantizers: &'q Quantizers,
+) -> Result<&'q dyn Quantizer, EngineError> {
+    quantizers.get(&desc.format).map(|(_, quantizer)| &**quantizer).ok_or_else(|| {
+        let known = quantizers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let expected = format!("a format with a quantizer ({known})");
+        EngineError::inconsistent(&desc.name, expected, &desc.format)
+    })
 }
 
 impl WeightShapes for WeightTable {
