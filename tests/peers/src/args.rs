@@ -1,0 +1,100 @@
+//! What the command line says.
+
+/// Shown by `--help`, and after a mistake.
+pub(crate) const HELP: &str = "\
+Jackfield beside other engines, in one run.
+
+Usage: peers [OPTIONS]
+
+  --models A,B     names of `jackfield model ls`, or GGUF files
+                   [SmolLM2-135M-Instruct,gemma-3-270m,qwen2.5-coder-0.5b-instruct]
+  --engines A,B    llama.cpp, mistral.rs, jackfield [all, in this order]
+  --threads 1,2    numbers of threads, each measured by itself [1,2]
+  --prefill N      tokens of the prompt [512]
+  --decode N       tokens that are generated [64]
+  --runs N         how often each engine has its turn; medians are reported [3]";
+
+/// What to compare.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Args {
+    pub(crate) models: Vec<String>,
+    pub(crate) engines: Vec<String>,
+    pub(crate) threads: Vec<usize>,
+    pub(crate) prefill: usize,
+    pub(crate) decode: usize,
+    pub(crate) runs: usize,
+}
+
+const ENGINES: [&str; 3] = ["llama.cpp", "mistral.rs", "jackfield"];
+const MODELS: [&str; 3] = ["SmolLM2-135M-Instruct", "gemma-3-270m", "qwen2.5-coder-0.5b-instruct"];
+
+impl Args {
+    /// Reads options; `None` if help is asked for.
+    pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let owned = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let mut args = Self {
+            models: owned(MODELS),
+            engines: owned(ENGINES),
+            threads: vec![1, 2],
+            prefill: 512,
+            decode: 64,
+            runs: 3,
+        };
+        let mut words = words;
+        while let Some(option) = words.next() {
+            if option == "--help" || option == "-h" {
+                return Ok(None);
+            }
+            let value = words.next().ok_or_else(|| format!("{option}: expected a value"))?;
+            let list = || value.split(',').map(str::to_owned).collect::<Vec<_>>();
+            match &*option {
+                "--models" => args.models = list(),
+                "--engines" => args.engines = list(),
+                "--threads" => {
+                    let each = list();
+                    args.threads =
+                        each.iter().map(|n| count(&option, n)).collect::<Result<_, _>>()?;
+                }
+                "--prefill" => args.prefill = count(&option, &value)?,
+                "--decode" => args.decode = count(&option, &value)?,
+                "--runs" => args.runs = count(&option, &value)?,
+                _ => return Err(format!("expected an option, found `{option}`")),
+            }
+        }
+        match args.engines.iter().find(|name| !ENGINES.contains(&&***name)) {
+            Some(name) => Err(format!("expected engines of {ENGINES:?}, found `{name}`")),
+            None => Ok(Some(args)),
+        }
+    }
+}
+
+fn count(option: &str, value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err(format!("{option}: expected a number above 0, found `{value}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Option<Args>, String> {
+        Args::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn options_are_read_and_mistakes_are_told() {
+        let args = parse("--models a.gguf --threads 1,2,4 --runs 5").unwrap_or_default();
+        assert_eq!(
+            args.map(|args| (args.models, args.threads, args.runs)),
+            Some((vec!["a.gguf".to_owned()], vec![1, 2, 4], 5))
+        );
+        assert_eq!(parse("--help"), Ok(None));
+        for mistake in
+            ["--threads 0", "--threads x", "--runs", "--engine llama.cpp", "--engines vllm"]
+        {
+            assert!(parse(mistake).is_err(), "{mistake}");
+        }
+    }
+}
