@@ -6,27 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use jackfield_tests::chat::{Chat, built, program};
 use jackfield_tests::{real_model, root};
-
-/// Where this test was built into: `<target>/debug`.
-fn built() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
-}
-
-/// The command line, if it was built; else the reason on standard error.
-#[allow(clippy::print_stderr, reason = "a skipped test says why")]
-fn program() -> Option<PathBuf> {
-    let program = built().join("jackfield");
-    if program.is_file() {
-        return Some(program);
-    }
-    eprintln!("SKIP: {} has not been built: `cargo build`", program.display());
-    None
-}
 
 fn run(command: &mut Command) -> Output {
     // Kept beside what this test was built into, so that only the first run builds `plugin-api`.
@@ -37,43 +20,6 @@ fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A conversation on pipes, ended by hand if the test fails.
-struct Chat {
-    child: Child,
-    answers: BufReader<std::process::ChildStdout>,
-}
-
-impl Chat {
-    fn start(program: &Path, model: &Path, runtime: &Path) -> Self {
-        let mut child = Command::new(program)
-            .args(["chat", "--greedy", "--max-tokens", "8", "--model"])
-            .arg(model)
-            .env("XDG_RUNTIME_DIR", runtime)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Self { child, answers }
-    }
-
-    /// The answer to a question that is the first of its conversation.
-    fn ask(&mut self, question: &str) -> String {
-        writeln!(self.child.stdin.as_mut().unwrap(), "/reset\n{question}").unwrap();
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).unwrap();
-        answer
-    }
-}
-
-impl Drop for Chat {
-    fn drop(&mut self) {
-        // Without its input a conversation ends by itself; a test that failed does not wait.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_new_plugin_changes_the_answers_of_a_conversation_that_runs() {
     let Some(program) = program() else { return };
@@ -81,7 +27,7 @@ fn a_new_plugin_changes_the_answers_of_a_conversation_that_runs() {
     let Some(model) = real_model("SmolLM2-135M-Instruct", file) else { return };
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let mut chat = Chat::start(&program, &model, here);
+    let mut chat = Chat::start(&program, &model, here, Stdio::inherit());
     let question = "What is the capital of France?";
     let before = chat.ask(question);
     assert!(before.contains("Paris"), "{before}");

@@ -1,5 +1,7 @@
 //! What the tests of more than one crate share: where things are, and engines made of them.
 
+pub mod chat;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

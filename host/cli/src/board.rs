@@ -15,6 +15,8 @@ use jackfield_runtime::{Bus, Registry};
 use plugin_api::{Config, Host, Value};
 
 use crate::control::Server;
+use crate::live_config::LiveConfig;
+use crate::setup::Session;
 
 /// What is read of the table `load`.
 pub(crate) struct LoadTable {
@@ -56,7 +58,7 @@ impl LoadTable {
     }
 
     /// Every plugin file that is asked for, in the order of the configuration.
-    fn paths(&self) -> Result<Vec<PathBuf>> {
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>> {
         let mut paths = self.files.clone();
         for folder in &self.folders {
             let entries = folder.read_dir().with_context(|| {
@@ -133,27 +135,42 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
     Ok(plugins)
 }
 
-/// Swaps in plugin files that change while the process runs.
-fn watch(table: &LoadTable, plugins: &Arc<Plugins>) -> Result<Option<Watch>> {
-    let parents = table.files.iter().filter_map(|file| file.parent().map(Path::to_owned));
-    let mut folders: Vec<_> = table.folders.iter().cloned().chain(parents).collect();
+/// Swaps in plugin files that change while the process runs, and applies a changed configuration.
+fn watch(
+    table: &LoadTable,
+    live: &Arc<LiveConfig>,
+    plugins: &Arc<Plugins>,
+) -> Result<Option<Watch>> {
+    let config = live.path().map(Path::to_owned);
+    let parents = table.files.iter().chain(&config).filter_map(|file| file.parent());
+    let mut folders: Vec<_> =
+        table.folders.iter().cloned().chain(parents.map(Path::to_owned)).collect();
     folders.sort();
     folders.dedup();
     if !table.is_watching || folders.is_empty() {
         return Ok(None);
     }
-    let (files, inside) = (table.files.clone(), table.folders.clone());
+    let (files, inside, own) = (table.files.clone(), table.folders.clone(), config.clone());
     let concerns = move |path: &Path| {
         let is_inside = path.parent().is_some_and(|parent| inside.iter().any(|f| f == parent));
-        (is_inside && is_plugin_file(path)) || files.iter().any(|file| file == path)
+        let is_listed = files.iter().chain(&own).any(|file| file == path);
+        is_listed || (is_inside && is_plugin_file(path))
     };
-    let plugins = Arc::clone(plugins);
-    let swap = move |path: &Path, bytes: Vec<u8>| {
+    let (plugins, live) = (Arc::clone(plugins), Arc::clone(live));
+    let swap = |plugins: &Plugins, path: &Path, bytes: Vec<u8>| {
         plugins.swap_artifact(&Artifact::from_bytes(path, bytes)?, None)
     };
-    let changed = move |path: &Path, bytes: Vec<u8>| match swap(path, bytes) {
-        Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
-        Err(error) => tracing::warn!("changed, and not swapped in: {error}"),
+    let changed = move |path: &Path, bytes: Vec<u8>| {
+        if config.as_deref() == Some(path) {
+            if let Err(error) = live.apply(&bytes, &plugins) {
+                tracing::warn!("changed, and not applied: {error:#}");
+            }
+            return;
+        }
+        match swap(&plugins, path, bytes) {
+            Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
+            Err(error) => tracing::warn!("changed, and not swapped in: {error}"),
+        }
     };
     Ok(Some(Watch::start(&folders, concerns, changed)?))
 }
@@ -164,12 +181,13 @@ pub(crate) struct Orders {
     _watch: Option<Watch>,
 }
 
-/// Takes orders about plugins on a local socket, and watches plugin folders, until what is returned
-/// is dropped. Where that is not possible, everything else goes on without.
-pub(crate) fn take_orders(table: &LoadTable, plugins: &Arc<Plugins>) -> Orders {
+/// Takes orders about plugins on a local socket, and watches plugin folders and the configuration,
+/// until what is returned is dropped. Where that is not possible, everything else goes on without.
+pub(crate) fn take_orders(session: &Session) -> Orders {
+    let Session { load, live, plugins, .. } = session;
     let server = Server::start(Arc::clone(plugins))
         .inspect_err(|error| tracing::warn!("no orders are taken: {error:#}"));
-    let watch = watch(table, plugins)
-        .inspect_err(|error| tracing::warn!("plugin folders are not watched: {error:#}"));
+    let watch = watch(load, live, plugins)
+        .inspect_err(|error| tracing::warn!("plugin files are not watched: {error:#}"));
     Orders { _server: server.ok(), _watch: watch.ok().flatten() }
 }

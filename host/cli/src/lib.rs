@@ -10,6 +10,7 @@ mod commands;
 mod control;
 mod folders;
 mod hosts;
+mod live_config;
 mod progress;
 mod setup;
 

@@ -15,6 +15,7 @@ use crate::args::Common;
 use crate::board::{self, LoadTable};
 use crate::folders::{cache_folder, config_path};
 use crate::hosts::Hosts;
+use crate::live_config::{LiveConfig, configured};
 use crate::progress::Bar;
 
 /// Configuration and plugins, with the flags of the command line applied.
@@ -27,6 +28,7 @@ pub(crate) struct Session {
     /// What comes from files, and how to change it.
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) load: LoadTable,
+    pub(crate) live: Arc<LiveConfig>,
     pub(crate) bus: Bus,
     pub(crate) models_folder: PathBuf,
     pub(crate) is_json: bool,
@@ -45,23 +47,8 @@ impl Session {
     pub(crate) fn open(common: &Common) -> Result<Self> {
         let path = config_path(common);
         let file = path.as_deref().map(ConfigFile::read).transpose()?;
-        let mut config = file.as_ref().map_or_else(Config::new, |file| file.config().clone());
-        if let Some(model) = &common.model {
-            config.set("model", model.as_str());
-        }
-        if let Some(threads) = common.threads {
-            config.set("threads", threads);
-        }
-        let mut wiring = Wiring::from_config(&config)?;
-        for (kind, name) in &common.plugins {
-            wiring.choose(kind, name);
-        }
-        if config.has("threads") {
-            let threads = config.count("threads", 1..=256)?;
-            for backend in wiring.names("backend") {
-                wiring.table_mut(&backend).set("threads", threads as i64);
-            }
-        }
+        let written = file.as_ref().map_or_else(Config::new, |file| file.config().clone());
+        let (config, wiring) = configured(&written, common)?;
         let models_folder = match &common.models_folder {
             Some(folder) => folder.clone(),
             None => match config.text("models_folder") {
@@ -71,7 +58,9 @@ impl Session {
         };
         let (builtins, registry) = load_plugins()?;
         let registry = Arc::new(RwLock::new(registry));
-        let here = path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        // Whole, as the system names files that change.
+        let whole = path.as_deref().map(std::path::absolute).transpose()?;
+        let here = whole.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
         let load = LoadTable::read(&config, here)?;
         let hosts = Arc::new(Hosts {
             config: config.clone(),
@@ -79,15 +68,14 @@ impl Session {
             models_folder: models_folder.clone(),
         });
         let (bus, is_json) = (Bus::new(), common.json);
-        let (tables, grants) = (wiring.clone(), Arc::clone(&hosts));
+        let live = LiveConfig::new(whole.clone(), common.clone(), &written, &wiring, &load)?;
+        let live = Arc::new(live);
+        let (tables, grants) = (Arc::clone(&live), Arc::clone(&hosts));
         let parts = board::Parts {
             registry: Arc::clone(&registry),
             builtins: builtins.iter().map(|plugin| plugin.manifest.clone()).collect(),
             bus: bus.clone(),
-            config: Arc::new(move |name| match tables.table(name) {
-                Some(table) => table.fresh(),
-                None => Config::at(&format!("plugin.{name}")),
-            }),
+            config: Arc::new(move |name| tables.table(name)),
             host: Arc::new(move |manifest| grants.of_file(manifest)),
         };
         let plugins = board::open(&load, cache_folder()?, parts)?;
@@ -98,6 +86,7 @@ impl Session {
             builtins,
             plugins,
             load,
+            live,
             bus,
             models_folder,
             is_json,

@@ -71,6 +71,11 @@ impl Wiring {
         self.tables.entry(name.to_owned()).or_insert_with(|| Config::at(&format!("plugin.{name}")))
     }
 
+    /// The tables of plugins, by their names.
+    pub fn tables(&self) -> &BTreeMap<String, Config> {
+        &self.tables
+    }
+
     /// The table of a plugin, if there is one.
     pub fn table(&self, name: &str) -> Option<&Config> {
         self.tables.get(name)

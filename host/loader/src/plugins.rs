@@ -225,6 +225,23 @@ impl Plugins {
         Ok(SwapReport { kind, slot, path: Some(artifact.file.clone()), swapped })
     }
 
+    /// Makes what fills a slot anew, with its configuration as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginsError`]; what ran before goes on.
+    pub fn configure(&self, kind: &str, slot: &str) -> Result<SwapReport, PluginsError> {
+        let state = self.state();
+        let slot = self.slot_of(kind, slot);
+        let (info, provided) = self.filling(kind, &slot).ok_or(PluginsError::NoTarget)?;
+        let manifest = self.manifest_of(&state, &info, kind).ok_or(PluginsError::NoTarget)?;
+        let path = info.origin.as_ref().map(|origin| origin.path.clone());
+        let file = path.clone().unwrap_or_else(|| info.name.clone());
+        let config = (self.options.config)(&info.name);
+        let swapped = self.fill(&file, &provided, &config, kind, &slot, &manifest)?;
+        Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
+    }
+
     /// Puts back what the latest swap of a slot replaced.
     ///
     /// # Errors

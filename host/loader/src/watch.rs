@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -83,16 +83,26 @@ struct Watched<C, F> {
 impl<C: Fn(&Path) -> bool, F: FnMut(&Path, Vec<u8>)> Watched<C, F> {
     fn run(mut self, events: &Receiver<notify::Result<Event>>) {
         let mut touched: Vec<PathBuf> = Vec::new();
+        // When what was touched has settled. Events of other files do not put that off: somebody
+        // may look at one all the time.
+        let mut due = Instant::now();
         loop {
             let event = if touched.is_empty() {
                 events.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                events.recv_timeout(SETTLE)
+                match due.checked_duration_since(Instant::now()) {
+                    Some(left) => events.recv_timeout(left),
+                    None => Err(RecvTimeoutError::Timeout),
+                }
             };
             match event {
                 Ok(Ok(event)) if is_end_of_change(&event.kind) => {
                     let new = event.paths.into_iter().filter(|path| (self.concerns)(path));
+                    let before = touched.len();
                     touched.extend(new);
+                    if touched.len() > before {
+                        due = Instant::now() + SETTLE;
+                    }
                 }
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {

@@ -27,7 +27,7 @@ const HELP: &str = "/help                   this list
 /// Talks until the input ends.
 pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
     let mut engine = session.engine(&session.load_options()?)?;
-    let _orders = board::take_orders(&session.load, &session.plugins);
+    let _orders = board::take_orders(session);
     let mut inbox = Inbox::open(&engine)?;
     let is_terminal = std::io::stdin().is_terminal();
     let system = sampling.system.as_deref().map(|text| Message::new("system", text));

@@ -20,7 +20,7 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
         None => read_standard_input()?,
     };
     let mut engine = session.engine(&session.load_options()?)?;
-    let _orders = board::take_orders(&session.load, &session.plugins);
+    let _orders = board::take_orders(session);
     let prompt = if args.chat {
         chat_prompt(&engine, &conversation(args.sampling.system.as_deref(), &prompt))?
     } else if args.raw {

@@ -1,0 +1,178 @@
+//! A configuration file that changes while the process runs.
+//!
+//! What a change says of plugins is applied at once: another table of a plugin makes a new instance
+//! of it, a new plugin file is loaded. What it says of the rest takes effect at the next start. A
+//! file with a mistake changes nothing but for the plugins whose tables are right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
+
+use anyhow::{Context as _, Result};
+use jackfield_engine::Wiring;
+use jackfield_loader::{ConfigFile, Plugins};
+use plugin_api::Config;
+
+use crate::args::Common;
+use crate::board::LoadTable;
+
+/// The configuration as it is.
+pub(crate) struct LiveConfig {
+    path: Option<PathBuf>,
+    common: Common,
+    state: RwLock<State>,
+}
+
+struct State {
+    /// As the file has it.
+    config: Config,
+    /// The tables of plugins, with what the command line adds.
+    tables: BTreeMap<String, Config>,
+    /// Plugin files that were asked for.
+    files: BTreeSet<PathBuf>,
+}
+
+impl LiveConfig {
+    pub(crate) fn new(
+        path: Option<PathBuf>,
+        common: Common,
+        config: &Config,
+        wiring: &Wiring,
+        load: &LoadTable,
+    ) -> Result<Self> {
+        let files = load.paths()?.into_iter().collect();
+        let state = State { config: config.clone(), tables: wiring.tables().clone(), files };
+        Ok(Self { path, common, state: RwLock::new(state) })
+    }
+
+    /// The file, if there is one.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// The table of a plugin, to be read by one instance.
+    pub(crate) fn table(&self, plugin: &str) -> Config {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match state.tables.get(plugin) {
+            Some(table) => table.fresh(),
+            None => Config::at(&format!("plugin.{plugin}")),
+        }
+    }
+
+    /// Applies what the file says of plugins.
+    pub(crate) fn apply(&self, text: &[u8], plugins: &Plugins) -> Result<()> {
+        let path = self.path.as_deref().unwrap_or(Path::new("jackfield.toml"));
+        let file = path.display().to_string();
+        let text = std::str::from_utf8(text).with_context(|| format!("{file}: expected UTF-8"))?;
+        let config = ConfigFile::parse(&file, text)?.config().clone();
+        let (flagged, wiring) = configured(&config, &self.common)?;
+        let load = LoadTable::read(&flagged, path.parent().unwrap_or(Path::new("")))?;
+
+        let hooks = wiring.names("hook");
+        for name in self.names_with(wiring.tables()) {
+            let slots = slots_of(&name, &hooks, plugins);
+            let table = wiring.tables().get(&name).cloned();
+            match self.replace_table(&name, table, slots, plugins) {
+                Ok(slots) if slots.is_empty() => {}
+                Ok(slots) => {
+                    tracing::warn!("{file}: `{name}` configured anew in {}", slots.join(", "));
+                }
+                Err(error) => tracing::warn!("{file}: `{name}` stays as it was: {error}"),
+            }
+        }
+        for path in load.paths()? {
+            if !self.write().files.insert(path.clone()) {
+                continue;
+            }
+            match plugins.swap(&path, None) {
+                Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
+                Err(error) => tracing::warn!("not swapped in: {error}"),
+            }
+        }
+        let later = changed_keys(&self.write().config, &config);
+        if !later.is_empty() {
+            tracing::warn!("{file}: takes effect at the next start: {}", later.join(", "));
+        }
+        self.write().config = config;
+        Ok(())
+    }
+
+    /// Plugins whose tables differ from `tables`.
+    fn names_with(&self, tables: &BTreeMap<String, Config>) -> BTreeSet<String> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let names = state.tables.keys().chain(tables.keys());
+        names.filter(|name| state.tables.get(*name) != tables.get(*name)).cloned().collect()
+    }
+
+    /// Gives a plugin another table and makes what it fills `slots` with anew; returns their paths.
+    fn replace_table(
+        &self,
+        name: &str,
+        table: Option<Config>,
+        slots: Vec<(String, String)>,
+        plugins: &Plugins,
+    ) -> Result<Vec<String>> {
+        let before = self.set_table(name, table);
+        let mut paths = Vec::new();
+        for (kind, slot) in slots {
+            if let Err(error) = plugins.configure(&kind, &slot) {
+                self.set_table(name, before);
+                return Err(error.into());
+            }
+            paths.push(format!("{kind}/{slot}"));
+        }
+        Ok(paths)
+    }
+
+    fn set_table(&self, name: &str, table: Option<Config>) -> Option<Config> {
+        let tables = &mut self.write().tables;
+        match table {
+            Some(table) => tables.insert(name.to_owned(), table),
+            None => tables.remove(name),
+        }
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kind and slot of what a plugin fills: slots of the engine, and a hook's own.
+fn slots_of(name: &str, hooks: &[String], plugins: &Plugins) -> Vec<(String, String)> {
+    let filled = plugins.slots().into_iter().filter(|status| status.active.name == name);
+    let mut slots: Vec<_> = filled.map(|status| (status.kind, status.slot)).collect();
+    if hooks.iter().any(|hook| hook == name) {
+        slots.push(("hook".to_owned(), name.to_owned()));
+    }
+    slots
+}
+
+/// A configuration with the flags of the command line, and what it says of plugins.
+pub(crate) fn configured(config: &Config, common: &Common) -> Result<(Config, Wiring)> {
+    let mut config = config.clone();
+    if let Some(model) = &common.model {
+        config.set("model", model.as_str());
+    }
+    if let Some(threads) = common.threads {
+        config.set("threads", threads);
+    }
+    let mut wiring = Wiring::from_config(&config)?;
+    for (kind, name) in &common.plugins {
+        wiring.choose(kind, name);
+    }
+    if config.has("threads") {
+        let threads = config.count("threads", 1..=256)?;
+        for backend in wiring.names("backend") {
+            wiring.table_mut(&backend).set("threads", threads as i64);
+        }
+    }
+    Ok((config, wiring))
+}
+
+/// Keys outside of the tables of plugins and their files that differ.
+fn changed_keys(before: &Config, after: &Config) -> Vec<String> {
+    let keys: BTreeSet<&str> = before.keys().chain(after.keys()).collect();
+    let differs = |key: &&str| before.get(key) != after.get(key);
+    let later = keys.into_iter().filter(|key| !["plugin", "load"].contains(key)).filter(differs);
+    later.map(str::to_owned).collect()
+}
