@@ -157,6 +157,10 @@ impl Backend for Broken {
         self.inner.domains()
     }
 
+    fn kernels(&self) -> String {
+        self.inner.kernels()
+    }
+
     fn support(&self, node: &NodeView<'_>) -> Support {
         self.inner.support(node)
     }
@@ -210,6 +214,36 @@ impl LogitsProcessor for Failing {
     }
 }
 
+/// Cannot follow its rows once a token has been added.
+pub(crate) struct Stumbling;
+
+impl Capability for Stumbling {
+    const NAME: &'static str = "stumbling";
+
+    fn from_config(_: &Config) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl LogitsProcessor for Stumbling {
+    fn batch(&mut self, change: &BatchChange<'_>) -> Result<()> {
+        match change {
+            BatchChange::Advanced { token, .. } => {
+                Err(Error::outside("stumbling", format!("this one fails to follow {token}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn need(&self) -> Need {
+        Need::Nothing
+    }
+
+    fn apply(&mut self, _: &mut LogitsRows<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// What instances of [`Counted`] tell.
 #[derive(Debug, Default)]
 pub(crate) struct Count {
@@ -257,6 +291,7 @@ pub(crate) fn setup() -> Setup {
     add(&mut setup, Registrar::provide::<dyn KvCache, Odd>, "odd");
     add(&mut setup, Registrar::provide::<dyn Backend, Broken>, "broken");
     add(&mut setup, Registrar::provide::<dyn LogitsProcessor, Failing>, "failing");
+    add(&mut setup, Registrar::provide::<dyn LogitsProcessor, Stumbling>, "stumbling");
     setup
 }
 

@@ -225,3 +225,39 @@ fn a_failing_processor_ends_its_request_and_is_told() {
     let expected = "fault logits-processor/failing: failing: this one fails to apply";
     assert_eq!(take(&heard), [expected]);
 }
+
+#[test]
+fn a_processor_that_cannot_follow_its_rows_is_told() {
+    let folder = tiny_model("tiny");
+    let setup = setup().with("logits-processor", "stumbling");
+    let heard = listen(&setup);
+    let mut engine = setup.load(folder.path()).unwrap();
+    let (_, tokens) = answer(&mut engine, request(3));
+    let told = tokens.iter().map(|token| {
+        format!("fault logits-processor/stumbling: stumbling: this one fails to follow {token}")
+    });
+    assert_eq!((tokens.len(), take(&heard)), (3, told.collect()));
+}
+
+#[test]
+fn hooks_and_observers_that_panic_are_told_at_the_next_boundary() {
+    let folder = tiny_model("tiny");
+    let setup = setup();
+    let heard = listen(&setup);
+    let mut on = Subscriptions::new();
+    on.after_token(|e, _| if e.index == 1 { panic!("not this one") } else { Flow::Continue });
+    on.observe(|record, _| assert!(record.topic != "after-token", "nor that"));
+    setup.bus.subscribe(&Machine::new().host("fragile"), on);
+    let mut engine = setup.load(folder.path()).unwrap();
+    assert_eq!(answer(&mut engine, request(5)).1.len(), 5);
+    setup.bus.flush();
+    engine.boundary();
+    let mut told = take(&heard);
+    told.sort();
+    let who = "fault hook/fragile: plugin fragile: its";
+    let expected = [
+        format!("{who} hook on after-token: it panicked: not this one"),
+        format!("{who} observer: it panicked: nor that"),
+    ];
+    assert_eq!(told, expected);
+}

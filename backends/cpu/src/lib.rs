@@ -85,6 +85,10 @@ impl Backend for Cpu {
         vec![DomainDesc { id: DomainId::HOST, name: "host".to_owned(), size_bytes: None }]
     }
 
+    fn kernels(&self) -> String {
+        self.isa.name().to_owned()
+    }
+
     fn support(&self, node: &NodeView<'_>) -> Support {
         support::support(node)
     }

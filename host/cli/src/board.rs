@@ -100,11 +100,11 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
     let told = Arc::clone(&board);
     // A fault is told from the step thread: what follows from it happens elsewhere.
     let faults = jackfield_runtime::Backstage::start("plugin faults");
-    let on_fault = Arc::new(move |generation: &Arc<Generation>, _: &plugin_api::Error| {
-        let (told, generation) = (Arc::clone(&told), Arc::clone(generation));
+    let on_fault = Arc::new(move |generation: &Arc<Generation>, error: &plugin_api::Error| {
+        let (told, generation, error) = (Arc::clone(&told), Arc::clone(generation), error.clone());
         faults.run(move || {
             if let Some(plugins) = told.get().and_then(Weak::upgrade) {
-                plugins.on_fault(&generation);
+                plugins.on_fault(&generation, &error);
             }
         });
     });

@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use jackfield_runtime::{
-    Bus, Lane, PluginInfo, Registry, Removed, RuntimeError, SlotStatus, SwapError, SwapTarget,
-    Swapped,
+    Bus, HookFault, Lane, PluginInfo, Registry, Removed, RuntimeError, SlotStatus, SwapError,
+    SwapTarget, Swapped,
 };
 use plugin_api::events::Subscriptions;
-use plugin_api::{Config, Hook, Kind as _, Provided};
-use thiserror::Error;
+use plugin_api::{Config, Error, Hook, Kind as _, Provided};
+use thiserror::Error as ThisError;
 
 use crate::artifact::Artifact;
 use crate::builtin::LoadedPlugin;
@@ -75,7 +75,7 @@ struct Undo {
 }
 
 /// Why a swap or rollback did not happen. Nothing has changed when one is returned.
-#[derive(Debug, Error)]
+#[derive(Debug, ThisError)]
 #[non_exhaustive]
 pub enum PluginsError {
     /// The file did not become a plugin.
@@ -264,10 +264,18 @@ impl Plugins {
         Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
     }
 
-    /// Takes back a swap whose plugin failed within its probation.
-    pub fn on_fault(&self, generation: &Arc<Generation>) {
+    /// Tells whoever listens of a hook that failed, and takes back a swap whose plugin failed within
+    /// its probation.
+    pub fn on_fault(&self, generation: &Arc<Generation>, error: &Error) {
         let key = {
             let state = self.state();
+            let mut loaded = state.loaded.iter();
+            let failed = loaded.find(|loaded| Arc::ptr_eq(&loaded.generation, generation));
+            // What other kinds fail with comes out of what they were asked for.
+            if let Some(failed) = failed.filter(|l| l.manifest.kind == <dyn Hook>::NAME) {
+                let (plugin, error) = (failed.manifest.name.clone(), error.clone());
+                self.options.bus.report(HookFault { plugin, error });
+            }
             let mut swaps = state.undo.iter();
             let swap = swaps.find(|(_, undo)| {
                 std::ptr::eq(undo.generation.as_ptr(), Arc::as_ptr(generation))

@@ -4,6 +4,7 @@
 //! lock; subscriptions made meanwhile are taken in at the next [`Topic::refresh`]. Observers run on
 //! one thread behind a bounded queue; what does not fit is counted as lost.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,10 +13,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use plugin_api::Host;
 use plugin_api::events::{
     Event, Flow, HookEntry, HookFn, ObserverFn, Phase, Record, Subscriptions,
 };
+use plugin_api::{Error, Host};
 
 use crate::backstage::Backstage;
 
@@ -34,6 +35,30 @@ struct Shared {
     observers: Mutex<Option<Observers>>,
     /// Where hooks are dropped: their plugins may take their time.
     backstage: OnceLock<Backstage>,
+    faults: Arc<Faults>,
+}
+
+/// A hook that failed in a way that a plugin must not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HookFault {
+    /// The plugin.
+    pub plugin: String,
+    /// What happened.
+    pub error: Error,
+}
+
+/// Faults that nobody has been told of.
+#[derive(Default)]
+struct Faults {
+    has_some: AtomicBool,
+    list: Mutex<Vec<HookFault>>,
+}
+
+impl Faults {
+    fn push(&self, fault: HookFault) {
+        lock(&self.list).push(fault);
+        self.has_some.store(true, Ordering::Release);
+    }
 }
 
 /// What emitter and subscribers of one topic share.
@@ -79,7 +104,8 @@ impl Bus {
     /// The emitting end of a topic. One emitter a topic: a later one gets the hooks of an earlier
     /// one only if they are subscribed again.
     pub fn topic<E: Event>(&self) -> Topic<E> {
-        Topic { cell: self.cell(E::NAME), hooks: Vec::new(), observer: None }
+        let faults = Arc::clone(&self.shared.faults);
+        Topic { cell: self.cell(E::NAME), hooks: Vec::new(), observer: None, faults }
     }
 
     /// Adds everything that `host`'s plugin subscribes to; hooks are called from the emitter's next
@@ -149,6 +175,20 @@ impl Bus {
         Change::Remove { plugin: plugin.to_owned(), backstage }
     }
 
+    /// Takes note that a hook failed, for whoever asks for [`faults`](Self::faults).
+    pub fn report(&self, fault: HookFault) {
+        self.shared.faults.push(fault);
+    }
+
+    /// Hooks that have failed since the last call, oldest first: those that panicked, and those
+    /// that were reported. One atomic load where there are none.
+    pub fn faults(&self) -> Vec<HookFault> {
+        if !self.shared.faults.has_some.swap(false, Ordering::Acquire) {
+            return Vec::new();
+        }
+        std::mem::take(&mut lock(&self.shared.faults.list))
+    }
+
     /// Waits until observers have seen everything that was emitted before.
     pub fn flush(&self) {
         let port = lock(&self.shared.observers).as_ref().map(|o| o.port.clone());
@@ -178,9 +218,10 @@ impl Bus {
         let mut observers = lock(&self.shared.observers);
         let observers = observers.get_or_insert_with(|| {
             let (queue, records) = sync_channel(QUEUE_RECORDS_MAX);
+            let faults = Arc::clone(&self.shared.faults);
             let thread = thread::Builder::new()
                 .name("observers".to_owned())
-                .spawn(move || observe(&records))
+                .spawn(move || observe(&records, &faults))
                 .ok();
             Observers { port: ObserverPort { queue, lost: Arc::default() }, thread }
         });
@@ -226,6 +267,7 @@ pub struct Topic<E: Event> {
     cell: Arc<Cell>,
     hooks: Vec<Hook<E>>,
     observer: Option<ObserverPort>,
+    faults: Arc<Faults>,
 }
 
 struct Hook<E: Event> {
@@ -281,22 +323,18 @@ impl<E: Event> Topic<E> {
     #[cold]
     fn emit_to_some(&mut self, payload: &mut E::Payload<'_>) -> Flow {
         let mut flow = Flow::Continue;
-        let mut broken = None;
+        let mut broken = Vec::new();
         for (i, hook) in self.hooks.iter_mut().enumerate() {
             match catch_unwind(AssertUnwindSafe(|| (hook.call)(payload, &hook.host))) {
                 Ok(answer) => flow = flow.and(answer),
-                Err(_) => broken = Some(i),
+                Err(panic) => broken.push((i, panic)),
             }
         }
-        if let Some(i) = broken {
-            let hook = self.hooks.remove(i);
-            self.cell.subscribers.fetch_sub(1, Ordering::Relaxed);
-            self.cell.faults.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(
-                "plugin `{}`: its hook on {} panicked and was removed",
-                hook.host.plugin(),
-                E::NAME
-            );
+        // From the last on: the places of the others stay.
+        for (i, panic) in broken.into_iter().rev() {
+            self.remove_broken(i, &*panic);
+            // What was panicked with may panic once more when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
         }
         if let Some(port) = &self.observer
             && let Err(TrySendError::Full(_)) =
@@ -307,10 +345,28 @@ impl<E: Event> Topic<E> {
         flow
     }
 
+    /// Removes a hook that panicked, and takes note of it.
+    fn remove_broken(&mut self, place: usize, panic: &(dyn Any + Send)) {
+        let hook = self.hooks.remove(place);
+        self.cell.subscribers.fetch_sub(1, Ordering::Relaxed);
+        self.cell.faults.fetch_add(1, Ordering::Relaxed);
+        self.faults.push(fault(&hook.host, &format!("hook on {}", E::NAME), panic));
+    }
+
     /// Hooks that were removed because they panicked.
     pub fn faults(&self) -> u64 {
         self.cell.faults.load(Ordering::Relaxed)
     }
+}
+
+/// The fault that a panic amounts to; whatever panicked is removed.
+fn fault(host: &Host, what: &str, panic: &(dyn Any + Send)) -> HookFault {
+    let plugin = host.plugin().to_owned();
+    tracing::warn!("plugin `{plugin}`: its {what} panicked and was removed");
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let message = format!("it panicked: {}", text.unwrap_or("a panic"));
+    HookFault { error: Error::outside(format!("plugin {plugin}: its {what}"), message), plugin }
 }
 
 impl<E: Event> Hook<E> {
@@ -319,7 +375,7 @@ impl<E: Event> Hook<E> {
     }
 }
 
-fn observe(messages: &Receiver<Message>) {
+fn observe(messages: &Receiver<Message>, faults: &Faults) {
     let mut observers: Vec<(Host, ObserverFn)> = Vec::new();
     for message in messages {
         match message {
@@ -328,7 +384,7 @@ fn observe(messages: &Receiver<Message>) {
             Message::Flush(done) => drop(done.send(())),
             Message::Record(record) => observers.retain_mut(|(host, observer)| {
                 let result = catch_unwind(AssertUnwindSafe(|| observer(&record, host)));
-                result.is_ok()
+                result.inspect_err(|panic| faults.push(fault(host, "observer", &**panic))).is_ok()
             }),
         }
     }
@@ -430,6 +486,27 @@ mod tests {
             assert_eq!(topic.emit(&mut step(n)), Flow::Continue);
         }
         assert_eq!((calls.load(Ordering::Relaxed), topic.faults()), (3, 1));
+        let what = "plugin fragile: its hook on before-step";
+        let error = Error::outside(what, "it panicked: a plugin's mistake");
+        assert_eq!(bus.faults(), [HookFault { plugin: "fragile".to_owned(), error }]);
+        assert_eq!(bus.faults(), [], "told once");
+    }
+
+    #[test]
+    fn all_hooks_that_panic_at_one_event_are_removed() {
+        let bus = Bus::new();
+        for name in ["a", "b", "c"] {
+            let mut on = Subscriptions::new();
+            match name {
+                "b" => on.before_step(|_, _| Flow::Refuse),
+                _ => on.before_step(move |_, _| panic!("{name}")),
+            };
+            bus.subscribe(&host(name), on);
+        }
+        let mut topic = bus.topic::<BeforeStep<'static>>();
+        topic.refresh();
+        assert_eq!(topic.emit(&mut step(0)), Flow::Refuse);
+        assert_eq!((topic.hooks.len(), topic.faults(), bus.faults().len()), (1, 2, 2));
     }
 
     #[test]

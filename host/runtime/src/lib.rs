@@ -12,7 +12,7 @@ pub mod slot;
 pub mod swap;
 
 pub use backstage::Backstage;
-pub use bus::{Bus, Topic};
+pub use bus::{Bus, HookFault, Topic};
 pub use clock::{Clock, SystemClock};
 pub use error::RuntimeError;
 pub use mailbox::Mailbox;

@@ -23,6 +23,15 @@ impl Isa {
     /// Every instruction set, slowest first.
     pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
 
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2-fma",
+            Self::Avx512 => "avx512-vnni",
+        }
+    }
+
     /// The fastest one that this machine has.
     pub fn detect() -> Self {
         if Self::Avx512.is_available() {

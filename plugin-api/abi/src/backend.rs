@@ -13,8 +13,8 @@ pub const ID: &str = "jackfield.backend/1";
 pub struct BackendV1 {
     /// Bytes of this table as the plugin was built.
     pub size: u32,
-    /// Writes the domains, as bytes. [any thread]
-    pub domains: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
+    /// Writes the domains, then the kernels that were chosen, as bytes. [any thread]
+    pub describe: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
     /// Writes how node number `node` of a plan would run. [compile thread]
     pub support: unsafe extern "C" fn(
         this: *mut c_void,

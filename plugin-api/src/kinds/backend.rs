@@ -23,6 +23,12 @@ pub trait Backend: Send + Sync {
     /// Where memory for this backend may lie. The first is the one it prefers. [any thread]
     fn domains(&self) -> Vec<DomainDesc>;
 
+    /// For people: which of its kernels it has chosen on this machine, `avx512-vnni`; empty where
+    /// there is no choice. [any thread]
+    fn kernels(&self) -> String {
+        String::new()
+    }
+
     /// Whether and how one node would run. [compile thread]
     fn support(&self, node: &NodeView<'_>) -> Support;
 

@@ -97,7 +97,15 @@ fn behaves_as_the_original() {
         let runs: Vec<_> =
             [(0, 3), (5, 8), (0, 0), (6, 1)].map(|(s, n)| run(backend, &exe, s, n).unwrap()).into();
         let waits = [Fence::Pending(5), Fence::Pending(6)].map(|fence| backend.wait(fence));
-        (backend.domains(), support, layout, packed, exe.scratch_bytes, runs, waits)
+        (
+            (backend.domains(), backend.kernels()),
+            support,
+            layout,
+            packed,
+            exe.scratch_bytes,
+            runs,
+            waits,
+        )
     };
     let found = answers(&*foreign);
     assert_eq!(found, answers(&*direct));
@@ -166,6 +174,7 @@ fn panics_and_errors_are_contained() {
     };
     check::<dyn Backend>(&[
         ("domains", &|_| None),
+        ("kernels", &|_| None),
         ("support", &|b| {
             let plan = plan();
             let support = b.support(&NodeView { plan: &plan, node: &plan.nodes[0] });

@@ -466,6 +466,11 @@ impl Backend for Subject {
         if self.lies == "domains" { Vec::new() } else { vec![domain] }
     }
 
+    fn kernels(&self) -> String {
+        self.at_most_panics("kernels");
+        "tiny".to_owned()
+    }
+
     fn support(&self, node: &NodeView<'_>) -> Support {
         self.at_most_panics("support");
         match node.plan.nodes.iter().position(|x| std::ptr::eq(x, node.node)) {

@@ -2,14 +2,15 @@
 
 use std::marker::PhantomData;
 
-use plugin_api::Error;
 use plugin_api::events::{AfterGenerate, AfterToken, Flow};
 use plugin_api::kinds::decoding_strategy::{Action, FinishReason, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{BatchChange, RowId};
 use plugin_api::plan::Per;
+use plugin_api::{Error, Kind, KvCache};
 
 use super::engine::Engine;
+use super::fault::follow;
 use super::group::Sequence;
 use super::request::{Output, Stats};
 use super::step::Sink;
@@ -48,11 +49,10 @@ impl Engine {
         let now = self.clock.now_us();
         group.first_token_us.get_or_insert(now);
         group.answer.push(token, &self.model.tokenizer);
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
-            // A processor that cannot follow its row says so when it is applied.
-            let change = BatchChange::Advanced { row: RowId(seq.0), token };
-            let _ = slot.get_mut(generation).batch(&change);
-        }
+        let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
+        // A processor that cannot follow its row says so again when it is applied.
+        let change = BatchChange::Advanced { row: RowId(seq.0), token };
+        let _ = follow(&mut self.processors, on_fault, request, &group.processors, &change);
         let mut event = AfterToken {
             request: group.request.0,
             index: group.answer.num_tokens - 1,
@@ -93,16 +93,18 @@ impl Engine {
             want: Want::Nothing,
             is_atomic: false,
         };
-        self.cache.get_mut().fork(parent, child, &mut self.work.moves)?;
+        if let Err(error) = self.cache.get_mut().fork(parent, child, &mut self.work.moves) {
+            let (name, request) = (self.cache.label().name.clone(), self.request_of(parent));
+            self.tell_fault(<dyn KvCache>::NAME, &name, request, &error);
+            return Err(error);
+        }
         self.copy_blocks();
         self.sequences.insert_at(child.0 as usize, copy);
         let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
         group.seqs.push(child);
         let change = BatchChange::Forked { parent: RowId(parent.0), child: RowId(child.0) };
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
-            slot.get_mut(generation).batch(&change)?;
-        }
-        Ok(())
+        let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
+        follow(&mut self.processors, on_fault, request, &group.processors, &change)
     }
 
     fn release(&mut self, index: usize, seq: SeqId, upto: usize) {
@@ -113,9 +115,8 @@ impl Engine {
         sequence.num_evaluated = keep;
         let Some(group) = self.groups.get_mut(index) else { return };
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(&group.processors) {
-            let _ = slot.get_mut(generation).batch(&change);
-        }
+        let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
+        let _ = follow(&mut self.processors, on_fault, request, &group.processors, &change);
     }
 
     pub(super) fn abort_seq(&mut self, seq: SeqId, error: &Error, sink: Sink<'_>) {

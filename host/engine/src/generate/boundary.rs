@@ -21,6 +21,7 @@ impl Engine {
         self.topics.after_generate.refresh();
         self.topics.on_cancel.refresh();
         self.topics.on_fault.refresh();
+        self.tell_hook_faults();
         let offers = self.shared.mailbox.take();
         if offers.is_empty() {
             return;

@@ -45,6 +45,8 @@ pub struct Engine {
     pub(super) limits: Limits,
     pub(super) logit_rows_max: usize,
     pub(super) topics: Topics,
+    /// Where hooks that failed are asked for.
+    pub(super) bus: Bus,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) next_request: u64,
     pub(super) num_steps: u64,
@@ -157,6 +159,7 @@ impl Engine {
             limits: Limits { tokens: options.tokens_per_step_max, seqs: options.num_seqs_max },
             logit_rows_max: options.logit_rows_max,
             topics: Topics::of(bus),
+            bus: bus.clone(),
             clock,
             next_request: 1,
             num_steps: 0,

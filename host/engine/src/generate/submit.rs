@@ -6,10 +6,11 @@ use plugin_api::events::{BeforeGenerate, Flow, OnCancel};
 use plugin_api::kinds::decoding_strategy::{GroupId, RequestView, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{BatchChange, RowId};
-use plugin_api::{Config, Value};
+use plugin_api::{Config, Error, Kind, LogitsProcessor, Value};
 
 use super::answer::Answer;
 use super::engine::Engine;
+use super::fault::follow;
 use super::group::{Group, Sequence};
 use super::request::{Prompt, Request, RequestId};
 use crate::error::EngineError;
@@ -43,7 +44,7 @@ impl Engine {
         if let Err(error) = slot.get_mut(generation).open(group, &view) {
             let drained = slot.close(generation);
             self.dispose(drained);
-            self.close_processors(seq, &processors);
+            self.close_processors(seq, 0, &processors);
             return Err(EngineError::plugin("request")(error));
         }
         let plan = self.plans.open();
@@ -189,10 +190,14 @@ impl Engine {
             let generation = slot.open();
             let added = BatchChange::Added { row: RowId(seq.0), params, history };
             if let Err(error) = slot.get_mut(generation).batch(&added) {
-                let what = format!("request: {name}");
+                let (what, name) = (format!("request: {name}"), name.clone());
                 let drained = slot.close(generation);
                 self.dispose(drained);
-                self.close_processors(seq, &opened);
+                self.close_processors(seq, 0, &opened);
+                // A parameter out of its range is the caller's mistake, not the plugin's.
+                if !matches!(error, Error::Config { .. }) {
+                    self.tell_fault(<dyn LogitsProcessor>::NAME, &name, 0, &error);
+                }
                 return Err(EngineError::plugin(what)(error));
             }
             opened.push(generation);
@@ -201,10 +206,9 @@ impl Engine {
     }
 
     /// Tells processors that a row is gone; the first ones that were opened.
-    fn close_processors(&mut self, seq: SeqId, generations: &[u32]) {
+    fn close_processors(&mut self, seq: SeqId, request: u64, generations: &[u32]) {
+        self.forget_row(seq, request, generations);
         for ((_, slot), &generation) in self.processors.iter_mut().zip(generations) {
-            // A processor that fails to forget a row has nothing left to say to it.
-            let _ = slot.get_mut(generation).batch(&BatchChange::Removed { row: RowId(seq.0) });
             if let Some(drained) = slot.close(generation) {
                 self.shared.reaper.dispose(drained);
             }
@@ -218,9 +222,9 @@ impl Engine {
             self.cache.get_mut().release(seq, 0);
             self.sequences.remove(seq.0 as usize);
             if i == 0 {
-                self.close_processors(seq, &group.processors);
+                self.close_processors(seq, group.request.0, &group.processors);
             } else {
-                self.forget_row(seq, &group.processors);
+                self.forget_row(seq, group.request.0, &group.processors);
             }
         }
         let (strategy, generation) = group.strategy;
@@ -241,10 +245,11 @@ impl Engine {
         }
     }
 
-    /// Tells processors that a further row of a group is gone.
-    fn forget_row(&mut self, seq: SeqId, generations: &[u32]) {
-        for ((_, slot), &generation) in self.processors.iter_mut().zip(generations) {
-            let _ = slot.get_mut(generation).batch(&BatchChange::Removed { row: RowId(seq.0) });
-        }
+    /// Tells processors that a row of a request is gone.
+    fn forget_row(&mut self, seq: SeqId, request: u64, generations: &[u32]) {
+        let (on_fault, change) =
+            (&mut self.topics.on_fault, BatchChange::Removed { row: RowId(seq.0) });
+        // A processor that fails to forget a row has nothing left to say to it.
+        let _ = follow(&mut self.processors, on_fault, request, generations, &change);
     }
 }

@@ -28,7 +28,7 @@ struct Compiled {
 
 static TABLE: BackendV1 = BackendV1 {
     size: size_of::<BackendV1>() as u32,
-    domains,
+    describe,
     support,
     layout,
     pack,
@@ -56,11 +56,12 @@ impl Exported {
     }
 }
 
-unsafe extern "C" fn domains(this: *mut c_void, out: *const Out) -> Code {
+unsafe extern "C" fn describe(this: *mut c_void, out: *const Out) -> Code {
     // SAFETY: the host opened this instance here, and `out` is its own for this call.
     unsafe {
         guard(out, || {
-            answer(out, &shared::<Exported>(this).backend.domains());
+            let backend = &shared::<Exported>(this).backend;
+            answer(out, &(backend.domains(), backend.kernels()));
             Ok(())
         })
     }
@@ -72,7 +73,7 @@ unsafe extern "C" fn support(
     node: u64,
     out: *const Out,
 ) -> Code {
-    // SAFETY: as in `domains`.
+    // SAFETY: as in `describe`.
     unsafe {
         guard(out, || {
             let exported = shared::<Exported>(this);
@@ -91,7 +92,7 @@ unsafe extern "C" fn layout(
     lowering: RSlice<'_, u8>,
     out: *const Out,
 ) -> Code {
-    // SAFETY: as in `domains`.
+    // SAFETY: as in `describe`.
     unsafe {
         guard(out, || {
             let (weight, lowering) = (from_bytes(weight.into())?, from_bytes(lowering.into())?);
@@ -108,7 +109,7 @@ unsafe extern "C" fn pack(
     packed: RSliceMut<'_, u8>,
     out: *const Out,
 ) -> Code {
-    // SAFETY: as in `domains`; rows and slices are lent for the call.
+    // SAFETY: as in `describe`; rows and slices are lent for the call.
     unsafe {
         guard(out, || {
             let there = &*raw;
@@ -135,7 +136,7 @@ unsafe extern "C" fn compile(
     exe: *mut ExeV1,
     out: *const Out,
 ) -> Code {
-    // SAFETY: as in `domains`; `exe` is the host's, for this call.
+    // SAFETY: as in `describe`; `exe` is the host's, for this call.
     unsafe {
         guard(out, || {
             let plan = Plan::from_bytes(plan.as_slice())?;
@@ -158,7 +159,7 @@ unsafe extern "C" fn run(
     out: *const Out,
 ) -> Code {
     let body = || {
-        // SAFETY: as in `domains`; `exe` came from `compile` and has not been closed. Several
+        // SAFETY: as in `describe`; `exe` came from `compile` and has not been closed. Several
         // threads may run it at the same time, and so is it shared.
         let (exported, compiled) = unsafe { (shared::<Exported>(this), &*exe.cast::<Compiled>()) };
         let mut lists = compiled.lists.take();
@@ -177,13 +178,13 @@ unsafe extern "C" fn run(
         unsafe { *fence = FenceV1 { mark, is_pending } };
         Ok(())
     };
-    // SAFETY: as in `domains`.
+    // SAFETY: as in `describe`.
     unsafe { guard(out, body) }
 }
 
 unsafe extern "C" fn wait(this: *mut c_void, fence: FenceV1, out: *const Out) -> Code {
     let fence = if fence.is_pending == 0 { Fence::Done } else { Fence::Pending(fence.mark) };
-    // SAFETY: as in `domains`.
+    // SAFETY: as in `describe`.
     unsafe { guard(out, || shared::<Exported>(this).backend.wait(fence)) }
 }
 

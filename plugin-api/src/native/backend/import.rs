@@ -24,6 +24,7 @@ use crate::wire::to_bytes;
 struct Adapter {
     shared: Arc<Shared>,
     domains: Vec<DomainDesc>,
+    kernels: String,
 }
 
 /// What the backend and its compiled plans call; the instance lives as long as any of them.
@@ -52,21 +53,26 @@ pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) ->
     let table = unsafe { &*opened.table.cast::<BackendV1>() };
     let remote = Remote::new(opened.this, owner);
     // SAFETY: the table belongs to the instance.
-    let domains = remote.ask::<Vec<_>>(|this, out| unsafe { (table.domains)(this, out) });
-    let domains = domains.and_then(|domains| match domains.len() {
-        0 => remote.judged(Err(Error::malformed("domains", "at least one", 0))),
-        _ => Ok(domains),
-    });
+    let described = remote.ask(|this, out| unsafe { (table.describe)(this, out) });
+    let described =
+        described.and_then(|(domains, kernels): (Vec<_>, String)| match domains.len() {
+            0 => remote.judged(Err(Error::malformed("domains", "at least one", 0))),
+            _ => Ok((domains, kernels)),
+        });
     // A backend that failed runs nothing, and memory for it lies somewhere all the same.
     let somewhere = DomainDesc { id: DomainId::HOST, name: "host".to_owned(), size_bytes: None };
-    let domains = domains.unwrap_or_else(|_| vec![somewhere]);
-    Box::new(Adapter { shared: Arc::new(Shared { remote, table }), domains })
+    let (domains, kernels) = described.unwrap_or_else(|_| (vec![somewhere], String::new()));
+    Box::new(Adapter { shared: Arc::new(Shared { remote, table }), domains, kernels })
 }
 
 // In every method: the table belongs to the instance, and all pointers live until the call ends.
 impl Backend for Adapter {
     fn domains(&self) -> Vec<DomainDesc> {
         self.domains.clone()
+    }
+
+    fn kernels(&self) -> String {
+        self.kernels.clone()
     }
 
     fn support(&self, node: &NodeView<'_>) -> Support {

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
+use plugin_api::{Backend, Kind, Provided};
 use serde_json::json;
 
 use crate::setup::Session;
@@ -14,8 +15,10 @@ pub(crate) fn ls(session: &Session) -> Result<()> {
     for (provided, plugin) in session.registry().iter() {
         let is_picked =
             session.wiring.names(provided.kind).iter().any(|name| *name == *provided.name);
+        let kernels = kernels(session, provided);
         if session.is_json {
             let line = json!({
+                "kernels": kernels,
                 "kind": provided.kind, "name": provided.name, "lane": plugin.lane.to_string(),
                 "api": plugin.api, "description": plugin.description, "is_picked": is_picked,
             });
@@ -27,7 +30,11 @@ pub(crate) fn ls(session: &Session) -> Result<()> {
             writeln!(out, "{last_kind}")?;
         }
         let mark = if is_picked { '*' } else { ' ' };
-        writeln!(out, "  {mark} {:20} {:8} {}", provided.name, plugin.lane, plugin.description)?;
+        write!(out, "  {mark} {:20} {:8} {}", provided.name, plugin.lane, plugin.description)?;
+        match kernels {
+            Some(kernels) => writeln!(out, " [kernels: {kernels}]")?,
+            None => writeln!(out)?,
+        }
     }
     if !session.is_json {
         writeln!(
@@ -38,4 +45,14 @@ pub(crate) fn ls(session: &Session) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// The kernels that a backend has chosen on this machine; nothing for other kinds, where there is
+/// no choice, and for a backend that does not run here.
+fn kernels(session: &Session, provided: &Provided) -> Option<String> {
+    if provided.kind != <dyn Backend>::NAME {
+        return None;
+    }
+    let backend = session.wiring.make::<dyn Backend>(&session.registry(), &provided.name).ok()?;
+    Some(backend.kernels()).filter(|kernels| !kernels.is_empty())
 }
