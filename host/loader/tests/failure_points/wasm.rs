@@ -217,7 +217,7 @@ pub(crate) fn is_taken_back_when_it_traps(stand: &Stand) {
         let told = std::mem::take(&mut *stand.faults.lock().unwrap());
         let [(generation, said)] = &told[..] else { panic!("{deed}: told {told:?}") };
         assert_eq!(*said, text, "{deed}");
-        stand.plugins.on_fault(generation);
+        stand.plugins.on_fault(generation, &error);
         assert_eq!(stand.slot.answer(), Ok(1.0), "{deed}: the old generation serves");
         let now = Holdings::now();
         if let Some(before) = before.replace(now.clone()) {
