@@ -196,6 +196,7 @@ fn one_swap_of_a_slot_waits_at_a_time_and_a_fifth_processor_is_refused() {
         swap(&engine, &setup, "logits-processor", "top-k").unwrap();
         step(&mut engine, &mut tokens);
     }
+    engine.swapper().flush(); // what was told of those swaps is told
     let heard = listen(&setup);
     let expected = "logits-processor: top-k#4, top-k#1 with 1, top-k#2 with 1, top-k#3 with 1";
     assert!(slots(&engine).contains(&expected.to_owned()), "{:?}", slots(&engine));

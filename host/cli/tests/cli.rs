@@ -92,7 +92,7 @@ fn mistakes_exit_with_failure_and_say_what_to_do() {
         (&["generate", "--model", "no-such-model", "x"][..],  "model `no-such-model`: expected a file, a user/repo of a hub, or one of"),
         (&["generate", "--plugin", "backend", "x"][..],       "expected KIND=NAME"),
         (&["config", "check", "--config", "none.toml"][..],   "none.toml"),
-        (&["bench", "--decode", "1"][..],                     "expected --prefill from 1, --decode from 2"),
+        (&["bench", "--decode", "1"][..],                     "--sequences from 1, --decode from 2"),
     ];
     for (args, expected) in cases {
         let output = jackfield(folder.path(), args);
