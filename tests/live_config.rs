@@ -60,6 +60,11 @@ fn what_is_saved_is_applied_and_mistakes_change_nothing() {
     assert!(!cut.contains("Paris"), "{cut}");
 
     let second = status();
+    let rest =
+        "[load]\nquota = 7\nfiles = [\"none.so\"]\n[plugin.stop-words]\nstop = [\"Paris\"]\n";
+    save(here, &format!("[plugin.cpu]\nactivations = \"int8\"\n{rest}"));
+    wait_for(here, "not swapped in: ");
+    wait_for(here, "takes effect at the next start: load.quota");
     save(here, "[plugin.cpu]\nactivations = \"int3\"\n[plugin.stop-words]\nstop = [\"Paris\"]\n");
     wait_for(here, "`cpu` stays as it was");
     save(here, "[plugin.cpu\n");

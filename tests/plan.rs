@@ -5,10 +5,10 @@
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jackfield_engine::Request;
 use jackfield_engine::model::trace::trace_decoder;
 use jackfield_engine::model::weights::WeightTable;
 use jackfield_engine::model::{Architecture, ModelFiles};
+use jackfield_engine::{Engine, Request};
 use jackfield_loader::LoadedPlugin;
 use jackfield_runtime::{Lane, PluginInfo};
 use jackfield_tests::{Setup, answer, component, golden, real_model, tiny_model};
@@ -63,12 +63,7 @@ fn no_traced_plugin_is_called_during_64_decode_steps() {
     let mut engine = setup.load(folder.path()).unwrap();
     let traced = CALLS.load(Ordering::Relaxed);
     assert_eq!(traced, 5, "two norms in each of two layers, and the last");
-    let request = Request::new(vec![510, 3, 7])
-        .strategy("greedy")
-        .with("max_tokens", 64)
-        .with("ignore_eos", true);
-    let (_, tokens) = answer(&mut engine, request);
-    assert_eq!(tokens.len(), 64);
+    decode_64(&mut engine);
     assert_eq!(CALLS.load(Ordering::Relaxed), traced);
 }
 
@@ -93,14 +88,19 @@ fn a_mixer_in_wasm_costs_no_call_per_step() {
     let mut engine = setup.load(folder.path()).unwrap();
     let (traced, picked) = (calls_of(&mixer), calls_of(&scheduler));
     assert!(traced > 0, "it was the component that traced");
+    decode_64(&mut engine);
+    assert!(calls_of(&scheduler) >= picked + 64, "{picked} calls became {}", calls_of(&scheduler));
+    assert_eq!(calls_of(&mixer), traced, "none after it was traced");
+}
+
+/// Runs 64 steps that each add a token.
+fn decode_64(engine: &mut Engine) {
     let request = Request::new(vec![510, 3, 7])
         .strategy("greedy")
         .with("max_tokens", 64)
         .with("ignore_eos", true);
-    let (_, tokens) = answer(&mut engine, request);
+    let (_, tokens) = answer(engine, request);
     assert_eq!(tokens.len(), 64);
-    assert!(calls_of(&scheduler) >= picked + 64, "{picked} calls became {}", calls_of(&scheduler));
-    assert_eq!(calls_of(&mixer), traced, "none after it was traced");
 }
 
 fn plan_of(files: &ModelFiles) -> Plan {

@@ -81,15 +81,19 @@ impl LiveConfig {
             }
         }
         for path in load.paths()? {
-            if !self.write().files.insert(path.clone()) {
+            if self.write().files.contains(&path) {
                 continue;
             }
             match plugins.swap(&path, None) {
-                Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
+                Ok(report) => {
+                    tracing::warn!("{}: swapped in as {}", path.display(), report.slot);
+                    self.write().files.insert(path);
+                }
+                // Tried again when the file is saved again.
                 Err(error) => tracing::warn!("not swapped in: {error}"),
             }
         }
-        let later = changed_keys(&self.write().config, &config);
+        let later = changed_keys(&self.write().config, &config)?;
         if !later.is_empty() {
             tracing::warn!("{file}: takes effect at the next start: {}", later.join(", "));
         }
@@ -113,15 +117,19 @@ impl LiveConfig {
         plugins: &Plugins,
     ) -> Result<Vec<String>> {
         let before = self.set_table(name, table);
-        let mut paths = Vec::new();
+        let mut done: Vec<(String, String)> = Vec::new();
         for (kind, slot) in slots {
             if let Err(error) = plugins.configure(&kind, &slot) {
                 self.set_table(name, before);
+                for (kind, slot) in done {
+                    // It ran with that table before.
+                    let _ = plugins.configure(&kind, &slot);
+                }
                 return Err(error.into());
             }
-            paths.push(format!("{kind}/{slot}"));
+            done.push((kind, slot));
         }
-        Ok(paths)
+        Ok(done.into_iter().map(|(kind, slot)| format!("{kind}/{slot}")).collect())
     }
 
     fn set_table(&self, name: &str, table: Option<Config>) -> Option<Config> {
@@ -169,10 +177,18 @@ pub(crate) fn configured(config: &Config, common: &Common) -> Result<(Config, Wi
     Ok((config, wiring))
 }
 
-/// Keys outside of the tables of plugins and their files that differ.
-fn changed_keys(before: &Config, after: &Config) -> Vec<String> {
+/// Keys that differ and are not applied at once: all but the tables of plugins and plugin files.
+fn changed_keys(before: &Config, after: &Config) -> Result<Vec<String>> {
+    let mut keys = differing(before, after, &["plugin", "load"]);
+    let none = Config::at("load");
+    let loads = (before.table("load")?.unwrap_or(&none), after.table("load")?.unwrap_or(&none));
+    let load = differing(loads.0, loads.1, &["files"]);
+    keys.extend(load.into_iter().map(|key| format!("load.{key}")));
+    Ok(keys)
+}
+
+fn differing(before: &Config, after: &Config, without: &[&str]) -> Vec<String> {
     let keys: BTreeSet<&str> = before.keys().chain(after.keys()).collect();
-    let differs = |key: &&str| before.get(key) != after.get(key);
-    let later = keys.into_iter().filter(|key| !["plugin", "load"].contains(key)).filter(differs);
-    later.map(str::to_owned).collect()
+    let keys = keys.into_iter().filter(|key| !without.contains(key));
+    keys.filter(|key| before.get(key) != after.get(key)).map(str::to_owned).collect()
 }
