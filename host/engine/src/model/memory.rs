@@ -19,7 +19,7 @@ pub struct AlignedBytes {
 #[derive(Debug)]
 enum Room {
     Small(Vec<Line>),
-    Huge(MmapMut),
+    Mapped(MmapMut),
 }
 
 /// One cache line: what makes the vector of them aligned.
@@ -28,30 +28,36 @@ enum Room {
 struct Line([u8; LINE_BYTES]);
 
 const LINE_BYTES: usize = 64;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// From here on a mapping of its own costs less than the zeros.
+const MAPPED_BYTES_MIN: usize = 256 << 10;
 
 impl AlignedBytes {
-    /// `len` zero bytes; pages are taken from the system when they are first written.
+    /// `len` zero bytes; pages are taken from the system when they are first written. An allocator
+    /// does not promise that: it writes zeros itself where they have to be aligned.
     pub fn zeroed(len: usize) -> Self {
-        let lines = bytemuck::allocation::zeroed_vec(len.div_ceil(LINE_BYTES));
-        Self { room: Room::Small(lines), len }
+        let map = if len < MAPPED_BYTES_MIN { None } else { MmapMut::map_anon(len).ok() };
+        let room = map.map(Room::Mapped).unwrap_or_else(|| {
+            Room::Small(bytemuck::allocation::zeroed_vec(len.div_ceil(LINE_BYTES)))
+        });
+        Self { room, len }
     }
 
     /// `len` zero bytes that will all be used: in huge pages where the system has them, because a
     /// step walks through all weights, and looking up a page for each 4 KiB costs it a third.
     pub fn huge(len: usize) -> Self {
-        let map = if len < HUGE_PAGE_BYTES { None } else { MmapMut::map_anon(len).ok() };
-        let Some(map) = map else { return Self::zeroed(len) };
-        // Advice only: a system without huge pages takes small ones.
-        let _ = map.advise(Advice::HugePage);
-        Self { room: Room::Huge(map), len }
+        let bytes = Self::zeroed(len);
+        if let Room::Mapped(map) = &bytes.room {
+            // Advice only: a system without huge pages takes small ones.
+            let _ = map.advise(Advice::HugePage);
+        }
+        bytes
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
         match &self.room {
             Room::Small(lines) => &bytemuck::cast_slice(lines)[..self.len],
-            Room::Huge(map) => &map[..self.len],
+            Room::Mapped(map) => &map[..self.len],
         }
     }
 
@@ -59,7 +65,7 @@ impl AlignedBytes {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match &mut self.room {
             Room::Small(lines) => &mut bytemuck::cast_slice_mut(lines)[..self.len],
-            Room::Huge(map) => &mut map[..self.len],
+            Room::Mapped(map) => &mut map[..self.len],
         }
     }
 }
