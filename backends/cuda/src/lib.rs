@@ -102,7 +102,7 @@ impl Backend for Cuda {
         Ok(Fence::Pending(mark))
     }
 
-    fn wait(&self, fence: Fence) -> Result<()> {
+    fn wait(&self, _exe: &Exe, fence: Fence, _bind: &mut Bindings<'_>) -> Result<()> {
         let Fence::Pending(mark) = fence else { return Ok(()) };
         let queue = self.queue(mark);
         let queue = queue.ok_or_else(|| Error::malformed("fence", "one of a run here", mark))?;

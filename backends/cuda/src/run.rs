@@ -26,8 +26,7 @@ impl Program {
         Self { code, weights: Weights::new(uploads), arenas }
     }
 
-    /// Runs it on the queue of a stream and waits: outputs are lent for this call only, so they
-    /// have to be there when it returns.
+    /// Runs it on the queue of a stream and waits for its outputs.
     pub(crate) fn run(&self, queue: &Queue, stream: usize, bind: &mut Bindings<'_>) -> Result<()> {
         self.code.check.check(bind)?;
         self.check_indices(bind)?;

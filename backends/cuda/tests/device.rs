@@ -166,21 +166,17 @@ fn run(
     n: usize,
 ) -> Vec<f32> {
     let mut y = vec![f32::NAN; rows * n];
-    let fence = cuda.run(
-        exe,
-        StreamId(stream),
-        &mut Bindings {
-            sizes: &[rows],
-            inputs: &[TensorRef::F32(x)],
-            weights: std::slice::from_ref(weight),
-            state: &mut [],
-            scratch: &mut [],
-            outputs: &mut [TensorMut::F32(&mut y)],
-        },
-    );
-    let fence = fence.unwrap();
+    let mut bind = Bindings {
+        sizes: &[rows],
+        inputs: &[TensorRef::F32(x)],
+        weights: std::slice::from_ref(weight),
+        state: &mut [],
+        scratch: &mut [],
+        outputs: &mut [TensorMut::F32(&mut y)],
+    };
+    let fence = cuda.run(exe, StreamId(stream), &mut bind).unwrap();
     assert_eq!(fence, Fence::Pending(u64::from(stream)));
-    cuda.wait(fence).unwrap();
+    cuda.wait(exe, fence, &mut bind).unwrap();
     y
 }
 
@@ -263,9 +259,9 @@ fn streams_and_fences_that_do_not_exist_are_named() {
     };
     let error = cuda.run(&exe, StreamId(STREAMS), &mut bind).unwrap_err();
     assert_eq!(error.to_string(), "stream 4 is unsupported: `streams` is 4");
-    let error = cuda.wait(Fence::Pending(99)).unwrap_err();
+    let error = cuda.wait(&exe, Fence::Pending(99), &mut bind).unwrap_err();
     assert!(matches!(error, Error::Malformed { .. }), "{error:?}");
-    assert_eq!(cuda.wait(Fence::Done), Ok(()));
+    assert_eq!(cuda.wait(&exe, Fence::Done, &mut bind), Ok(()));
 }
 
 #[test]

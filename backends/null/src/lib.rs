@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use plugin_api::TensorMut;
 use plugin_api::kinds::backend::{
     Backend, BindingCheck, Bindings, Bucket, DomainDesc, DomainId, Exe, Fence, Layout, LayoutId,
     MemoryMap, NodeView, RawForm, RawRows, StreamId, Support, WeightDesc,
 };
 use plugin_api::prelude::*;
+use plugin_api::{TensorMut, TensorRef};
 
 /// Accepts every plan and writes zeros and predictable logits.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Backend for Null {
     }
 
     fn support(&self, _node: &NodeView<'_>) -> Support {
-        Support::Native
+        Support::Skip
     }
 
     fn layout(&self, _weight: &WeightDesc, _lowering: &Lowering) -> Result<Layout> {
@@ -86,7 +86,12 @@ impl Backend for Null {
         let Dim::Symbol(tokens) = Dim::TOKENS else {
             return Err(Error::malformed("plan", "a symbol for tokens", "a number"));
         };
-        let outputs = plan.outputs.iter().map(|port| logits_width(plan.spec(port.val))).collect();
+        let output = |port: &plugin_api::plan::Port| {
+            let of_input = plan.inputs.iter().position(|input| input.val == port.val);
+            let of_logits = logits_width(plan.spec(port.val)).map(Output::Logits);
+            of_input.map(Output::Input).or(of_logits).unwrap_or(Output::Zeros)
+        };
+        let outputs = plan.outputs.iter().map(output).collect();
         let rows =
             |port: &plugin_api::plan::Port| *plan.spec(port.val) == Spec::u32([Dim::LOGIT_ROWS]);
         self.counters.plans.fetch_add(1, Ordering::Relaxed);
@@ -107,15 +112,16 @@ impl Backend for Null {
         self.counters.runs.fetch_add(1, Ordering::Relaxed);
         self.counters.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
         let inputs = bind.inputs;
-        for (output, width) in bind.outputs.iter_mut().zip(&code.outputs) {
-            match (output, width) {
-                (TensorMut::F32(out), Some(width)) => {
+        for (output, what) in bind.outputs.iter_mut().zip(&code.outputs) {
+            match (output, what) {
+                (output, Output::Input(i)) => copy(&inputs[*i], output),
+                (TensorMut::F32(out), Output::Logits(width)) => {
                     out.fill(0.0);
                     for (row, out) in out.chunks_exact_mut(*width).enumerate() {
                         out[(code.position(inputs, row) + 1) % width] = 1.0;
                     }
                 }
-                (TensorMut::F32(out), None) => out.fill(0.0),
+                (TensorMut::F32(out), Output::Zeros) => out.fill(0.0),
                 (TensorMut::F64(out), _) => out.fill(0.0),
                 (TensorMut::U32(out), _) => out.fill(0),
             }
@@ -132,14 +138,33 @@ struct Code {
     positions: Option<usize>,
     /// Index of the input that chooses the rows of the logits.
     rows: Option<usize>,
-    /// Of each output: the width of its rows, if these are logits.
-    outputs: Vec<Option<usize>>,
+    outputs: Vec<Output>,
     check: BindingCheck,
+}
+
+/// What an output is given.
+enum Output {
+    /// The input with this index, which it is.
+    Input(usize),
+    /// A 1 in each row, of this width.
+    Logits(usize),
+    /// Nothing.
+    Zeros,
+}
+
+/// Both have the dtype and length of the plan's value.
+fn copy(input: &TensorRef<'_>, output: &mut TensorMut<'_>) {
+    match (input, output) {
+        (TensorRef::F32(x), TensorMut::F32(y)) => y.copy_from_slice(x),
+        (TensorRef::F64(x), TensorMut::F64(y)) => y.copy_from_slice(x),
+        (TensorRef::U32(x), TensorMut::U32(y)) => y.copy_from_slice(x),
+        _ => {}
+    }
 }
 
 impl Code {
     /// The position of the token behind row `row` of the logits; the row itself if unknown.
-    fn position(&self, inputs: &[plugin_api::TensorRef<'_>], row: usize) -> usize {
+    fn position(&self, inputs: &[TensorRef<'_>], row: usize) -> usize {
         let at = |input: Option<usize>, i: usize| {
             let indices = inputs[input?].u32s().ok()?;
             indices.get(i).map(|&x| x as usize)
@@ -160,7 +185,6 @@ export_plugin!(Null);
 
 #[cfg(test)]
 mod tests {
-    use plugin_api::TensorRef;
     use plugin_api::plan::PlanBuilder;
     use plugin_api::testing::backend;
 
@@ -169,8 +193,8 @@ mod tests {
     const VOCAB: usize = 5;
 
     #[test]
-    fn refuses_wrong_bindings() {
-        backend::bindings(&Null::default());
+    fn passes_the_contract_suite() {
+        backend::suite(&Null::default());
     }
 
     /// `positions [tokens]`, `rows [logit_rows]` to `logits [logit_rows, VOCAB]`.

@@ -120,6 +120,18 @@ fn a_plugin_that_prints_is_warned() {
 }
 
 #[test]
+fn a_plugin_that_says_it_starts_programs_is_warned() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("starts-a-program.so");
+    let says = support::with_manifest(support::programs(), "= []", "= [\"process\"]");
+    std::fs::write(&path, puppet(&says, "program@apply")).unwrap();
+    let verdict = check(&path, 60);
+    assert_eq!(verdict.failed(), [], "its manifest says so");
+    let [warning] = &verdict.warnings[..] else { panic!("{verdict:?}") };
+    assert!(warning.contains("its permission `process` says that it runs programs"), "{warning}");
+}
+
+#[test]
 fn every_bad_plugin_is_found_by_its_check() {
     let plugins = bad::plugins();
     let names: BTreeSet<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();

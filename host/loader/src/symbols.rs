@@ -17,6 +17,12 @@ pub struct Symbols {
 }
 
 impl Symbols {
+    /// Those of `names` that it takes from elsewhere.
+    pub fn imported_of<'a>(&'a self, names: &[&str]) -> Vec<&'a str> {
+        let imported = self.imported.iter().map(String::as_str);
+        imported.filter(|name| names.contains(name)).collect()
+    }
+
     /// Reads them.
     ///
     /// # Errors

@@ -55,8 +55,14 @@ pub struct BackendV1 {
         fence: *mut FenceV1,
         out: *const Out,
     ) -> Code,
-    /// Waits for a fence. [step thread]
-    pub wait: unsafe extern "C" fn(this: *mut c_void, fence: FenceV1, out: *const Out) -> Code,
+    /// Waits for the fence of a run, with its bindings. [step thread]
+    pub wait: unsafe extern "C" fn(
+        this: *mut c_void,
+        exe: *mut c_void,
+        fence: FenceV1,
+        bind: *const BindingsV1<'_>,
+        out: *const Out,
+    ) -> Code,
     /// Ends a compiled plan. [any thread]
     pub close_exe: unsafe extern "C" fn(exe: *mut c_void, out: *const Out) -> Code,
     /// Ends the instance. [any thread]

@@ -59,18 +59,25 @@ pub trait Backend: Send + Sync {
 
     /// Runs a compiled plan: no lock, no allocation. [step thread]
     ///
+    /// A backend that answers [`Fence::Pending`] has read every input, and touches nothing else of
+    /// `bind` before the [`wait`](Self::wait) for that fence.
+    ///
     /// # Errors
     ///
     /// [`Error::ShapeMismatch`] if bindings are not those of the plan; outputs are then untouched.
     fn run(&self, exe: &Exe, stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence>;
 
-    /// Waits until the work behind `fence` is done. [step thread]
+    /// Waits until the work behind the `fence` of a run is done, and writes what the run left to be
+    /// written. [step thread]
+    ///
+    /// `exe` and `bind` are those of the run. They were lent to nobody in between, but weights,
+    /// which stay where they are.
     ///
     /// # Errors
     ///
     /// [`Error::Outside`] if the device failed.
-    fn wait(&self, fence: Fence) -> Result<()> {
-        let _ = fence;
+    fn wait(&self, exe: &Exe, fence: Fence, bind: &mut Bindings<'_>) -> Result<()> {
+        let _ = (exe, fence, bind);
         Ok(())
     }
 }
@@ -129,6 +136,9 @@ pub enum Support {
     Expand,
     /// Not at all.
     No(String),
+    /// It is passed over: plans with it compile and run, and what they answer means nothing. For
+    /// backends that measure what the host costs.
+    Skip,
 }
 
 /// Which weight, and in which format the model holds it.

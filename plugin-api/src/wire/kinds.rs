@@ -39,7 +39,7 @@ wire_enum!(Pairing, "pairing", 0 => HalfSplit {}, 1 => Interleaved {});
 
 wire_struct!(DomainId { 0 });
 wire_struct!(DomainDesc { id, name, size_bytes });
-wire_enum!(Support, "support", 0 => Native {}, 1 => Expand {}, 2 => No { 0: reason });
+wire_enum!(Support, "support", 0 => Native {}, 1 => Expand {}, 2 => No { 0: reason }, 3 => Skip {});
 wire_struct!(WeightDesc { name, format, rows, cols });
 wire_struct!(LayoutId { 0 });
 wire_enum!(RawForm, "form", 0 => Affine {}, 1 => Floats {});

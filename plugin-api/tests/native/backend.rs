@@ -52,12 +52,30 @@ pub(crate) fn compiled(backend: &dyn Backend) -> Result<Exe> {
     backend.compile(&plan(), &bucket, &memory())
 }
 
-/// Runs `exe` on `stream`, over `tokens` tokens.
+/// What the run of `exe` on `stream` over `tokens` tokens wrote.
 fn run(backend: &dyn Backend, exe: &Exe, stream: u32, tokens: usize) -> Result<(Vec<f32>, Fence)> {
+    bound(stream, tokens, |bind| {
+        let fence = backend.run(exe, StreamId(stream), bind)?;
+        assert_eq!((bind.state[0], bind.scratch[0]), (5, 9));
+        Ok(fence)
+    })
+}
+
+/// What waiting for `fence` wrote.
+fn wait(backend: &dyn Backend, exe: &Exe, fence: Fence) -> Result<(Vec<f32>, ())> {
+    bound(0, 3, |bind| backend.wait(exe, fence, bind))
+}
+
+/// Calls `body` with everything that is bound for `tokens` tokens; also returns its outputs.
+fn bound<T>(
+    stream: u32,
+    tokens: usize,
+    body: impl FnOnce(&mut Bindings<'_>) -> Result<T>,
+) -> Result<(Vec<f32>, T)> {
     let x: Vec<f32> = (0..tokens).map(|i| i as f32).collect();
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 100).collect();
     let weights: [Buf; 1] = [Arc::new(Weight([stream as u8 + 1, 0, 0, 0]))];
-    let (mut out, mut state, mut scratch) = (vec![0.0; tokens], vec![4; 1], vec![0; 64]);
+    let (mut out, mut state, mut scratch) = (vec![1.0; tokens], vec![4; 1], vec![0; 64]);
     let mut bind = Bindings {
         sizes: &[tokens],
         inputs: &[TensorRef::F32(&x), TensorRef::U32(&ids)],
@@ -66,9 +84,8 @@ fn run(backend: &dyn Backend, exe: &Exe, stream: u32, tokens: usize) -> Result<(
         scratch: &mut scratch,
         outputs: &mut [TensorMut::F32(&mut out)],
     };
-    let fence = backend.run(exe, StreamId(stream), &mut bind)?;
-    assert_eq!((state[0], scratch[0]), (5, 9));
-    Ok((out, fence))
+    let answer = body(&mut bind)?;
+    Ok((out, answer))
 }
 
 #[test]
@@ -96,7 +113,7 @@ fn behaves_as_the_original() {
         let exe = compiled(backend).unwrap();
         let runs: Vec<_> =
             [(0, 3), (5, 8), (0, 0), (6, 1)].map(|(s, n)| run(backend, &exe, s, n).unwrap()).into();
-        let waits = [Fence::Pending(5), Fence::Pending(6)].map(|fence| backend.wait(fence));
+        let waits = [5, 6].map(|mark| wait(backend, &exe, Fence::Pending(mark)));
         (
             (backend.domains(), backend.kernels()),
             support,
@@ -110,6 +127,7 @@ fn behaves_as_the_original() {
     let found = answers(&*foreign);
     assert_eq!(found, answers(&*direct));
     assert_eq!(found.5[1].1, Fence::Pending(5));
+    assert_eq!(found.6[0], Ok((vec![2.0; 3], ())), "a device writes its outputs late");
     assert_eq!(found.1[2], Support::No("Some(2) of 3".to_owned()));
 }
 
@@ -188,7 +206,7 @@ fn panics_and_errors_are_contained() {
             b.pack(&raw, &layout(), &mut []).err()
         }),
         ("compile", &|b| compiled(b).err()),
-        ("wait", &|b| b.wait(Fence::Done).err()),
+        ("wait", &|b| compiled(b).and_then(|exe| wait(b, &exe, Fence::Pending(5))).err()),
     ]);
     for (what, is_fault) in [("panics", true), ("fails", false)] {
         let (backend, watch) = import::<dyn Backend>(&told(what, "run"));

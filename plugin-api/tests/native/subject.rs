@@ -525,8 +525,13 @@ impl Backend for Subject {
         Ok(if stream.0 == 0 { Fence::Done } else { Fence::Pending(u64::from(stream.0)) })
     }
 
-    fn wait(&self, fence: Fence) -> Result<()> {
+    /// Doubles the outputs, as a device would write them late.
+    fn wait(&self, exe: &Exe, fence: Fence, bind: &mut Bindings<'_>) -> Result<()> {
         self.at("wait")?;
-        if fence == Fence::Pending(5) { Ok(()) } else { Err(denied("fence")) }
+        let (plan, ..) = exe.code::<(Plan, Bucket, MemoryMap, Self)>()?;
+        assert_eq!(bind.outputs.len(), plan.outputs.len());
+        let TensorMut::F32(out) = &mut bind.outputs[0] else { return Err(denied("outputs")) };
+        out.iter_mut().for_each(|y| *y *= 2.0);
+        if matches!(fence, Fence::Pending(0 | 5)) { Ok(()) } else { Err(denied("fence")) }
     }
 }

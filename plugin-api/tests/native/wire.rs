@@ -139,6 +139,7 @@ proptest! {
             DomainDesc { id: DomainId(bits), name: text.clone(), size_bytes: flag.then_some(1) };
         round_trip(&vec![domain]);
         round_trip(&Support::No(text.clone()));
+        round_trip(&Support::Skip);
         let desc = WeightDesc { name: text.clone(), format: text.clone(), rows: count, cols: 2 };
         let (id, wants) = (LayoutId(text.clone()), RawForm::Affine);
         let layout = Layout { id, row_block: count, block_bytes: 4, wants };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jackfield_runtime::{DRAINING_MAX, Generation};
 use plugin_api::Backend;
-use plugin_api::kinds::backend::{Buf, Exe, MemoryMap};
+use plugin_api::kinds::backend::{Buf, Exe, MemoryMap, NodeView, Support};
 use plugin_api::plan::Plan;
 
 use super::batch::PlanInputs;
@@ -65,7 +65,7 @@ impl CompiledPlan {
         }
         memory.states.clone_from(&model.places);
         memory.block_size = model.pool.block_size;
-        let exe = compile(&*backend.instance, model, &plan, &memory)?;
+        let exe = compile(&backend, model, &plan, &memory)?;
         Ok(Self {
             generation,
             requests: Arc::default(),
@@ -90,7 +90,7 @@ impl CompiledPlan {
         model: &LoadedModel,
         backend: Arc<Generation<dyn Backend>>,
     ) -> Result<Self, EngineError> {
-        let exe = compile(&*backend.instance, model, &self.plan, &self.memory)?;
+        let exe = compile(&backend, model, &self.plan, &self.memory)?;
         Ok(Self {
             generation: self.generation,
             requests: Arc::clone(&self.requests),
@@ -140,11 +140,12 @@ fn check_states(model: &LoadedModel, plan: &Plan) -> Result<(), EngineError> {
 
 /// Compiles a plan for memory as it lies: a backend that would pack otherwise cannot use it.
 fn compile(
-    backend: &dyn Backend,
+    by: &Generation<dyn Backend>,
     model: &LoadedModel,
     plan: &Plan,
     memory: &MemoryMap,
 ) -> Result<Exe, EngineError> {
+    let backend = &*by.instance;
     for place in &memory.weights {
         let what = || format!("layout of weight `{}`", place.desc.name);
         let layout = backend.layout(&place.desc, &place.lowering);
@@ -153,7 +154,18 @@ fn compile(
             return Err(EngineError::inconsistent(what(), place.layout.id.0.clone(), found.0));
         }
     }
-    backend.compile(plan, &model.bucket, memory).map_err(EngineError::plugin("compile"))
+    let exe = backend.compile(plan, &model.bucket, memory);
+    let exe = exe.map_err(EngineError::plugin("compile"))?;
+    let is_skipped = |node| backend.support(&NodeView { plan, node }) == Support::Skip;
+    let (skipped, num_nodes) =
+        (plan.nodes.iter().filter(|n| is_skipped(n)).count(), plan.nodes.len());
+    if skipped > 0 {
+        let name = &by.label.name;
+        tracing::warn!(
+            "backend `{name}` skips {skipped} of {num_nodes} ops: its answers mean nothing"
+        );
+    }
+    Ok(exe)
 }
 
 /// The plan generations that are alive: new requests get the last, running ones keep theirs.

@@ -240,7 +240,7 @@ impl Engine {
         let backend = &plan.backend.instance;
         let result = backend
             .run(&plan.exe, StreamId(0), &mut bindings)
-            .and_then(|fence| backend.wait(fence));
+            .and_then(|fence| backend.wait(&plan.exe, fence, &mut bindings));
         if let Err(error) = result {
             let name = plan.backend.label.name.clone();
             self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);

@@ -1,6 +1,6 @@
 //! Plugins that must not pass a check, each with the check that has to find it.
 
-use super::{component, elf, forbidden, native, puppet, sealed, with_manifest};
+use super::{component, elf, forbidden, native, programs, puppet, sealed, with_manifest};
 
 /// A plugin file with one thing wrong.
 pub(crate) struct Bad {
@@ -62,6 +62,7 @@ fn libraries() -> Vec<Bad> {
         bad("takes-signals.so", "exports", puppet(forbidden(), "signal@create")),
         bad("moves-the-process.so", "exports", puppet(forbidden(), "chdir@apply")),
         bad("sets-the-environment.so", "exports", puppet(forbidden(), "env@apply")),
+        bad("starts-a-program.so", "exports", puppet(programs(), "program@apply")),
         bad("ends-the-process.so", "exports", puppet(forbidden(), "real-exit@drop")),
         bad("built-with-other-tables.so", "layout", sealed(elf::of_other_tables(build))),
         bad("lies-about-its-tables.so", "layout", sealed(elf::with_other_layout(build))),

@@ -41,6 +41,12 @@ pub(crate) fn forbidden() -> &'static [u8] {
     BYTES.get_or_init(|| build(&["--features", "forbidden"], None))
 }
 
+/// The puppet as a shared library that starts a program.
+pub(crate) fn programs() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| build(&["--features", "programs"], None))
+}
+
 /// A copy of the puppet that behaves as `mode` says, sealed.
 pub(crate) fn puppet(build: &[u8], mode: &str) -> Vec<u8> {
     sealed(with_mode(build, mode))

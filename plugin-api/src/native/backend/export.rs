@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Instance;
 use super::received::Received;
 use crate::error::{Error, Result};
-use crate::kinds::backend::{Exe, Fence, NodeView, RawRows, RawValues, StreamId};
+use crate::kinds::backend::{
+    Backend, Bindings, Exe, Fence, NodeView, RawRows, RawValues, StreamId,
+};
 use crate::native::abi::backend::{BackendV1, BindingsV1, ExeV1, FenceV1, RawRowsV1};
 use crate::native::abi::{Code, Out, RSlice, RSliceMut};
 use crate::native::cached::Cached;
@@ -159,17 +161,10 @@ unsafe extern "C" fn run(
     out: *const Out,
 ) -> Code {
     let body = || {
-        // SAFETY: as in `describe`; `exe` came from `compile` and has not been closed. Several
-        // threads may run it at the same time, and so is it shared.
-        let (exported, compiled) = unsafe { (shared::<Exported>(this), &*exe.cast::<Compiled>()) };
-        let mut lists = compiled.lists.take();
-        // SAFETY: the host lends the bindings for the call; the lists are cleared before it ends,
-        // or dropped by a panic, which touches nothing that was lent.
-        let bound = unsafe { lists.fill(&*bind) };
-        let ran = bound
-            .and_then(|mut bind| exported.backend.run(&compiled.exe, StreamId(stream), &mut bind));
-        lists.clear();
-        compiled.lists.put(lists);
+        // SAFETY: as for this function.
+        let ran = unsafe {
+            bound(this, exe, bind, |backend, exe, bind| backend.run(exe, StreamId(stream), bind))
+        };
         let (mark, is_pending) = match ran? {
             Fence::Done => (0, 0),
             Fence::Pending(mark) => (mark, 1),
@@ -182,10 +177,42 @@ unsafe extern "C" fn run(
     unsafe { guard(out, body) }
 }
 
-unsafe extern "C" fn wait(this: *mut c_void, fence: FenceV1, out: *const Out) -> Code {
+unsafe extern "C" fn wait(
+    this: *mut c_void,
+    exe: *mut c_void,
+    fence: FenceV1,
+    bind: *const BindingsV1<'_>,
+    out: *const Out,
+) -> Code {
     let fence = if fence.is_pending == 0 { Fence::Done } else { Fence::Pending(fence.mark) };
-    // SAFETY: as in `describe`.
-    unsafe { guard(out, || shared::<Exported>(this).backend.wait(fence)) }
+    // SAFETY: as in `describe`, and as for `bound`.
+    unsafe {
+        guard(out, || bound(this, exe, bind, |backend, exe, bind| backend.wait(exe, fence, bind)))
+    }
+}
+
+/// Calls `body` with the instance, what was compiled and what is bound.
+///
+/// # Safety
+///
+/// As in `describe`; `exe` came from `compile` and has not been closed. Several threads may run it
+/// at the same time, and so is it shared. The host lends the bindings for the call.
+unsafe fn bound<T>(
+    this: *mut c_void,
+    exe: *mut c_void,
+    bind: *const BindingsV1<'_>,
+    body: impl FnOnce(&dyn Backend, &Exe, &mut Bindings<'_>) -> Result<T>,
+) -> Result<T> {
+    // SAFETY: as for this function.
+    let (exported, compiled) = unsafe { (shared::<Exported>(this), &*exe.cast::<Compiled>()) };
+    let mut lists = compiled.lists.take();
+    // SAFETY: the host lends the bindings for the call; the lists are cleared before it ends, or
+    // dropped by a panic, which touches nothing that was lent.
+    let bound = unsafe { lists.fill(&*bind) };
+    let answer = bound.and_then(|mut bind| body(&*exported.backend, &compiled.exe, &mut bind));
+    lists.clear();
+    compiled.lists.put(lists);
+    answer
 }
 
 unsafe extern "C" fn close_exe(exe: *mut c_void, out: *const Out) -> Code {

@@ -13,8 +13,8 @@ use crate::kinds::backend::{
 };
 use crate::kinds::quantizer::Lowering;
 use crate::native::Owner;
-use crate::native::abi::Opened;
-use crate::native::abi::backend::{BackendV1, ExeV1, FenceV1, RawRowsV1};
+use crate::native::abi::backend::{BackendV1, BindingsV1, ExeV1, FenceV1, RawRowsV1};
+use crate::native::abi::{Code, Opened, Out};
 use crate::native::cached::Cached;
 use crate::native::call::Remote;
 use crate::plan::Plan;
@@ -143,6 +143,43 @@ impl Backend for Adapter {
     }
 
     fn run(&self, exe: &Exe, stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence> {
+        let mut fence = FenceV1 { mark: 0, is_pending: 0 };
+        let to = &raw mut fence;
+        // SAFETY: see above; the other side uses what is lent here until the call ends, weights
+        // until the fence has passed.
+        self.bound(exe, bind, |table, this, exe, there, out| unsafe {
+            (table.run)(this, exe, stream.0, there, to, out)
+        })?;
+        Ok(if fence.is_pending == 0 { Fence::Done } else { Fence::Pending(fence.mark) })
+    }
+
+    fn wait(&self, exe: &Exe, fence: Fence, bind: &mut Bindings<'_>) -> Result<()> {
+        let (mark, is_pending) = match fence {
+            Fence::Done => (0, 0),
+            Fence::Pending(mark) => (mark, 1),
+        };
+        let fence = FenceV1 { mark, is_pending };
+        // SAFETY: see above.
+        self.bound(exe, bind, |table, this, exe, there, out| unsafe {
+            (table.wait)(this, exe, fence, there, out)
+        })
+    }
+}
+
+impl Adapter {
+    /// Calls the other side with what was compiled there and what is bound.
+    fn bound(
+        &self,
+        exe: &Exe,
+        bind: &mut Bindings<'_>,
+        call: impl FnOnce(
+            &BackendV1,
+            *mut c_void,
+            *mut c_void,
+            *const BindingsV1<'_>,
+            *const Out,
+        ) -> Code,
+    ) -> Result<()> {
         let Shared { remote, table } = &*self.shared;
         let exe = exe.code::<RemoteExe>()?;
         if !Arc::ptr_eq(&exe.shared, &self.shared) {
@@ -150,28 +187,11 @@ impl Backend for Adapter {
         }
         let mut lists = exe.lists.take();
         let there = lists.fill(bind);
-        let mut fence = FenceV1 { mark: 0, is_pending: 0 };
-        let to = &raw mut fence;
-        // SAFETY: see above; the other side uses what is lent here until the call ends, weights
-        // until the fence has passed.
-        let ran = remote.call(&mut Vec::new(), |this, out| unsafe {
-            (table.run)(this, exe.exe, stream.0, &raw const there, to, out)
-        });
+        let answer = remote
+            .call(&mut Vec::new(), |this, out| call(table, this, exe.exe, &raw const there, out));
         lists.clear();
         exe.lists.put(lists);
-        ran?;
-        Ok(if fence.is_pending == 0 { Fence::Done } else { Fence::Pending(fence.mark) })
-    }
-
-    fn wait(&self, fence: Fence) -> Result<()> {
-        let Shared { remote, table } = &*self.shared;
-        let (mark, is_pending) = match fence {
-            Fence::Done => (0, 0),
-            Fence::Pending(mark) => (mark, 1),
-        };
-        let fence = FenceV1 { mark, is_pending };
-        // SAFETY: see above.
-        remote.call(&mut Vec::new(), |this, out| unsafe { (table.wait)(this, fence, out) })
+        answer
     }
 }
 

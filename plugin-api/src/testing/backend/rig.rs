@@ -184,7 +184,7 @@ impl<'a> Compiled<'a> {
             outputs: &mut outputs,
         };
         let fence = self.backend.run(exe, StreamId(0), &mut bind)?;
-        self.backend.wait(fence)
+        self.backend.wait(exe, fence, &mut bind)
     }
 
     /// Room for the outputs, filled with what no op gives.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use jackfield_loader::artifact::{Format, manifest_text};
 use jackfield_loader::symbols::Symbols;
-use jackfield_loader::{Artifact, PluginManifest, seal};
+use jackfield_loader::{Artifact, Permission, PluginManifest, seal};
 
 use super::child::{Children, Ended, Ran};
 use super::say;
@@ -27,6 +27,7 @@ fn judge(args: &Check) -> Result<Verdict> {
     let bytes = std::fs::read(&args.file).with_context(|| file.clone())?;
     let (mut checks, mut warnings) = (Vec::new(), Vec::new());
     let is_file_fine = judge_file(&file, &bytes, &mut checks);
+    warnings.extend(starts_programs(&file, &bytes));
     if is_file_fine {
         let children = Children::new(args)?;
         judge_running(&children, &mut checks, &mut warnings);
@@ -72,7 +73,8 @@ fn judge_file(file: &str, bytes: &[u8], checks: &mut Vec<Finding>) -> bool {
     checks.iter().all(|finding| finding.passed)
 }
 
-/// One entry, nothing that outlives a plugin, nothing that belongs to the whole process.
+/// One entry, nothing that outlives a plugin, nothing that belongs to the whole process but what
+/// its permissions stand for.
 fn exports(file: &str, bytes: &[u8]) -> Result<String> {
     let entry = Symbols::check_entry(file, bytes)?;
     let symbols = Symbols::read(file, bytes)?;
@@ -83,15 +85,45 @@ fn exports(file: &str, bytes: &[u8]) -> Result<String> {
             symbols.unique.join(", ")
         );
     }
+    let may_start_programs = may_start_programs(file, bytes);
     for (names, why) in FORBIDDEN {
-        let found: Vec<&str> =
-            symbols.imported.iter().map(String::as_str).filter(|n| names.contains(n)).collect();
+        let mut found = symbols.imported_of(names);
+        if may_start_programs {
+            found.retain(|name| !STARTS_PROGRAMS.contains(name));
+        }
         if !found.is_empty() {
             bail!("{file}: imports {}: {why}", found.join(", "));
         }
     }
     Ok(format!("`{entry}`, and {} harmless imports", symbols.imported.len()))
 }
+
+/// What a plugin says of itself that starts programs past the host, as a library below it may.
+fn starts_programs(file: &str, bytes: &[u8]) -> Option<String> {
+    let symbols = Symbols::read(file, bytes).ok()?;
+    let found = symbols.imported_of(STARTS_PROGRAMS);
+    (!found.is_empty() && may_start_programs(file, bytes)).then(|| {
+        format!(
+            "imports {}: its permission `process` says that it runs programs, and here it does so \
+             past the host, which neither limits nor records them",
+            found.join(", ")
+        )
+    })
+}
+
+fn may_start_programs(file: &str, bytes: &[u8]) -> bool {
+    let manifest = Format::of(file, bytes)
+        .and_then(|format| manifest_text(file, format, bytes))
+        .and_then(|text| PluginManifest::parse(file, &text));
+    manifest.is_ok_and(|manifest| manifest.permissions.contains(&Permission::Process))
+}
+
+/// What starts a program: the child gets its signals back as they were at first, goes to its
+/// folder, and ends if the program is not there.
+#[rustfmt::skip]
+const STARTS_PROGRAMS: &[&str] = &[
+    "fork", "vfork", "execve", "execvp", "posix_spawn", "posix_spawnp", "signal", "chdir", "_exit",
+];
 
 /// What a plugin must not call, because it changes the process that it is a guest in.
 const FORBIDDEN: [(&[&str], &str); 5] = [

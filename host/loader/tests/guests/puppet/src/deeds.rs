@@ -62,6 +62,8 @@ fn doing(deed: &str, point: &str) -> Result<()> {
         "env" => unsafe { std::env::set_var("PUPPET", point) },
         #[cfg(feature = "forbidden")]
         "real-exit" => std::process::exit(7),
+        #[cfg(feature = "programs")]
+        "program" => drop(std::process::Command::new("true").status()),
         other => panic!("the puppet knows no deed `{other}`"),
     }
     Ok(())
