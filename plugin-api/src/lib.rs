@@ -47,7 +47,7 @@ pub use kinds::logits_processor::LogitsProcessor;
 pub use kinds::mixer::Mixer;
 pub use kinds::model_source::ModelSource;
 pub use kinds::norm::Norm;
-pub use kinds::quantizer::{FormatDesc, Lowering, Quantizer};
+pub use kinds::quantizer::{FormatDesc, Lowering, Quantizer, Scales};
 pub use kinds::residual::Residual;
 pub use kinds::rotary_embedding::RotaryEmbedding;
 pub use kinds::scheduler::Scheduler;

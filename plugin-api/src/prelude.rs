@@ -21,7 +21,9 @@ pub use crate::kinds::logits_processor::{
 pub use crate::kinds::mixer::Mixer;
 pub use crate::kinds::model_source::{ModelEntry, ModelSource, Progress};
 pub use crate::kinds::norm::Norm;
-pub use crate::kinds::quantizer::{AffineMut, Calibration, FormatDesc, Lowering, Quantizer};
+pub use crate::kinds::quantizer::{
+    AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
+};
 pub use crate::kinds::residual::Residual;
 pub use crate::kinds::rotary_embedding::{Pairing, RotaryEmbedding, Rotation};
 pub use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};

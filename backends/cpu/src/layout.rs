@@ -2,9 +2,12 @@
 //! instruction set: packed weights may be adopted by another instance.
 
 use half::{bf16, f16};
-use kernels_cpu::{AffineDesc, AffineRows, Element, PANEL_ROWS, pack_affine, pack_float};
+use kernels_cpu::{
+    AffineDesc, AffineRows, Element, PANEL_ROWS, RUN_MAX, Scales as Form, pack_affine, pack_float,
+    split_products,
+};
 use plugin_api::kinds::backend::{Layout, LayoutId, RawForm, RawRows, RawValues, WeightDesc};
-use plugin_api::{Error, Lowering, Result};
+use plugin_api::{Error, Lowering, Result, Scales};
 
 /// How the rows of a weight are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,13 +31,13 @@ impl Packing {
             return Self::Dense;
         }
         match *lowering {
-            Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact } => {
+            Lowering::Affine { bits, group, zero_point, has_min, scales } => {
                 let is_known = (1..=8).contains(&bits) && group > 0 && group.is_multiple_of(16);
                 if !is_known || weight.cols == 0 || !weight.cols.is_multiple_of(group) {
                     return Self::F32;
                 }
-                let (bits, has_f16_scales) = (bits as u8, is_f16_exact);
-                Self::Affine(AffineDesc { bits, group, zero_point, has_min, has_f16_scales })
+                let (bits, scales) = (bits as u8, form_of(scales));
+                Self::Affine(AffineDesc { bits, group, zero_point, has_min, scales })
             }
             Lowering::MiniFloat { exponent: 5, mantissa: 10 } => Self::F16,
             Lowering::MiniFloat { exponent: 8, mantissa: 7 } => Self::BF16,
@@ -51,7 +54,11 @@ impl Packing {
             Self::Affine(desc) => {
                 let AffineDesc { bits, group, zero_point, .. } = desc;
                 let min = if desc.has_min { "min" } else { "no min" };
-                let scales = if desc.has_f16_scales { "f16" } else { "f32" };
+                let scales = match desc.scales {
+                    Form::F32 => "f32".to_owned(),
+                    Form::F16 => "f16".to_owned(),
+                    Form::Product { groups } => format!("i8, f16 for {groups} groups"),
+                };
                 let codes = format!("{bits} bits, group {group}, zero {zero_point}, {min}");
                 format!("{VERSION} affine {codes}, scales {scales}")
             }
@@ -69,6 +76,15 @@ impl Packing {
                 cols.checked_mul(PANEL_ROWS * 24).map(|_| desc.panel_bytes(cols))
             }
         }
+    }
+}
+
+/// The form that loses nothing.
+fn form_of(scales: Scales) -> Form {
+    match scales {
+        Scales::F16 => Form::F16,
+        Scales::Product { groups } if (1..=RUN_MAX).contains(&groups) => Form::Product { groups },
+        _ => Form::F32,
     }
 }
 
@@ -104,7 +120,7 @@ pub(crate) fn pack(raw: &RawRows<'_>, expected: &Layout, out: &mut [u8]) -> Resu
     match (packing, raw.values) {
         (Packing::Affine(desc), RawValues::Affine { codes, scales, mins }) => {
             let canonical = AffineRows { codes, scales, mins };
-            check_affine(name, desc, &canonical, len)?;
+            check_affine(name, desc, &canonical, [rows, cols])?;
             pack_affine(desc, canonical, rows, cols, out);
             Ok(())
         }
@@ -142,8 +158,13 @@ fn floats<W: Element + bytemuck::Pod>(
 }
 
 /// What `pack_affine` takes for granted.
-fn check_affine(name: &str, desc: AffineDesc, rows: &AffineRows<'_>, len: usize) -> Result<()> {
-    let groups = len / desc.group;
+fn check_affine(
+    name: &str,
+    desc: AffineDesc,
+    rows: &AffineRows<'_>,
+    [num_rows, cols]: [usize; 2],
+) -> Result<()> {
+    let (len, groups) = (num_rows * cols, num_rows * cols / desc.group);
     let mins = if desc.has_min { groups } else { 0 };
     let (expected, found) =
         ([len, groups, mins], [rows.codes.len(), rows.scales.len(), rows.mins.len()]);
@@ -155,16 +176,24 @@ fn check_affine(name: &str, desc: AffineDesc, rows: &AffineRows<'_>, len: usize)
     if let Some(code) = rows.codes.iter().find(|code| **code > limit) {
         return Err(Error::malformed(name, format!("codes of {} bits", desc.bits), code));
     }
-    let is_exact = |x: &f32| f16::from_f32(*x).to_f32().to_bits() == x.to_bits();
-    let mut halves = rows.scales.iter().chain(rows.mins);
-    match halves.find(|x| desc.has_f16_scales && !is_exact(x)) {
-        Some(x) => Err(Error::malformed(name, "scales that are exact in f16", x)),
+    let (what, run) = match desc.scales {
+        Form::F32 => return Ok(()),
+        Form::F16 => ("scales that are exact in f16", 1),
+        Form::Product { groups } => ("scales that are an f16 times an i8", groups),
+    };
+    let is_exact = |run: &[f32]| match desc.scales {
+        Form::F16 => f16::from_f32(run[0]).to_f32().to_bits() == run[0].to_bits(),
+        _ => split_products(run, &mut [0; RUN_MAX]).is_some(),
+    };
+    let of_rows = rows.scales.chunks(cols / desc.group).chain(rows.mins.chunks(cols / desc.group));
+    match of_rows.flat_map(|of_row| of_row.chunks(run)).find(|run| !is_exact(run)) {
+        Some(run) => Err(Error::malformed(name, what, format!("{run:?}"))),
         None => Ok(()),
     }
 }
 
 /// Of the layouts named here. Another number where bytes lie differently.
-const VERSION: &str = "cpu/2";
+const VERSION: &str = "cpu/3";
 
 #[cfg(test)]
 mod tests {
@@ -174,40 +203,44 @@ mod tests {
         WeightDesc { name: "w".to_owned(), format: "any".to_owned(), rows, cols }
     }
 
-    fn affine(bits: u32, group: usize, is_f16_exact: bool) -> Lowering {
-        Lowering::Affine { bits, group, zero_point: 8, has_min: false, is_f16_exact }
+    fn affine(bits: u32, group: usize, scales: Scales) -> Lowering {
+        Lowering::Affine { bits, group, zero_point: 8, has_min: false, scales }
     }
+
+    const PRODUCT: Scales = Scales::Product { groups: 8 };
 
     #[test]
     fn the_name_says_everything_that_distinguishes() {
         let table = Lowering::Table { bits: 4, table: vec![0.0; 16], group: 32 };
         #[rustfmt::skip]
         let cases = [
-            (affine(4, 32, true),  "cpu/2 affine 4 bits, group 32, zero 8, no min, scales f16", 64 * 8 + 2 * 32),
-            (affine(4, 32, false), "cpu/2 affine 4 bits, group 32, zero 8, no min, scales f32", 64 * 8 + 2 * 64),
-            (affine(6, 16, false), "cpu/2 affine 6 bits, group 16, zero 8, no min, scales f32", 48 * 16 + 4 * 64),
-            (affine(4, 48, true),  "cpu/2 panels f32",  64 * 64),
-            (affine(4, 24, true),  "cpu/2 panels f32",  64 * 64),
-            (affine(9, 32, true),  "cpu/2 panels f32",  64 * 64),
-            (table,                "cpu/2 panels f32",  64 * 64),
-            (Lowering::Opaque,     "cpu/2 panels f32",  64 * 64),
-            (Lowering::MiniFloat { exponent: 8, mantissa: 23 }, "cpu/2 panels f32",  64 * 64),
-            (Lowering::MiniFloat { exponent: 5, mantissa: 10 }, "cpu/2 panels f16",  64 * 32),
-            (Lowering::MiniFloat { exponent: 8, mantissa: 7 },  "cpu/2 panels bf16", 64 * 32),
-            (Lowering::MiniFloat { exponent: 4, mantissa: 3 },  "cpu/2 panels f32",  64 * 64),
+            (affine(4, 32, Scales::F16),  "cpu/3 affine 4 bits, group 32, zero 8, no min, scales f16", 64 * 8 + 2 * 32),
+            (affine(4, 32, Scales::F32), "cpu/3 affine 4 bits, group 32, zero 8, no min, scales f32", 64 * 8 + 2 * 64),
+            (affine(6, 16, Scales::F32), "cpu/3 affine 6 bits, group 16, zero 8, no min, scales f32", 48 * 16 + 4 * 64),
+            (affine(4, 32, PRODUCT), "cpu/3 affine 4 bits, group 32, zero 8, no min, scales i8, f16 for 8 groups", 64 * 8 + 64),
+            (affine(6, 16, PRODUCT), "cpu/3 affine 6 bits, group 16, zero 8, no min, scales i8, f16 for 8 groups", 48 * 16 + 128),
+            (affine(4, 48, Scales::F16),  "cpu/3 panels f32",  64 * 64),
+            (affine(4, 24, Scales::F16),  "cpu/3 panels f32",  64 * 64),
+            (affine(9, 32, Scales::F16),  "cpu/3 panels f32",  64 * 64),
+            (table,                "cpu/3 panels f32",  64 * 64),
+            (Lowering::Opaque,     "cpu/3 panels f32",  64 * 64),
+            (Lowering::MiniFloat { exponent: 8, mantissa: 23 }, "cpu/3 panels f32",  64 * 64),
+            (Lowering::MiniFloat { exponent: 5, mantissa: 10 }, "cpu/3 panels f16",  64 * 32),
+            (Lowering::MiniFloat { exponent: 8, mantissa: 7 },  "cpu/3 panels bf16", 64 * 32),
+            (Lowering::MiniFloat { exponent: 4, mantissa: 3 },  "cpu/3 panels f32",  64 * 64),
         ];
         for (lowering, id, block_bytes) in cases {
             let layout = layout(&desc(17, 64), &lowering).unwrap();
             assert_eq!((&*layout.id.0, layout.block_bytes), (id, block_bytes), "{lowering:?}");
             assert_eq!(layout.row_block, PANEL_ROWS);
             let vector = super::layout(&desc(1, 64), &lowering).unwrap();
-            assert_eq!((&*vector.id.0, vector.block_bytes), ("cpu/2 dense f32", 256));
+            assert_eq!((&*vector.id.0, vector.block_bytes), ("cpu/3 dense f32", 256));
         }
     }
 
     #[test]
     fn refuses_numbers_that_do_not_fit() {
-        let (desc, lowering) = (desc(2, 32), affine(4, 32, true));
+        let (desc, lowering) = (desc(2, 32), affine(4, 32, Scales::F16));
         let expected = layout(&desc, &lowering).unwrap();
         let run = |codes: &[u8], scales: &[f32], len: usize| {
             let values = RawValues::Affine { codes, scales, mins: &[] };
@@ -221,6 +254,13 @@ mod tests {
         assert!(matches!(run(&[15; 64], &[0.5; 2], size - 1), Err(Error::ShapeMismatch { .. })));
         assert!(matches!(run(&[16; 64], &[0.5; 2], size), Err(Error::Malformed { .. })));
         assert!(matches!(run(&[15; 64], &[0.1; 2], size), Err(Error::Malformed { .. })));
+        let lowering = affine(4, 32, PRODUCT);
+        let expected = layout(&desc, &lowering).unwrap();
+        let scales = [63.0 * 0.1, -0.25];
+        let values = RawValues::Affine { codes: &[15; 64], scales: &scales, mins: &[] };
+        let raw = RawRows { desc: &desc, lowering: &lowering, rows: 2, values };
+        let found = pack(&raw, &expected, &mut vec![0; expected.size_bytes(2)]);
+        assert!(matches!(found, Err(Error::Malformed { .. })), "{found:?}");
         let values = RawValues::Floats(&[0.0; 64]);
         let raw = RawRows { desc: &desc, lowering: &lowering, rows: 2, values };
         let found = pack(&raw, &expected, &mut vec![0; size]);

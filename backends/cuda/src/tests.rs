@@ -136,7 +136,7 @@ fn desc(rows: usize, cols: usize) -> WeightDesc {
 }
 
 const Q4_1: Lowering =
-    Lowering::Affine { bits: 4, group: 32, zero_point: 0, has_min: true, is_f16_exact: true };
+    Lowering::Affine { bits: 4, group: 32, zero_point: 0, has_min: true, scales: Scales::F16 };
 
 #[test]
 fn affine_weights_stay_packed_and_vectors_do_not() {

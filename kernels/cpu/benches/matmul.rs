@@ -11,8 +11,8 @@ use divan::{
     counter::{BytesCount, ItemsCount},
 };
 use kernels_cpu::{
-    AffineDesc, AffinePanels, AffineRows, FloatPanels, Isa, OutputColumns, QuantizedRows, matmul,
-    matmul_affine, pack_affine, quantize_rows, quantized_row_bytes,
+    AffineDesc, AffinePanels, AffineRows, FloatPanels, Isa, OutputColumns, QuantizedRows, Scales,
+    matmul, matmul_affine, pack_affine, quantize_rows, quantized_row_bytes,
 };
 
 fn main() {
@@ -34,15 +34,16 @@ impl fmt::Display for Case {
     }
 }
 
-const FORMATS: [(&str, AffineDesc); 4] = [
-    ("4-bit min f16", desc(4, 32, 0, true, true)),
-    ("4-bit min f32", desc(4, 32, 0, true, false)),
-    ("6-bit group 16", desc(6, 16, 32, false, false)),
-    ("8-bit", desc(8, 32, 128, false, true)),
+const FORMATS: [(&str, AffineDesc); 5] = [
+    ("4-bit min f16", desc(4, 32, 0, true, Scales::F16)),
+    ("4-bit min f32", desc(4, 32, 0, true, Scales::F32)),
+    ("4-bit min product", desc(4, 32, 0, true, Scales::Product { groups: 8 })),
+    ("6-bit group 16 product", desc(6, 16, 32, false, Scales::Product { groups: 16 })),
+    ("8-bit", desc(8, 32, 128, false, Scales::F16)),
 ];
 
-const fn desc(bits: u8, group: usize, zero_point: u8, has_min: bool, has_f16: bool) -> AffineDesc {
-    AffineDesc { bits, group, zero_point, has_min, has_f16_scales: has_f16 }
+const fn desc(bits: u8, group: usize, zero_point: u8, has_min: bool, scales: Scales) -> AffineDesc {
+    AffineDesc { bits, group, zero_point, has_min, scales }
 }
 
 fn cases() -> impl Iterator<Item = Case> {

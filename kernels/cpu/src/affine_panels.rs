@@ -1,12 +1,13 @@
 //! Affine-quantized weights in panels of sixteen rows.
 //!
 //! A panel is `[codes][scales and mins]`, padded to 64 bytes: the codes as [`CodeLayout`] has them,
-//! then for each group sixteen scales and, if there are any, sixteen mins. Rows beyond `n` are
-//! zeros.
+//! the rest as [`ScaleLayout`]. Rows beyond `n` are zeros.
 
-use half::f16;
-
-use crate::{code_layout::CodeLayout, output_columns::PANEL_ROWS};
+use crate::{
+    code_layout::CodeLayout,
+    output_columns::PANEL_ROWS,
+    scale_layout::{RUN_MAX, ScaleLayout, Scales},
+};
 
 /// How an affine format is computed: `y = scale * (code - zero_point) + min`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,14 +20,14 @@ pub struct AffineDesc {
     pub zero_point: u8,
     /// Whether groups have a min.
     pub has_min: bool,
-    /// Whether scales and mins are exact in `f16` and stored so: half their bytes.
-    pub has_f16_scales: bool,
+    /// What scales and mins are stored as.
+    pub scales: Scales,
 }
 
 impl AffineDesc {
     /// Bytes of one panel: sixteen rows of `k` codes with their scales.
     pub fn panel_bytes(&self, k: usize) -> usize {
-        (self.code_bytes(k) + k / self.group * self.scale_bytes()).next_multiple_of(64)
+        (self.code_bytes(k) + self.scale_bytes(k)).next_multiple_of(64)
     }
 
     /// Bytes of `[n, k]` weights: as many panels as `n` rows need.
@@ -44,10 +45,14 @@ impl AffineDesc {
         self.codes().bytes(k)
     }
 
-    /// Bytes of the scales and mins of one group.
-    pub(crate) fn scale_bytes(&self) -> usize {
-        let size = if self.has_f16_scales { 2 } else { 4 };
-        PANEL_ROWS * size * if self.has_min { 2 } else { 1 }
+    /// How scales and mins lie.
+    pub(crate) fn scales(&self) -> ScaleLayout {
+        ScaleLayout { scales: self.scales, has_min: self.has_min }
+    }
+
+    /// Bytes of the scales and mins of `k` elements of sixteen rows.
+    pub(crate) fn scale_bytes(&self, k: usize) -> usize {
+        self.scales().bytes(k / self.group)
     }
 
     fn assert_is_sound(&self, k: usize) {
@@ -55,6 +60,9 @@ impl AffineDesc {
         let is_whole = self.group > 0 && self.group.is_multiple_of(16);
         assert!(is_whole, "AffineDesc: a group of {} is no multiple of 16", self.group);
         assert!(k > 0 && k.is_multiple_of(self.group), "AffineDesc: k = {k} is not whole groups");
+        if let Scales::Product { groups } = self.scales {
+            assert!((1..=RUN_MAX).contains(&groups), "AffineDesc: {groups} groups share a factor");
+        }
     }
 }
 
@@ -80,8 +88,8 @@ pub struct AffineRows<'a> {
 ///
 /// # Panics
 ///
-/// If the lengths do not fit the shapes, a code is wider than the format's bits, or a scale that
-/// should be exact in `f16` is not.
+/// If the lengths do not fit the shapes, a code is wider than the format's bits, or a scale or
+/// min is not exact in the form that they are stored in.
 pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, out: &mut [u8]) {
     desc.assert_is_sound(k);
     let groups = k / desc.group;
@@ -99,27 +107,14 @@ pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, o
         for lane in 0..PANEL_ROWS.min(n - first) {
             let row = first + lane;
             let (codes, scales) = out.split_at_mut(desc.code_bytes(k));
+            let scales = &mut scales[..desc.scale_bytes(k)];
             desc.codes().pack(&rows.codes[row * k..][..k], lane, codes);
-            for group in 0..groups {
-                let at = group * desc.scale_bytes();
-                put(desc, rows.scales[row * groups + group], lane, &mut scales[at..]);
-                if desc.has_min {
-                    let min = rows.mins[row * groups + group];
-                    put(desc, min, PANEL_ROWS + lane, &mut scales[at..]);
-                }
+            let of_row = row * groups..(row + 1) * groups;
+            desc.scales().pack(&rows.scales[of_row.clone()], 0, lane, scales);
+            if desc.has_min {
+                desc.scales().pack(&rows.mins[of_row], 1, lane, scales);
             }
         }
-    }
-}
-
-fn put(desc: AffineDesc, value: f32, index: usize, out: &mut [u8]) {
-    if desc.has_f16_scales {
-        let half = f16::from_f32(value);
-        let is_exact = half.to_f32().to_bits() == value.to_bits();
-        assert!(is_exact, "pack_affine: {value} is not exact in f16");
-        out[index * 2..][..2].copy_from_slice(&half.to_le_bytes());
-    } else {
-        out[index * 4..][..4].copy_from_slice(&value.to_le_bytes());
     }
 }
 
@@ -160,7 +155,7 @@ impl<'a> AffinePanels<'a> {
         let size = self.desc.panel_bytes(self.k);
         let (codes, rest) =
             self.bytes[panel * size..][..size].split_at(self.desc.code_bytes(self.k));
-        (codes, &rest[..self.k / self.desc.group * self.desc.scale_bytes()])
+        (codes, &rest[..self.desc.scale_bytes(self.k)])
     }
 }
 
@@ -179,53 +174,51 @@ pub fn unpack_affine_row(w: AffinePanels<'_>, row: usize, out: &mut [f32]) {
     assert_eq!(out.len(), w.k, "unpack_affine_row: out is not [k]");
     let (codes, scales) = w.panel(row / PANEL_ROWS);
     let lane = row % PANEL_ROWS;
-    let group_codes = codes.chunks_exact(desc.code_bytes(desc.group));
-    let group_scales = scales.chunks_exact(desc.scale_bytes());
-    for ((out, codes), scales) in
-        out.chunks_exact_mut(desc.group).zip(group_codes).zip(group_scales)
-    {
-        let scale = take(desc, lane, scales);
-        let min = if desc.has_min { take(desc, PANEL_ROWS + lane, scales) } else { 0.0 };
-        desc.codes().unpack(codes, lane, |at, code| {
-            let code = i32::from(code) - i32::from(desc.zero_point);
-            out[at] = scale * code as f32 + min;
-        });
-    }
-}
-
-fn take(desc: AffineDesc, index: usize, from: &[u8]) -> f32 {
-    if desc.has_f16_scales {
-        f16::from_le_bytes([from[index * 2], from[index * 2 + 1]]).to_f32()
-    } else {
-        let at = index * 4;
-        f32::from_le_bytes([from[at], from[at + 1], from[at + 2], from[at + 3]])
+    let mut group_codes = codes.chunks_exact(desc.code_bytes(desc.group));
+    let layout = desc.scales();
+    let run = layout.run().min(w.k / desc.group);
+    let runs = scales.chunks(layout.factor_bytes() + run * layout.group_bytes());
+    for (out, scales) in out.chunks_mut(run * desc.group).zip(runs) {
+        let (factors, groups) = scales.split_at(layout.factor_bytes());
+        let groups = groups.chunks_exact(layout.group_bytes());
+        for ((out, group), codes) in
+            out.chunks_exact_mut(desc.group).zip(groups).zip(&mut group_codes)
+        {
+            let scale = layout.take(factors, group, 0, lane);
+            let min = if desc.has_min { layout.take(factors, group, 1, lane) } else { 0.0 };
+            desc.codes().unpack(codes, lane, |at, code| {
+                let code = i32::from(code) - i32::from(desc.zero_point);
+                out[at] = scale * code as f32 + min;
+            });
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{bits, codes, floats};
+    use crate::testing::{bits, codes, exact_scales};
 
     #[test]
     fn a_row_comes_back_as_the_numbers_that_it_stands_for() {
+        use Scales::{F16, F32, Product};
         #[rustfmt::skip]
         let formats = [
-            (4, 32,   8, false, true),
-            (4, 48,   0, true,  false),
-            (2, 16,   1, true,  true),
-            (5, 32,  16, false, true),
-            (6, 16,  32, false, false),
-            (8, 32, 128, true,  true),
+            (4, 32,   8, false, F16),
+            (4, 48,   0, true,  F32),
+            (2, 16,   1, true,  F16),
+            (5, 32,  16, false, F16),
+            (6, 16,  32, false, F32),
+            (8, 32, 128, true,  F16),
+            (4, 32,   0, true,  Product { groups: 8 }),
+            (6, 16,  32, false, Product { groups: 2 }),
         ];
-        for (format_bits, group, zero_point, has_min, has_f16_scales) in formats {
-            let desc = AffineDesc { bits: format_bits, group, zero_point, has_min, has_f16_scales };
+        for (format_bits, group, zero_point, has_min, scales) in formats {
+            let desc = AffineDesc { bits: format_bits, group, zero_point, has_min, scales };
             let (n, k) = (19, 3 * group);
-            let round = |x: f32| if has_f16_scales { f16::from_f32(x).to_f32() } else { x };
             let codes = codes(n * k, format_bits, 1);
-            let scales: Vec<f32> = floats(n * 3, 2).into_iter().map(round).collect();
-            let mins_len = if has_min { n * 3 } else { 0 };
-            let mins: Vec<f32> = floats(mins_len, 3).into_iter().map(round).collect();
+            let scales = exact_scales(desc.scales, n, 3, 2);
+            let mins = exact_scales(desc.scales, n, if has_min { 3 } else { 0 }, 3);
             let mut packed = vec![0; desc.packed_bytes(n, k)];
             let rows = AffineRows { codes: &codes, scales: &scales, mins: &mins };
             pack_affine(desc, rows, n, k, &mut packed);

@@ -33,6 +33,7 @@ mod quantize_rows;
 mod reduce;
 mod rms_norm;
 mod rope;
+mod scale_layout;
 mod scatter_add;
 mod slice;
 mod softmax;
@@ -69,6 +70,7 @@ pub use quantize_rows::{
 pub use reduce::{reduce_max, reduce_mean, reduce_sum};
 pub use rms_norm::rms_norm;
 pub use rope::{Pairing, RopeShape, rope, rope_table};
+pub use scale_layout::{Integers, RUN_MAX, Scales, split_products};
 pub use scatter_add::scatter_add;
 pub use slice::slice;
 pub use softmax::softmax;

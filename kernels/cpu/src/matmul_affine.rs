@@ -14,6 +14,7 @@ use crate::{
     lanes::{LANES, Lanes},
     output_columns::{OutputColumns, PANEL_ROWS},
     quantize_rows::{ACT_BLOCK, BLOCK_BYTES, QuantizedRows, word},
+    scale_layout::{ScaleLayout, Scales},
 };
 
 /// Writes `out[r, j] = sum over i of x[r, i] * w[j, i]` for the columns `j` of `out`.
@@ -99,9 +100,9 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
         let x: [_; R] = std::array::from_fn(|r| &self.x.row(row + r)[..width]);
         let mut sums = [L::splat(0.0); R];
         let mut segment = 0;
-        let group_codes = codes.chunks_exact(desc.code_bytes(desc.group));
-        for (codes, scales) in group_codes.zip(scales.chunks_exact(desc.scale_bytes())) {
-            let (scale, min) = load_scales::<L>(desc.has_f16_scales, desc.has_min, scales);
+        let mut scales = ScaleReader::<L>::new(desc.scales(), scales);
+        for codes in codes.chunks_exact(desc.code_bytes(desc.group)) {
+            let (scale, min) = scales.next();
             for codes in codes.chunks_exact(Self::CODES.segment_bytes()) {
                 let block = if PAIRED { segment } else { segment / 2 };
                 // Which of the block's sums: that of both halves, or of one.
@@ -203,17 +204,63 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
     }
 }
 
-/// The scales of a group, and its mins.
-#[inline(always)]
-fn load_scales<L: Lanes>(is_f16: bool, has_min: bool, bytes: &[u8]) -> (L, Option<L>) {
-    if is_f16 {
-        let (halves, _) = bytes.as_chunks::<32>();
-        let min = if has_min { Some(load_f16_bytes(&halves[1])) } else { None };
-        (load_f16_bytes(&halves[0]), min)
-    } else {
-        let (floats, _) = bytes.as_chunks::<64>();
-        let min = if has_min { Some(load_f32_bytes(&floats[1])) } else { None };
-        (load_f32_bytes(&floats[0]), min)
+/// Reads the scales and mins of one group after the other.
+struct ScaleReader<'a, L> {
+    layout: ScaleLayout,
+    bytes: &'a [u8],
+    /// Groups left in the run.
+    left: usize,
+    /// The factors of scales and mins of the run.
+    factors: [L; 2],
+}
+
+impl<'a, L: Lanes> ScaleReader<'a, L> {
+    #[inline(always)]
+    fn new(layout: ScaleLayout, bytes: &'a [u8]) -> Self {
+        Self { layout, bytes, left: 0, factors: [L::splat(1.0); 2] }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> (L, Option<L>) {
+        let has_min = self.layout.has_min;
+        match self.layout.scales {
+            Scales::F32 => {
+                let (floats, _) = self.take(self.layout.group_bytes()).as_chunks::<64>();
+                let min = if has_min { Some(load_f32_bytes(&floats[1])) } else { None };
+                (load_f32_bytes(&floats[0]), min)
+            }
+            Scales::F16 => {
+                let (halves, _) = self.take(self.layout.group_bytes()).as_chunks::<32>();
+                let min = if has_min { Some(load_f16_bytes(&halves[1])) } else { None };
+                (load_f16_bytes(&halves[0]), min)
+            }
+            Scales::Product { groups } => {
+                if self.left == 0 {
+                    self.left = groups;
+                    let (halves, _) = self.take(self.layout.factor_bytes()).as_chunks::<32>();
+                    self.factors[0] = load_f16_bytes(&halves[0]);
+                    if has_min {
+                        self.factors[1] = load_f16_bytes(&halves[1]);
+                    }
+                }
+                self.left -= 1;
+                let (integers, _) = self.take(self.layout.group_bytes()).as_chunks::<16>();
+                let scale = self.factors[0].mul(L::load_i8(&integers[0]));
+                let min = if has_min {
+                    Some(self.factors[1].mul(L::load_i8(&integers[1])))
+                } else {
+                    None
+                };
+                (scale, min)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, len: usize) -> &'a [u8] {
+        let (taken, rest) = self.bytes.split_at(len);
+        self.bytes = rest;
+        taken
     }
 }
 
@@ -251,7 +298,7 @@ mod tests {
     use super::*;
     use crate::{
         AffineDesc, AffineRows, pack_affine, quantize_rows, quantized_row_bytes,
-        testing::{bits, codes, floats, isas},
+        testing::{bits, codes, exact_scales, floats, isas},
     };
 
     /// Canonical weights and activations of one product, and their packed forms.
@@ -268,12 +315,11 @@ mod tests {
 
     impl Case {
         fn new(desc: AffineDesc, [rows, n, k]: [usize; 3], seed: u64) -> Self {
-            let round = |x: f32| if desc.has_f16_scales { f16::from_f32(x).to_f32() } else { x };
-            let groups = n * k / desc.group;
+            let groups = k / desc.group;
             let codes = codes(n * k, desc.bits, seed);
-            let scales: Vec<f32> = floats(groups, seed + 1).into_iter().map(round).collect();
+            let scales = exact_scales(desc.scales, n, groups, seed + 1);
             let mins_len = if desc.has_min { groups } else { 0 };
-            let mins: Vec<f32> = floats(mins_len, seed + 2).into_iter().map(round).collect();
+            let mins = exact_scales(desc.scales, n, mins_len, seed + 2);
             let x = floats(rows * k, seed + 3);
             let mut panels = vec![0; desc.packed_bytes(n, k)];
             let canonical = AffineRows { codes: &codes, scales: &scales, mins: &mins };
@@ -328,31 +374,35 @@ mod tests {
         }
     }
 
-    /// The formats of the project: bits, group, zero point, min, scales in `f16`.
+    /// The formats of the project: bits, group, zero point, min, scales.
     fn formats() -> impl Iterator<Item = AffineDesc> {
+        use Scales::{F16, F32, Product};
         #[rustfmt::skip]
         let rows = [
-            (4, 32,   8, false, true),
-            (4, 32,   0, true,  true),
-            (4, 32,   0, true,  false),
-            (2, 16,   0, true,  false),
-            (5, 32,  16, false, true),
-            (5, 32,   0, true,  false),
-            (6, 16,  32, false, false),
-            (6, 64,   0, true,  true),
-            (5, 16,  16, false, true),
-            (8, 32, 128, false, true),
-            (8, 16,   0, true,  false),
-            (4, 64,   8, false, true),
-            (4, 48,   8, true,  true),
-            (7, 128, 64, false, false),
+            (4, 32,   8, false, F16),
+            (4, 32,   0, true,  F16),
+            (4, 32,   0, true,  F32),
+            (2, 16,   0, true,  F32),
+            (5, 32,  16, false, F16),
+            (5, 32,   0, true,  F32),
+            (6, 16,  32, false, F32),
+            (6, 64,   0, true,  F16),
+            (5, 16,  16, false, F16),
+            (8, 32, 128, false, F16),
+            (8, 16,   0, true,  F32),
+            (4, 64,   8, false, F16),
+            (4, 48,   8, true,  F16),
+            (7, 128, 64, false, F32),
+            (4, 32,   0, true,  Product { groups: 8 }),
+            (6, 16,  32, false, Product { groups: 16 }),
+            (5, 32,   0, true,  Product { groups: 2 }),
         ];
-        rows.into_iter().map(|(bits, group, zero_point, has_min, has_f16_scales)| AffineDesc {
+        rows.into_iter().map(|(bits, group, zero_point, has_min, scales)| AffineDesc {
             bits,
             group,
             zero_point,
             has_min,
-            has_f16_scales,
+            scales,
         })
     }
 
@@ -433,7 +483,7 @@ mod tests {
 
         #[test]
         fn a_row_has_the_same_bits_alone_and_among_others(
-            seed in any::<u64>(), format in 0..12_usize, rows in 1..20_usize, n in 1..80_usize,
+            seed in any::<u64>(), format in 0..17_usize, rows in 1..20_usize, n in 1..80_usize,
             groups in 1..6_usize, split in 0..6_usize,
         ) {
             let desc = formats().nth(format).unwrap();

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: repeatable numbers, and the instruction sets to try.
 
-use crate::Isa;
+use half::f16;
+
+use crate::{Isa, Scales};
 
 /// The instruction sets that this machine has.
 pub(crate) fn isas() -> impl Iterator<Item = Isa> + Clone {
@@ -19,6 +21,26 @@ pub(crate) fn next(state: &mut u64) -> u64 {
 pub(crate) fn floats(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     (0..len).map(|_| (next(&mut state) >> 40) as f32 / (1 << 22) as f32 - 2.0).collect()
+}
+
+/// `[rows, groups]` scales that are exact in a form.
+pub(crate) fn exact_scales(scales: Scales, rows: usize, groups: usize, seed: u64) -> Vec<f32> {
+    let mut out = floats(rows * groups, seed);
+    match scales {
+        Scales::F32 => {}
+        Scales::F16 => out.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
+        Scales::Product { groups: run } => {
+            let factors = floats(rows * groups, seed + 7);
+            for (row, out) in out.chunks_exact_mut(groups.max(1)).enumerate() {
+                for (i, x) in out.iter_mut().enumerate() {
+                    let factor = f16::from_f32(factors[row * groups + i / run] / 64.0).to_f32();
+                    // No negative zero: integers have none.
+                    *x = factor * f32::from((*x * 63.0) as i8);
+                }
+            }
+        }
+    }
+    out
 }
 
 /// `len` codes of `bits` bits.

@@ -112,8 +112,8 @@ pub enum Lowering {
         zero_point: u8,
         /// Whether groups have a minimum.
         has_min: bool,
-        /// Whether every scale and minimum is exactly representable as `f16`.
-        is_f16_exact: bool,
+        /// What scales and minima are made of.
+        scales: Scales,
     },
     /// `scale[g] · table[code]`.
     Table {
@@ -133,6 +133,51 @@ pub enum Lowering {
     },
     /// Nothing a backend could use: it computes on decoded numbers.
     Opaque,
+}
+
+/// What scales and minima are made of. `unpack` gives them as `f32` in any case: this says which
+/// narrower form a backend may keep them in without losing a bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scales {
+    /// Any `f32`.
+    F32,
+    /// Each is exactly representable as `f16`.
+    F16,
+    /// Each is an `f16` times a whole number in `-128..=127`, exactly. Consecutive groups share
+    /// the `f16` of their scales, and that of their minima.
+    Product {
+        /// Groups that share it: a block is made of such runs.
+        groups: usize,
+    },
+}
+
+impl Scales {
+    /// Whether each of `values`, one a group, is what this says. Infinities and NaN always are.
+    pub fn holds(self, values: &[f32]) -> bool {
+        let is_half = |x: f32| half::f16::from_f32(x).to_f32() == x || !x.is_finite();
+        match self {
+            Self::F32 => true,
+            Self::F16 => values.iter().all(|x| is_half(*x)),
+            Self::Product { groups } => values.chunks(groups.max(1)).all(|run| {
+                let peak = run.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
+                let is_product = |factor: f32, x: f32| {
+                    let integer = x / factor;
+                    integer.fract() == 0.0
+                        && (-128.0..=127.0).contains(&integer)
+                        && integer * factor == x
+                };
+                // The largest whole number is one of these.
+                peak == 0.0
+                    || !peak.is_finite()
+                    || (1..=128).any(|largest| {
+                        let factor = peak / largest as f32;
+                        let all = |factor: f32| run.iter().all(|x| is_product(factor, *x));
+                        is_half(factor) && (all(factor) || all(-factor))
+                    })
+            }),
+        }
+    }
 }
 
 /// Where [`Quantizer::unpack`] writes.

@@ -5,7 +5,7 @@ use super::traced::{check_instances, check_name};
 use super::{Make, make};
 use crate::error::{Error, Result};
 use crate::kinds::Capability;
-use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
+use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
 
 /// Runs the whole suite. `steps` says how far an element may come back from where it was: that
 /// many times the range of its block (its greatest magnitude doubled).
@@ -82,11 +82,15 @@ fn check_format(quantizer: &dyn Quantizer) {
     assert!(format.block_len > 0 && format.block_bytes > 0, "{format:?}: a block has a size");
     let bits = |bits: u32| (format.block_len * bits as usize).div_ceil(8);
     match quantizer.lowering() {
-        Lowering::Affine { bits: code, group, zero_point, .. } => {
+        Lowering::Affine { bits: code, group, zero_point, scales, .. } => {
             assert!((1..=8).contains(&code), "codes of {code} bits");
             assert!(group % 16 == 0 && group > 0, "a group is a multiple of 16: {group}");
             assert!(format.block_len.is_multiple_of(group), "a block is whole groups");
             assert!(u32::from(zero_point) < 1 << code, "the zero point is a code");
+            if let Scales::Product { groups } = scales {
+                let of_block = format.block_len / group;
+                assert!(groups > 0 && of_block.is_multiple_of(groups), "a block is whole runs");
+            }
             assert!(bits(code) < format.block_bytes, "a block holds codes and scales");
         }
         Lowering::Table { bits: code, table, group } => {
@@ -131,7 +135,7 @@ fn check_error(quantizer: &dyn Quantizer, x: &[f32], back: &[f32], steps: f32) {
 fn check_unpack(quantizer: &dyn Quantizer, bytes: &[u8]) {
     let name = quantizer.format().name;
     let expected = decoded(quantizer, bytes);
-    let Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact } = quantizer.lowering()
+    let Lowering::Affine { bits, group, zero_point, has_min, scales: form } = quantizer.lowering()
     else {
         let mut out = AffineMut { codes: &mut [], scales: &mut [], mins: &mut [] };
         let refused = quantizer.unpack(&[], &mut out);
@@ -153,11 +157,7 @@ fn check_unpack(quantizer: &dyn Quantizer, bytes: &[u8]) {
         let is_same = y.to_bits() == expected.to_bits() || (y.is_nan() && expected.is_nan());
         assert!(is_same, "{name}: element {i} is {y} unpacked, {expected} decoded");
     }
-    if is_f16_exact {
-        let mut numbers = scales.iter().chain(&mins).filter(|x| x.is_finite());
-        let is_exact = |x: &f32| half::f16::from_f32(*x).to_f32() == *x;
-        assert!(numbers.all(is_exact), "{name}: scales are f16");
-    }
+    assert!(form.holds(&scales) && form.holds(&mins), "{name}: scales are {form:?}");
 }
 
 /// Encoding what was decoded loses at most as much again as encoding once did.

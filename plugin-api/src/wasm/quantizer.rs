@@ -6,7 +6,7 @@ use super::offers::jackfield::plugin::settings::Config as Settings;
 use super::offers::jackfield::plugin::types::Error as WireError;
 use super::{Plugin, make, place, with};
 use crate::error::{Error, Result};
-use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
+use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
 use bindings::exports::jackfield::plugin::quantizer as wit;
 
 super::world!("quantizer-plugin");
@@ -32,15 +32,14 @@ impl<P: Plugin<Kind = dyn Quantizer>> wit::Guest for P {
 
     fn lowering() -> wit::Arithmetic {
         match with(&INSTANCE, |instance| instance.lowering()) {
-            Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact } => {
+            Lowering::Affine { bits, group, zero_point, has_min, scales } => {
                 let group = group as u32;
-                wit::Arithmetic::Affine(wit::Affine {
-                    bits,
-                    group,
-                    zero_point,
-                    has_min,
-                    is_f16_exact,
-                })
+                let scales = match scales {
+                    Scales::F32 => wit::Scales::Wide,
+                    Scales::F16 => wit::Scales::Half,
+                    Scales::Product { groups } => wit::Scales::Product(groups as u32),
+                };
+                wit::Arithmetic::Affine(wit::Affine { bits, group, zero_point, has_min, scales })
             }
             Lowering::Table { bits, table, group } => {
                 wit::Arithmetic::Lookup(wit::Lookup { bits, entries: table, group: group as u32 })

@@ -9,7 +9,7 @@ use crate::kinds::backend::{
 };
 use crate::kinds::kv_cache::{PoolLimits, PoolSpec};
 use crate::kinds::model_source::ModelEntry;
-use crate::kinds::quantizer::{FormatDesc, Lowering};
+use crate::kinds::quantizer::{FormatDesc, Lowering, Scales};
 use crate::kinds::rotary_embedding::{Pairing, Rotation};
 
 wire_enum!(Error, "error",
@@ -28,11 +28,12 @@ wire_struct!(SemanticId { 0 });
 
 wire_struct!(FormatDesc { name, block_len, block_bytes, semantic_id });
 wire_enum!(Lowering, "lowering",
-    0 => Affine { bits: bits, group: group, zero_point: zero, has_min: min, is_f16_exact: exact },
+    0 => Affine { bits: bits, group: group, zero_point: zero, has_min: min, scales: scales },
     1 => Table { bits: bits, table: table, group: group },
     2 => MiniFloat { exponent: exponent, mantissa: mantissa },
     3 => Opaque {},
 );
+wire_enum!(Scales, "scales", 0 => F32 {}, 1 => F16 {}, 2 => Product { groups: groups });
 
 wire_struct!(Rotation { inv_freq, pairing, attention_factor });
 wire_enum!(Pairing, "pairing", 0 => HalfSplit {}, 1 => Interleaved {});

@@ -30,7 +30,8 @@ fn behaves_as_the_original() {
 
 #[test]
 fn sizes_that_nobody_can_compute_with_are_errors() {
-    for lie in ["block_len", "block_bytes", "huge", "group", "odd group", "bits", "table"] {
+    let lies = ["block_len", "block_bytes", "huge", "group", "odd group", "bits", "table", "run"];
+    for lie in lies.into_iter().chain(["long run"]) {
         let (quantizer, watch) = import::<dyn Quantizer>(&told("lies", lie));
         watch.expect("Q: malformed");
         let format = quantizer.format();

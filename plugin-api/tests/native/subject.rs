@@ -217,7 +217,12 @@ impl Quantizer for Subject {
         if self.lies == "table" {
             return Lowering::Table { bits: 4, table: vec![0.0; 3], group: 16 };
         }
-        Lowering::Affine { bits, group, zero_point: 3, has_min: false, is_f16_exact: false }
+        let scales = match &*self.lies {
+            "run" => Scales::Product { groups: 0 },
+            "long run" => Scales::Product { groups: 2 },
+            _ => Scales::F32,
+        };
+        Lowering::Affine { bits, group, zero_point: 3, has_min: false, scales }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

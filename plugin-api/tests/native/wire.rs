@@ -126,9 +126,10 @@ proptest! {
             name: text.clone().into(), block_len: count, block_bytes: count + 1, semantic_id: id,
         };
         let (bits, group) = (7, count);
-        let affine =
-            Lowering::Affine { bits, group, zero_point: 9, has_min: flag, is_f16_exact: !flag };
-        round_trip(&(format, affine.clone()));
+        let affine = |scales| Lowering::Affine { bits, group, zero_point: 9, has_min: flag, scales };
+        let affine = [Scales::F32, Scales::F16, Scales::Product { groups: count }].map(affine);
+        round_trip(&(format, affine[0].clone()));
+        affine.iter().for_each(round_trip);
         round_trip(&Lowering::Table { bits, table: floats.clone(), group });
         round_trip(&Lowering::Opaque);
         let entry = ModelEntry {
@@ -144,7 +145,7 @@ proptest! {
         let (id, wants) = (LayoutId(text.clone()), RawForm::Affine);
         let layout = Layout { id, row_block: count, block_bytes: 4, wants };
         let place = StatePlace { dtype: DType::F16, offsets: vec![count, 1], num_blocks: count };
-        let weights = vec![WeightPlace { desc, lowering: affine, layout }];
+        let weights = vec![WeightPlace { desc, lowering: affine[2].clone(), layout }];
         round_trip(&MemoryMap { weights, states: vec![place], block_size: count });
         round_trip(&Bucket { sizes: vec![(Word::of("tokens"), count)] });
         let inner = Config::at(&text).with("x", f64::from(bits)).with("flag", flag);

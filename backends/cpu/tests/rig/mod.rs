@@ -71,7 +71,7 @@ impl Stored {
     pub(crate) fn random(format: Format, rows: usize, cols: usize, random: &mut Random) -> Self {
         let size = 1.0 / (cols as f32).sqrt();
         let mut floats: Vec<f32> = (0..rows * cols).map(|_| random.signed() * size).collect();
-        let (mut codes, mut scales, mut mins) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut codes, mut factors, mut mins) = (Vec::new(), Vec::new(), Vec::new());
         let lowering = match format {
             Format::F32 => Lowering::MiniFloat { exponent: 8, mantissa: 23 },
             Format::F16 => {
@@ -93,7 +93,7 @@ impl Stored {
                     } else {
                         0.0
                     };
-                    scales.push(scale);
+                    factors.push(scale);
                     mins.extend(has_min.then_some(min));
                     for x in x {
                         let code = random.below(1 << bits) as u8;
@@ -101,10 +101,11 @@ impl Stored {
                         *x = scale * (f32::from(code) - f32::from(zero_point)) + min;
                     }
                 }
-                Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact }
+                let scales = if is_f16_exact { Scales::F16 } else { Scales::F32 };
+                Lowering::Affine { bits, group, zero_point, has_min, scales }
             }
         };
-        Self { lowering, floats, codes, scales, mins }
+        Self { lowering, floats, codes, scales: factors, mins }
     }
 
     /// Packs in pieces of a few row blocks, as a loader does.

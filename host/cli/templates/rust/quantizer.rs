@@ -31,8 +31,8 @@ impl Quantizer for MyPlugin {
     }
 
     fn lowering(&self) -> Lowering {
-        let (zero_point, is_f16_exact) = (128, false);
-        Lowering::Affine { bits: 8, group: BLOCK_LEN, zero_point, has_min: false, is_f16_exact }
+        let (zero_point, scales) = (128, Scales::F32);
+        Lowering::Affine { bits: 8, group: BLOCK_LEN, zero_point, has_min: false, scales }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

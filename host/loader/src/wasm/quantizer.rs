@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use plugin_api::kinds::SemanticId;
-use plugin_api::kinds::quantizer::{AffineMut, Calibration, FormatDesc, Lowering, Quantizer};
+use plugin_api::kinds::quantizer::{
+    AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
+};
 use plugin_api::{Error, Provided, Result};
 use wasmtime::component::InstancePre;
 
@@ -59,6 +61,12 @@ fn describe(instance: &mut Instance<QuantizerPlugin>) -> Result<(FormatDesc, Low
         let expected = format!("groups that fill a block of {}", format.block_len);
         return instance.refuse("lowering", &expected, &format!("groups of {group}"));
     }
+    if let Lowering::Affine { group, scales: Scales::Product { groups }, .. } = lowering
+        && (groups == 0 || !(format.block_len / group).is_multiple_of(groups))
+    {
+        let expected = format!("runs that fill a block of {} groups", format.block_len / group);
+        return instance.refuse("lowering", &expected, &format!("runs of {groups}"));
+    }
     Ok((format, lowering))
 }
 
@@ -69,7 +77,11 @@ fn lowering_of(lowering: wit::Arithmetic) -> Lowering {
             group: it.group as usize,
             zero_point: it.zero_point,
             has_min: it.has_min,
-            is_f16_exact: it.is_f16_exact,
+            scales: match it.scales {
+                wit::Scales::Wide => Scales::F32,
+                wit::Scales::Half => Scales::F16,
+                wit::Scales::Product(groups) => Scales::Product { groups: groups as usize },
+            },
         },
         wit::Arithmetic::Lookup(it) => {
             Lowering::Table { bits: it.bits, table: it.entries, group: it.group as usize }

@@ -155,6 +155,15 @@ impl Lanes for Avx2 {
         )
     }
     #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> Self {
+        let bytes = found!(_mm_loadu_si128(x.as_ptr().cast()));
+        let high = found!(_mm_unpackhi_epi64(bytes, bytes));
+        Self(
+            found!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))),
+            found!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high))),
+        )
+    }
+    #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         let at = out.as_mut_ptr();
         found!(_mm256_storeu_ps(at, self.0));

@@ -62,6 +62,11 @@ impl Lanes for Avx512 {
         Self(found!(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))))
     }
     #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> Self {
+        let wide = found!(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())));
+        Self(found!(_mm512_cvtepi32_ps(wide)))
+    }
+    #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         found!(_mm512_storeu_ps(out.as_mut_ptr(), self.0));
     }

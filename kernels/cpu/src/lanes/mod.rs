@@ -42,6 +42,8 @@ pub trait Lanes: Copy {
     fn load_f16(x: &[f16; LANES]) -> Self;
     /// Lane `i` is `x[i]`, exactly.
     fn load_bf16(x: &[bf16; LANES]) -> Self;
+    /// Lane `i` is `x[i]`, as `i8`.
+    fn load_i8(x: &[u8; LANES]) -> Self;
     /// `out[i]` is lane `i`.
     fn store(self, out: &mut [f32; LANES]);
     /// `out[i]` is lane `i`, rounded to nearest, ties to even.

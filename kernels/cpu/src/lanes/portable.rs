@@ -63,6 +63,10 @@ impl Lanes for Portable {
         Self(x.map(bf16::to_f32))
     }
     #[inline(always)]
+    fn load_i8(x: &[u8; LANES]) -> Self {
+        Self(x.map(|byte| f32::from(byte.cast_signed())))
+    }
+    #[inline(always)]
     fn store(self, out: &mut [f32; LANES]) {
         *out = self.0;
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Instance;
 use crate::error::{Error, Result};
 use crate::kinds::SemanticId;
-use crate::kinds::quantizer::{AffineMut, Calibration, FormatDesc, Lowering, Quantizer};
+use crate::kinds::quantizer::{AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales};
 use crate::native::Owner;
 use crate::native::abi::quantizer::QuantizerV1;
 use crate::native::abi::{Code, Opened, Out};
@@ -50,11 +50,17 @@ fn check(format: &FormatDesc, lowering: &Lowering) -> Result<()> {
     let is_code = |bits: u32| (1..=8).contains(&bits);
     let is_group = |group: usize| group > 0 && format.block_len.is_multiple_of(group);
     let is_usable = match lowering {
-        Lowering::Affine { bits, group, zero_point, .. } => {
+        Lowering::Affine { bits, group, zero_point, scales, .. } => {
             is_code(*bits)
                 && group.is_multiple_of(16)
                 && is_group(*group)
                 && u32::from(*zero_point) < 1 << bits
+                && match scales {
+                    Scales::Product { groups } => {
+                        *groups > 0 && (format.block_len / group).is_multiple_of(*groups)
+                    }
+                    _ => true,
+                }
         }
         Lowering::Table { bits, table, group } => {
             is_code(*bits) && table.len() == 1 << bits && is_group(*group)

@@ -14,7 +14,7 @@ use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::{KvCache, PoolLimits, SeqId};
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
 use crate::kinds::model_source::{ModelEntry, ModelSource};
-use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer};
+use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
 use crate::kinds::scheduler::{Limits, Scheduler, Waiting};
 use crate::plan::{Part, Per, Plan, StateSpec};
 use crate::testing::Make;
@@ -270,7 +270,7 @@ pub(in crate::testing) fn backend(
 ) -> Vec<String> {
     let Ok(backend) = make(config) else { return Vec::new() };
     let lowering = [
-        Lowering::Affine { bits: 4, group: 32, zero_point: 8, has_min: false, is_f16_exact: true },
+        Lowering::Affine { bits: 4, group: 32, zero_point: 8, has_min: false, scales: Scales::F16 },
         Lowering::MiniFloat { exponent: 5, mantissa: 10 },
         Lowering::Opaque,
     ];

@@ -33,7 +33,7 @@ impl Quantizer for Q4Zero {
     }
 
     fn lowering(&self) -> Lowering {
-        Lowering::Affine { bits: 4, group: 32, zero_point: 8, has_min: false, is_f16_exact: true }
+        Lowering::Affine { bits: 4, group: 32, zero_point: 8, has_min: false, scales: Scales::F16 }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

@@ -33,7 +33,8 @@ impl Quantizer for Q4K {
     }
 
     fn lowering(&self) -> Lowering {
-        Lowering::Affine { bits: 4, group: 32, zero_point: 0, has_min: true, is_f16_exact: false }
+        let scales = Scales::Product { groups: BLOCK_LEN / K_GROUP };
+        Lowering::Affine { bits: 4, group: 32, zero_point: 0, has_min: true, scales }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

@@ -33,7 +33,7 @@ impl Quantizer for Q5One {
     }
 
     fn lowering(&self) -> Lowering {
-        Lowering::Affine { bits: 5, group: 32, zero_point: 0, has_min: true, is_f16_exact: true }
+        Lowering::Affine { bits: 5, group: 32, zero_point: 0, has_min: true, scales: Scales::F16 }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

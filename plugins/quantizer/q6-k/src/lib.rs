@@ -33,7 +33,8 @@ impl Quantizer for Q6K {
     }
 
     fn lowering(&self) -> Lowering {
-        Lowering::Affine { bits: 6, group: 16, zero_point: 32, has_min: false, is_f16_exact: false }
+        let scales = Scales::Product { groups: GROUPS };
+        Lowering::Affine { bits: 6, group: 16, zero_point: 32, has_min: false, scales }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

@@ -31,7 +31,13 @@ impl Quantizer for Q8Zero {
     }
 
     fn lowering(&self) -> Lowering {
-        Lowering::Affine { bits: 8, group: 32, zero_point: 128, has_min: false, is_f16_exact: true }
+        Lowering::Affine {
+            bits: 8,
+            group: 32,
+            zero_point: 128,
+            has_min: false,
+            scales: Scales::F16,
+        }
     }
 
     fn decode(&self, blocks: &[u8], out: &mut [f32]) -> Result<()> {

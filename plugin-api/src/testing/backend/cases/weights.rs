@@ -1,7 +1,7 @@
 //! Ops on weights, in every class of arithmetic.
 
 use super::{Case, TABLE_ROWS, rows};
-use crate::kinds::quantizer::Lowering;
+use crate::kinds::quantizer::{Lowering, Scales};
 use crate::plan::{Dim, OpSink, OpSinkExt, Spec, ops};
 use crate::testing::backend::rig::Weight;
 use crate::testing::random::Random;
@@ -59,26 +59,31 @@ pub(super) fn matmuls() -> Vec<Case> {
 
 /// The lowerings that formats of the world have, by name.
 fn lowerings() -> Vec<(&'static str, Lowering)> {
-    let affine = |bits: u32, group, zero_point, has_min, is_f16_exact| Lowering::Affine {
+    let affine = |bits: u32, group, zero_point, has_min, scales| Lowering::Affine {
         bits,
         group,
         zero_point,
         has_min,
-        is_f16_exact,
+        scales,
     };
+    let product = |groups| Scales::Product { groups };
     vec![
         ("f32", Lowering::MiniFloat { exponent: 8, mantissa: 23 }),
         ("f16", Lowering::MiniFloat { exponent: 5, mantissa: 10 }),
         ("bf16", Lowering::MiniFloat { exponent: 8, mantissa: 7 }),
         ("opaque", Lowering::Opaque),
-        ("4 bits by 32", affine(4, 32, 8, false, true)),
-        ("4 bits by 32 with minima", affine(4, 32, 0, true, true)),
-        ("4 bits by 32, wide scales", affine(4, 32, 0, true, false)),
-        ("5 bits by 32", affine(5, 32, 16, false, true)),
-        ("5 bits by 32 with minima", affine(5, 32, 0, true, false)),
-        ("6 bits by 16", affine(6, 16, 32, false, false)),
-        ("8 bits by 32", affine(8, 32, 128, false, true)),
-        ("2 bits by 64 with minima", affine(2, 64, 0, true, true)),
+        ("4 bits by 32", affine(4, 32, 8, false, Scales::F16)),
+        ("4 bits by 32 with minima", affine(4, 32, 0, true, Scales::F16)),
+        ("4 bits by 32, wide scales", affine(4, 32, 0, true, Scales::F32)),
+        ("5 bits by 32", affine(5, 32, 16, false, Scales::F16)),
+        ("5 bits by 32 with minima", affine(5, 32, 0, true, Scales::F32)),
+        ("6 bits by 16", affine(6, 16, 32, false, Scales::F32)),
+        ("8 bits by 32", affine(8, 32, 128, false, Scales::F16)),
+        ("2 bits by 64 with minima", affine(2, 64, 0, true, Scales::F16)),
+        ("4 bits by 32 with minima, 8 scales a factor", affine(4, 32, 0, true, product(8))),
+        ("5 bits by 32 with minima, 3 scales a factor", affine(5, 32, 0, true, product(3))),
+        ("6 bits by 16, 16 scales a factor", affine(6, 16, 32, false, product(16))),
+        ("8 bits by 16, a factor a scale", affine(8, 16, 128, false, product(1))),
     ]
 }
 
@@ -87,19 +92,13 @@ fn weight(name: &str, rows: usize, cols: usize, lowering: &Lowering) -> Option<W
     let mut random = Random::new((rows * 1000 + cols) as u64);
     let (mut codes, mut scales, mut mins) = (Vec::new(), Vec::new(), Vec::new());
     let values = match *lowering {
-        Lowering::Affine { bits, group, zero_point, has_min, is_f16_exact } => {
+        Lowering::Affine { bits, group, zero_point, has_min, scales: form } => {
             if !cols.is_multiple_of(group) {
                 return None;
             }
-            let mut number = |size: f32| {
-                let x = random.signed() * size;
-                if is_f16_exact { half::f16::from_f32(x).to_f32() } else { x }
-            };
-            scales.extend((0..rows * cols / group).map(|_| number(2.0) / (1 << bits) as f32));
-            if is_f16_exact {
-                scales.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
-            }
-            mins.extend((0..if has_min { scales.len() } else { 0 }).map(|_| number(0.5)));
+            let (size, groups) = (2.0 / (1 << bits) as f32, cols / group);
+            scales = exact(form, size, [rows, groups], &mut random);
+            mins = exact(form, 0.5, [rows, if has_min { groups } else { 0 }], &mut random);
             codes.extend((0..rows * cols).map(|_| random.below(1 << bits) as u8));
             let value = |i: usize| {
                 let centered = f32::from(i16::from(codes[i]) - i16::from(zero_point));
@@ -119,6 +118,24 @@ fn weight(name: &str, rows: usize, cols: usize, lowering: &Lowering) -> Option<W
     };
     let (name, lowering) = (name.to_owned(), lowering.clone());
     Some(Weight { name, rows, cols, lowering, values, codes, scales, mins })
+}
+
+/// Scales or minima of at most about `size` that are what a lowering says, `[rows, groups]`. The
+/// last run of a row may be short.
+fn exact(form: Scales, size: f32, [rows, groups]: [usize; 2], random: &mut Random) -> Vec<f32> {
+    let half = |x: f32| half::f16::from_f32(x).to_f32();
+    let mut factor = 0.0;
+    let mut number = |i: usize| match form {
+        Scales::F32 => random.signed() * size,
+        Scales::F16 => half(random.signed() * size),
+        Scales::Product { groups: run } => {
+            if (i % groups).is_multiple_of(run) {
+                factor = half(random.signed() * size / 128.0);
+            }
+            factor * (random.below(256) as f32 - 128.0)
+        }
+    };
+    (0..rows * groups).map(&mut number).collect()
 }
 
 /// A vector or matrix of plain floats.
