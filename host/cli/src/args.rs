@@ -151,7 +151,7 @@ pub(crate) struct Sampling {
 /// `jackfield bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// Tokens of the prompt
+    /// Tokens of the prompt: decoding goes on from there
     #[arg(long, default_value_t = 512, value_name = "N")]
     pub(crate) prefill: usize,
 

@@ -19,6 +19,7 @@ pub(crate) fn run(session: &Session, args: &Bench) -> Result<()> {
     }
     let mut options = session.load_options()?;
     options.num_seqs_max = options.num_seqs_max.max(args.sequences);
+    options.context_length_max = options.context_length_max.max(args.prefill + args.decode);
     options.logit_rows_max = options.logit_rows_max.max(args.sequences);
     let mut engine = session.engine(&options)?;
     let mut runs = Vec::new();
@@ -26,6 +27,7 @@ pub(crate) fn run(session: &Session, args: &Bench) -> Result<()> {
     for _ in 0..args.runs {
         runs.push(measure(&mut engine, args)?);
     }
+    let memory = MemoryUse::of(&engine);
     let prefill = median(runs.iter().map(|run| run.0));
     let decode = median(runs.iter().map(|run| run.1));
     let context = args.prefill + args.decode / 2;
@@ -44,6 +46,9 @@ pub(crate) fn run(session: &Session, args: &Bench) -> Result<()> {
             "prefill_tokens_per_second": prefill,
             "decode_tokens_per_second": decode,
             "bytes_per_token": bytes,
+            "weight_bytes": memory.weights,
+            "cache_bytes": memory.cache,
+            "peak_memory_bytes": memory.peak,
             "multiply_adds_per_prompt_token": engine.model().macs_per_token(),
             "read_bandwidth_bytes_per_second": bandwidth,
             "share_of_bandwidth": share,
@@ -59,10 +64,37 @@ pub(crate) fn run(session: &Session, args: &Bench) -> Result<()> {
     }
     writeln!(out, "prefill    {prefill:>8.1} tokens/s   ({} tokens)", args.prefill)?;
     writeln!(out, "decode     {decode:>8.1} tokens/s   ({} tokens)", args.decode)?;
+    if let Some(peak) = memory.peak {
+        let [peak, weights, cache] =
+            [peak, memory.weights, memory.cache].map(|bytes| bytes as f64 / 1e6);
+        write!(out, "memory     {peak:>8.1} MB at most: {weights:.1} of weights, ")?;
+        writeln!(out, "room for {cache:.1} in the cache")?;
+    }
     writeln!(out, "read       {:>8.1} MB a token", bytes as f64 / 1e6)?;
     writeln!(out, "bandwidth  {:>8.1} GB/s, measured on {threads} threads", bandwidth / 1e9)?;
     writeln!(out, "share      {:>8.0} % of it while decoding", share * 100.0)?;
     Ok(())
+}
+
+/// Bytes in memory.
+struct MemoryUse {
+    /// Packed.
+    weights: usize,
+    /// Of the cache, which are taken from the system once they are written.
+    cache: usize,
+    /// Most that the process had of the system at a time, where that is known.
+    peak: Option<usize>,
+}
+
+impl MemoryUse {
+    fn of(engine: &Engine) -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
+        let model = engine.model();
+        let (weights, cache) = (model.weight_bytes(), model.state_bytes);
+        Self { weights, cache, peak: kib.map(|kib| kib * 1024) }
+    }
 }
 
 /// Tokens per second of prefill and decode. Prefill lasts until the last sequence has its first

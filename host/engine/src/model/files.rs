@@ -4,6 +4,7 @@
 //! the metadata means (an architecture) is not decided here.
 
 use std::io::Read;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -144,6 +145,22 @@ impl ModelFiles {
                 let tensor = tensors.tensor(name).ok_or_else(|| self.missing(name))?;
                 let bytes = tensors.bytes(tensor);
                 Ok(TensorView { format: tensor.format, dims: &tensor.dims, bytes })
+            }
+        }
+    }
+
+    /// Gives pages with bytes of a tensor back to the system, until they are read again.
+    pub fn release(&self, name: &str, part: Range<usize>) {
+        match &self.weights {
+            Weights::Gguf(gguf) => {
+                if let Some(tensor) = gguf.tensor(name) {
+                    gguf.release(tensor, part);
+                }
+            }
+            Weights::Hf { tensors, .. } => {
+                if let Some(tensor) = tensors.tensor(name) {
+                    tensors.release(tensor, part);
+                }
             }
         }
     }

@@ -105,6 +105,11 @@ impl Gguf {
         &self.bytes.as_slice()[tensor.range.clone()]
     }
 
+    /// Gives pages with bytes of a tensor back to the system, until they are read again.
+    pub fn release(&self, tensor: &GgufTensor, part: Range<usize>) {
+        self.bytes.release(tensor.range.start + part.start..tensor.range.start + part.end);
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         self.bytes.path()

@@ -6,9 +6,10 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
 use super::error::ModelError;
 
@@ -62,6 +63,16 @@ impl ModelBytes {
         }
     }
 
+    /// Gives the pages of these bytes back to the system: they stay readable, from the file.
+    pub fn release(&self, range: Range<usize>) {
+        let Content::Mapped(mapped) = &self.content else { return };
+        // SAFETY: the pages of a private map that nobody writes through hold what the file holds,
+        // so a page that is read again is the same. A system that keeps them anyway is no error.
+        let _ = unsafe {
+            mapped.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+    }
+
     /// Where the bytes came from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -77,7 +88,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.gguf");
         std::fs::write(&path, b"jackfield").unwrap();
-        assert_eq!(ModelBytes::open(&path).unwrap().as_slice(), b"jackfield");
+        let bytes = ModelBytes::open(&path).unwrap();
+        assert_eq!(bytes.as_slice(), b"jackfield");
+        bytes.release(2..5);
+        assert_eq!(bytes.as_slice(), b"jackfield");
         std::fs::write(&path, b"").unwrap();
         assert_eq!(ModelBytes::open(&path).unwrap().as_slice(), b"");
     }

@@ -115,6 +115,12 @@ impl Safetensors {
         &self.shards[tensor.shard].as_slice()[tensor.range.clone()]
     }
 
+    /// Gives pages with bytes of a tensor back to the system, until they are read again.
+    pub fn release(&self, tensor: &SafetensorsTensor, part: Range<usize>) {
+        self.shards[tensor.shard]
+            .release(tensor.range.start + part.start..tensor.range.start + part.end);
+    }
+
     fn new(shards: Vec<ModelBytes>, tensors: Vec<SafetensorsTensor>) -> Self {
         let names = tensors.iter().map(|tensor| tensor.name.clone());
         let index = names.enumerate().map(|(at, name)| (name, at)).collect();

@@ -1,6 +1,7 @@
 //! From a model file into packed memory: which tensors there are, and how they get there.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use plugin_api::kinds::backend::{
@@ -116,9 +117,12 @@ impl WeightTable {
     ) -> Result<(), EngineError> {
         let WeightPlace { desc, lowering, layout } = place;
         let (name, quantizer) = (&desc.name, quantizer_of(desc, quantizers)?);
-        let bytes = files.tensor(&self.entries[name].theirs)?.bytes;
+        let theirs = &self.entries[name].theirs;
+        let bytes = files.tensor(theirs)?.bytes;
         let job = PackJob { desc, lowering, layout, quantizer };
-        job.run(bytes, row_bytes(desc, quantizer)?, packed, backend, threads)
+        // Packed rows have no use for what they were packed from.
+        let release = |part: Range<usize>| files.release(theirs, part);
+        job.run(bytes, row_bytes(desc, quantizer)?, packed, (backend, threads), &release)
             .map_err(EngineError::plugin(format!("weight `{name}`")))
     }
 }
@@ -157,14 +161,14 @@ struct PackJob<'a> {
 }
 
 impl PackJob<'_> {
-    /// Packs chunks of rows on `threads` threads.
+    /// Packs chunks of rows on `threads` threads; `packed_part` is told the bytes of each.
     fn run(
         &self,
         bytes: &[u8],
         row_bytes: usize,
         packed: &mut [u8],
-        backend: &dyn Backend,
-        threads: usize,
+        (backend, threads): (&dyn Backend, usize),
+        packed_part: &(dyn Fn(Range<usize>) + Sync),
     ) -> plugin_api::Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -172,17 +176,19 @@ impl PackJob<'_> {
         let rows = (CHUNK_ELEMENTS / self.desc.cols.max(1)).next_multiple_of(self.layout.row_block);
         let out_bytes = rows / self.layout.row_block * self.layout.block_bytes;
         let chunks = bytes.chunks(rows * row_bytes).zip(packed.chunks_mut(out_bytes));
-        let (chunks, failed) = (Mutex::new(chunks), Mutex::new(None));
+        let (chunks, failed) = (Mutex::new(chunks.enumerate()), Mutex::new(None));
         let work = || {
             let mut room = Room::default();
             loop {
                 let next = chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((bytes, out)) = next else { return };
-                let rows = bytes.len() / row_bytes;
-                if let Err(error) = self.pack_rows(bytes, rows, &mut room, out, backend) {
+                let Some((index, (bytes, out))) = next else { return };
+                let num_rows = bytes.len() / row_bytes;
+                if let Err(error) = self.pack_rows(bytes, num_rows, &mut room, out, backend) {
                     *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return;
                 }
+                let start = index * rows * row_bytes;
+                packed_part(start..start + bytes.len());
             }
         };
         std::thread::scope(|scope| {
