@@ -155,7 +155,6 @@ pub enum Scales {
 impl Scales {
     /// Whether each of `values`, one a group, is what this says. Infinities and NaN always are.
     pub fn holds(self, values: &[f32]) -> bool {
-        let is_half = |x: f32| half::f16::from_f32(x).to_f32() == x || !x.is_finite();
         match self {
             Self::F32 => true,
             Self::F16 => values.iter().all(|x| is_half(*x)),
@@ -178,6 +177,15 @@ impl Scales {
             }),
         }
     }
+}
+
+/// Whether `f16` holds it exactly, or it is no number: a whole number of 2⁻²⁴, of 11 bits at most
+/// from its first 1 to its last.
+fn is_half(x: f32) -> bool {
+    let units = f64::from(x.abs()) * f64::from(1 << 24);
+    let whole = units as u64;
+    let significant = whole.checked_shr(whole.trailing_zeros()).unwrap_or(0);
+    !x.is_finite() || x.abs() <= 65504.0 && units.fract() == 0.0 && significant < 1 << 11
 }
 
 /// Where [`Quantizer::unpack`] writes.
@@ -233,5 +241,22 @@ impl Calibration<'_> {
             return Err(Error::shape("calibration", format!("whole blocks of {len}"), cols));
         }
         Ok(&self.mean_square[start % cols..][..len])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_which_numbers_are_halves() {
+        let unit = f32::from_bits(103 << 23); // 2⁻²⁴
+        for x in [0.0, 1.0, -1.0 - 2.0_f32.powi(-10), 65504.0, unit, -3.0 * unit, f32::INFINITY] {
+            assert!(is_half(x), "{x}");
+        }
+        for x in [1.0 + 2.0_f32.powi(-11), 65536.0, 65505.0, unit / 2.0, 2049.0, f32::MIN_POSITIVE]
+        {
+            assert!(!is_half(x), "{x}");
+        }
     }
 }
