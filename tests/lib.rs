@@ -63,9 +63,23 @@ pub fn real_model(name: &str, file: &str) -> Option<PathBuf> {
 ///
 /// If it cannot be built or loaded, and whenever it fails.
 pub fn component(state: &Path, plugin: &str) -> LoadedPlugin {
-    let file = state.join(format!("{}.wasm", plugin.replace('/', "-")));
     let source = root().join("plugins").join(plugin);
-    jackfield::build_plugin(&source, BuildLane::Wasm, Some(&file)).expect("it builds");
+    component_of(state, &source, |error| panic!("{error}"))
+}
+
+/// The plugin in a folder as a component, loaded; `on_fault` is told what it fails with.
+///
+/// # Panics
+///
+/// If it cannot be built or loaded.
+pub fn component_of(
+    state: &Path,
+    source: &Path,
+    on_fault: impl Fn(&str) + Send + Sync + 'static,
+) -> LoadedPlugin {
+    let name = source.file_name().unwrap_or_default().to_string_lossy();
+    let file = state.join(format!("{name}.wasm"));
+    jackfield::build_plugin(source, BuildLane::Wasm, Some(&file)).expect("it builds");
     let services = Services::new();
     let loader = Loader::new(LoaderOptions {
         folder: state.to_owned(),
@@ -76,7 +90,9 @@ pub fn component(state: &Path, plugin: &str) -> LoadedPlugin {
         trusted: Vec::new(),
         unload: Vec::new(),
         host: Arc::new(move |manifest| services.host(&manifest.name, Grants::none())),
-        on_fault: Arc::new(|generation, error| panic!("{}: {error}", generation.label())),
+        on_fault: Arc::new(move |generation, error| {
+            on_fault(&format!("{}: {error}", generation.label()));
+        }),
     });
     loader.expect("a loader").load(&file, &Config::new()).expect("a fair component")
 }

@@ -6,6 +6,9 @@ mod generations;
 mod mid_stream;
 mod parts;
 mod refused;
+#[path = "../../host/loader/tests/guests/round-robin/src/round_robin.rs"]
+mod round_robin;
+mod schedulers;
 mod threads;
 
 use std::any::Any;

@@ -12,6 +12,8 @@ use plugin_api::kinds::backend::{
 use plugin_api::prelude::*;
 use plugin_api::{Backend, Registrar};
 
+use super::round_robin::RoundRobin;
+
 /// A rotary embedding that turns faster: another meaning, or not, as configured.
 #[derive(Debug)]
 pub(crate) struct Faster {
@@ -272,7 +274,7 @@ impl Drop for Counted {
 }
 
 impl Scheduler for Counted {
-    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()> {
         let mut room = limits.tokens;
         for (index, waiting) in queue.iter().enumerate().take(limits.seqs) {
             let tokens = waiting.pending.min(room);
@@ -281,6 +283,33 @@ impl Scheduler for Counted {
                 room -= tokens;
             }
         }
+        Ok(())
+    }
+}
+
+/// The builtin `fcfs`, but for every second call, which fails when it has picked already.
+pub(crate) struct Flaky {
+    inner: Box<dyn Scheduler>,
+    calls: usize,
+}
+
+impl Capability for Flaky {
+    const NAME: &'static str = "flaky";
+
+    fn from_config(_: &Config) -> Result<Self> {
+        let inner = jackfield_registry().make::<dyn Scheduler>("fcfs", &Config::new());
+        Ok(Self { inner: inner.map_err(|e| Error::outside("flaky", e))?, calls: 0 })
+    }
+}
+
+impl Scheduler for Flaky {
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()> {
+        self.calls += 1;
+        if self.calls.is_multiple_of(2) {
+            out.extend((0..queue.len()).rev().map(|index| Picked { index, tokens: 1 }));
+            return Err(Error::outside("flaky", "this one fails to pick"));
+        }
+        self.inner.pick(queue, limits, out)
     }
 }
 
@@ -292,6 +321,8 @@ pub(crate) fn setup() -> Setup {
     add(&mut setup, Registrar::provide::<dyn Backend, Broken>, "broken");
     add(&mut setup, Registrar::provide::<dyn LogitsProcessor, Failing>, "failing");
     add(&mut setup, Registrar::provide::<dyn LogitsProcessor, Stumbling>, "stumbling");
+    add(&mut setup, Registrar::provide::<dyn Scheduler, Flaky>, "flaky");
+    add(&mut setup, Registrar::provide::<dyn Scheduler, RoundRobin>, "round-robin");
     setup
 }
 

@@ -14,10 +14,10 @@ use super::parts::setup;
 use super::{instance, of, request, slot, slots, step, swap};
 
 /// What hooks heard, line by line.
-type Heard = Arc<Mutex<Vec<String>>>;
+pub(crate) type Heard = Arc<Mutex<Vec<String>>>;
 
 /// Listens to everything that happens to plugins.
-fn listen(setup: &Setup) -> Heard {
+pub(crate) fn listen(setup: &Setup) -> Heard {
     let heard = Heard::default();
     let note = |heard: &Heard| {
         let heard = Arc::clone(heard);
@@ -39,7 +39,7 @@ fn listen(setup: &Setup) -> Heard {
     heard
 }
 
-fn take(heard: &Heard) -> Vec<String> {
+pub(crate) fn take(heard: &Heard) -> Vec<String> {
     std::mem::take(&mut *heard.lock().unwrap())
 }
 

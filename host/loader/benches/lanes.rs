@@ -238,7 +238,7 @@ fn call_lists(bencher: Bencher<'_, '_>, len: u32) {
     let (limits, mut out) = (Limits { tokens: 64, seqs: 64 }, Vec::new());
     bencher.bench_local(|| {
         out.clear();
-        scheduler.pick(black_box(&queue), &limits, &mut out);
+        scheduler.pick(black_box(&queue), &limits, &mut out).expect("a fair queue");
     });
 }
 

@@ -97,7 +97,9 @@ mod tests {
     }
 
     impl Scheduler for Idle {
-        fn pick(&mut self, _: &[Waiting], _: &Limits, _: &mut Vec<Picked>) {}
+        fn pick(&mut self, _: &[Waiting], _: &Limits, _: &mut Vec<Picked>) -> Result<()> {
+            Ok(())
+        }
     }
 
     fn register(registrar: &mut Registrar) {

@@ -52,8 +52,9 @@ impl Capability for Idle {
 }
 
 impl Scheduler for Idle {
-    fn pick(&mut self, queue: &[Waiting], _: &Limits, _: &mut Vec<Picked>) {
+    fn pick(&mut self, queue: &[Waiting], _: &Limits, _: &mut Vec<Picked>) -> Result<()> {
         black_box(queue);
+        Ok(())
     }
 }
 

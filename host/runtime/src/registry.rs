@@ -212,7 +212,14 @@ mod tests {
     }
 
     impl Scheduler for Idle {
-        fn pick(&mut self, _: &[Waiting], _: &Limits, _: &mut Vec<Picked>) {}
+        fn pick(
+            &mut self,
+            _: &[Waiting],
+            _: &Limits,
+            _: &mut Vec<Picked>,
+        ) -> plugin_api::Result<()> {
+            Ok(())
+        }
     }
 
     fn plugin(name: &str) -> (PluginInfo, Vec<Provided>) {

@@ -21,6 +21,14 @@ pub struct SchedulerV1 {
         picked: PickedOutV1,
         out: *const Out,
     ) -> Code,
+    /// 1 if `save` and `restore` can be called. [boundary]
+    pub has_handover:
+        unsafe extern "C" fn(this: *mut c_void, answer: *mut u8, out: *const Out) -> Code,
+    /// Writes the state. [boundary]
+    pub save: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
+    /// Takes over a state. [boundary]
+    pub restore:
+        unsafe extern "C" fn(this: *mut c_void, state: RSlice<'_, u8>, out: *const Out) -> Code,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
 }

@@ -60,8 +60,9 @@ event! {
 }
 
 event! {
-    /// A plugin failed; what it was working on ends with its error. Answers other than `Continue`
-    /// are ignored. [step thread]
+    /// A plugin failed; what it was working on ends with its error. Only a scheduler's work goes on,
+    /// by order of arrival, and each of its errors is told once. Answers other than `Continue` are
+    /// ignored. [step thread]
     OnFault, on_fault, "on-fault", budget_us: 100,
     |e| Record::new("on-fault", e.request, &[]),
     {

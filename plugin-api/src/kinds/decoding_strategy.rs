@@ -9,6 +9,9 @@ use crate::config::{Config, Value};
 use crate::error::{Error, Result};
 
 /// Turns evaluations into a sequence of tokens, for many requests at a time.
+///
+/// A request keeps the instance that it was opened with until it is closed, whatever is swapped
+/// meanwhile ([`Pin::Request`](super::Pin::Request)): a strategy has no state to hand over.
 pub trait DecodingStrategy: Send {
     /// A request begins. [step thread]
     ///

@@ -1,7 +1,8 @@
 //! Schedulers: from what waits to what runs in one step. Data only.
 
-use super::kind;
 use super::kv_cache::SeqId;
+use super::{Handover, kind};
+use crate::error::Result;
 
 /// Chooses the batch of each step.
 pub trait Scheduler: Send {
@@ -9,7 +10,22 @@ pub trait Scheduler: Send {
     ///
     /// An entry is picked at most once, with 1 to `pending` tokens; an atomic one whole or not at
     /// all.
-    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>);
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from choosing. What it appended is dropped, and the engine chooses by order
+    /// of arrival for this step: no request ends. The fault is told once for each error.
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()>;
+
+    /// How this scheduler passes on what decides its choices, to another generation of the plugin
+    /// of its name. One of another name starts afresh, and so does one without it or after one that
+    /// has failed. [boundary]
+    ///
+    /// What [`save`](Handover::save) writes and [`restore`](Handover::restore) reads is exact:
+    /// afterwards both choose alike. If either fails, the old generation stays.
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        None
+    }
 }
 
 kind!(Scheduler, "scheduler", EngineStep, traced: false);

@@ -93,6 +93,16 @@ impl Remote {
         found.inspect_err(|error| self.owner.fault(error))
     }
 
+    /// Tells the owner of an error that nobody but the plugin is to blame for, unless it is the one
+    /// in `told`. Panics and garbage were told when they were met.
+    #[cold]
+    pub(super) fn blame(&self, error: &Error, told: &mut Option<Error>) {
+        if !self.has_panicked.load(Ordering::Relaxed) && told.as_ref() != Some(error) {
+            self.owner.fault(error);
+            *told = Some(error.clone());
+        }
+    }
+
     /// The mistake of a plugin that its trait has no error for.
     pub(super) fn error(&self, message: &str) -> Error {
         Error::outside(self.owner.label(), message)

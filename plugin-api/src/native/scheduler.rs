@@ -7,7 +7,9 @@ use super::Owner;
 use super::abi::scheduler::{LimitsV1, PickedOutV1, SchedulerV1, WaitingV1};
 use super::abi::{Code, Opened, Out, RSlice};
 use super::call::Remote;
-use super::guard::{self, guard, instance};
+use super::guard::{self, guard, instance, write};
+use crate::error::{Error, Result};
+use crate::kinds::Handover;
 use crate::kinds::kv_cache::SeqId;
 use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
 
@@ -20,8 +22,14 @@ struct Exported {
     picked: Vec<Picked>,
 }
 
-static TABLE: SchedulerV1 =
-    SchedulerV1 { size: size_of::<SchedulerV1>() as u32, pick, close: guard::close::<Exported> };
+static TABLE: SchedulerV1 = SchedulerV1 {
+    size: size_of::<SchedulerV1>() as u32,
+    pick,
+    has_handover,
+    save,
+    restore,
+    close: guard::close::<Exported>,
+};
 
 pub(super) fn export(scheduler: Box<Instance>) -> (*mut c_void, *const c_void) {
     let exported = Exported { scheduler, queue: Vec::new(), picked: Vec::new() };
@@ -50,7 +58,7 @@ unsafe extern "C" fn pick(
         here.clear();
         here.extend(queue.as_slice().iter().map(waiting));
         chosen.clear();
-        scheduler.pick(here, &limits, chosen);
+        scheduler.pick(here, &limits, chosen)?;
         for Picked { index, tokens } in &*chosen {
             // SAFETY: `picked` is the host's, for this call.
             unsafe { (picked.push)(picked.to, *index as u64, *tokens as u64) };
@@ -61,12 +69,51 @@ unsafe extern "C" fn pick(
     unsafe { guard(out, body) }
 }
 
+unsafe extern "C" fn has_handover(this: *mut c_void, answer: *mut u8, out: *const Out) -> Code {
+    // SAFETY: as in `pick`; the answer is the host's, for this call.
+    unsafe {
+        guard(out, || {
+            *answer = u8::from(instance::<Exported>(this).scheduler.handover().is_some());
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn save(this: *mut c_void, out: *const Out) -> Code {
+    // SAFETY: as in `pick`.
+    unsafe {
+        guard(out, || {
+            let mut state = Vec::new();
+            let scheduler = &mut instance::<Exported>(this).scheduler;
+            scheduler.handover().ok_or_else(no_handover)?.save(&mut state)?;
+            write(out, &state);
+            Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn restore(this: *mut c_void, state: RSlice<'_, u8>, out: *const Out) -> Code {
+    // SAFETY: as in `pick`.
+    unsafe {
+        guard(out, || {
+            let scheduler = &mut instance::<Exported>(this).scheduler;
+            scheduler.handover().ok_or_else(no_handover)?.restore(state.as_slice())
+        })
+    }
+}
+
+fn no_handover() -> Error {
+    Error::unsupported("handover", "this scheduler passes nothing on")
+}
+
 /// A scheduler in another library.
 struct Adapter {
     remote: Remote,
     table: &'static SchedulerV1,
     queue: Vec<WaitingV1>,
     bytes: Vec<u8>,
+    /// The error that its owner was told of last.
+    blamed: Option<Error>,
 }
 
 /// # Safety
@@ -76,11 +123,11 @@ pub(super) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instan
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<SchedulerV1>() };
     let remote = Remote::new(opened.this, owner);
-    Box::new(Adapter { remote, table, queue: Vec::new(), bytes: Vec::new() })
+    Box::new(Adapter { remote, table, queue: Vec::new(), bytes: Vec::new(), blamed: None })
 }
 
 impl Scheduler for Adapter {
-    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()> {
         unsafe extern "C" fn push(to: *mut c_void, index: u64, tokens: u64) {
             let picked = Picked { index: index as usize, tokens: tokens as usize };
             // SAFETY: `to` is the vector below, for the call that this is part of.
@@ -98,28 +145,41 @@ impl Scheduler for Adapter {
         let before = out.len();
         let picked = PickedOutV1 { to: std::ptr::from_mut(out).cast(), push };
         let (table, queue_there) = (self.table, self.queue.as_slice());
-        let call = self.remote.call(&mut self.bytes, |this, to| {
+        let called = self.remote.call(&mut self.bytes, |this, to| {
             // SAFETY: the table belongs to the instance; all pointers live until the call ends.
             unsafe { (table.pick)(this, queue_there.into(), mine, picked, to) }
         });
-        if call.is_err() {
-            // The trait has no error to give. Whoever waits must not wait forever for a plugin
-            // that failed: the owner knows, and until it is replaced the first to come goes first.
+        called.inspect_err(|error| {
             out.truncate(before);
-            first_come(queue, limits, out);
-        }
+            // The host asks for nothing that could be wrong: whatever fails is the plugin's fault.
+            self.remote.blame(error, &mut self.blamed);
+        })
+    }
+
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        let (table, mut answer) = (self.table, 0);
+        let to = &raw mut answer;
+        // SAFETY: as in `pick`.
+        let is_told = self.remote.tell(|this, out| unsafe { (table.has_handover)(this, to, out) });
+        if is_told && answer == 1 { Some(self) } else { None }
     }
 }
 
-fn first_come(queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
-    let mut left = limits.tokens;
-    for (index, waiting) in queue.iter().enumerate().take(limits.seqs) {
-        let tokens = waiting.pending.min(left);
-        if tokens == 0 || (waiting.is_atomic && tokens < waiting.pending) {
-            break;
-        }
-        left -= tokens;
-        out.push(Picked { index, tokens });
+impl Handover for Adapter {
+    fn save(&self, out: &mut Vec<u8>) -> Result<()> {
+        let (table, mut state) = (self.table, Vec::new());
+        // SAFETY: as in `pick`.
+        self.remote.call(&mut state, |this, to| unsafe { (table.save)(this, to) })?;
+        out.append(&mut state);
+        Ok(())
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        let table = self.table;
+        self.remote.call(&mut self.bytes, |this, out| {
+            // SAFETY: as in `pick`.
+            unsafe { (table.restore)(this, bytes.into(), out) }
+        })
     }
 }
 

@@ -1,8 +1,10 @@
-//! Contract suite of schedulers: random queues, and what must hold for every choice.
+//! Contract suite of schedulers: random queues, and what must hold for every choice; a state that is
+//! handed over decides all that follows.
 
 use super::random::Random;
 use super::{Make, make};
 use crate::config::Config;
+use crate::error::Error;
 use crate::kinds::Capability;
 use crate::kinds::kv_cache::SeqId;
 use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
@@ -32,15 +34,21 @@ pub fn suite_of(make: Make<'_, dyn Scheduler>, config: &Config) {
         }
     }
     finishes_every_entry(&mut *scheduler, &mut random);
+    hands_over(make, config, &mut random);
     for _ in 0..100 {
         drop(make(config));
     }
 }
 
 /// What `scheduler` picks.
+///
+/// # Panics
+///
+/// If it answers with an error: nothing is wrong with what an engine asks.
 pub fn pick(scheduler: &mut dyn Scheduler, queue: &[Waiting], limits: &Limits) -> Vec<Picked> {
     let mut out = Vec::new();
-    scheduler.pick(queue, limits, &mut out);
+    let answer = scheduler.pick(queue, limits, &mut out);
+    answer.expect("a queue that an engine may have is picked from");
     out
 }
 
@@ -74,6 +82,53 @@ fn check(queue: &[Waiting], limits: &Limits, picked: &[Picked]) {
     let fits = |entry: &Waiting| !entry.is_atomic || entry.pending <= limits.tokens;
     let could_run = limits.tokens > 0 && limits.seqs > 0 && queue.iter().any(fits);
     assert_eq!(picked.is_empty(), !could_run, "runs something if and only if anything fits");
+}
+
+/// What one scheduler saved another restores, and then both pick alike; what is not such a state is
+/// refused and changes nothing.
+fn hands_over(make: Make<'_, dyn Scheduler>, config: &Config, random: &mut Random) {
+    let mut old = make(config).expect("the configuration is the suite's own");
+    if old.handover().is_none() {
+        return;
+    }
+    for round in 0..8 {
+        let step = |random: &mut Random| {
+            let size = 1 + random.below(12);
+            let queue: Vec<Waiting> = (0..size).map(|i| waiting(random, i)).collect();
+            (queue, Limits { tokens: 1 + random.below(300), seqs: 1 + random.below(4) })
+        };
+        for _ in 0..random.below(12) {
+            let (queue, limits) = step(random);
+            pick(&mut *old, &queue, &limits);
+        }
+        let mut bytes = vec![];
+        let from = old.handover().expect("a scheduler that hands over always does");
+        from.save(&mut bytes).expect("saving reads what is there");
+        let mut new = make(config).expect("the configuration is the suite's own");
+        refuses_other_bytes(&mut *new, &bytes, random);
+        let into = new.handover().expect("one instance hands over, so does another");
+        into.restore(&bytes).expect("the same scheduler saved it");
+        refuses_other_bytes(&mut *new, &bytes, random);
+        for _ in 0..12 {
+            let (queue, limits) = step(random);
+            let (expected, found) =
+                (pick(&mut *old, &queue, &limits), pick(&mut *new, &queue, &limits));
+            assert_eq!(found, expected, "round {round}: the restored scheduler picks otherwise");
+        }
+        old = new;
+    }
+}
+
+fn refuses_other_bytes(scheduler: &mut dyn Scheduler, bytes: &[u8], random: &mut Random) {
+    let mut other_schema = bytes.to_vec();
+    *other_schema.first_mut().expect("a state starts with its schema") ^= 0xff;
+    let longer = [bytes, &[0]].concat();
+    let garbage: Vec<u8> = (0..64).map(|_| random.below(256) as u8).collect();
+    for wrong in [&other_schema[..], &longer, &garbage, &[]] {
+        let into = scheduler.handover().expect("a scheduler that hands over always does");
+        let answer = into.restore(wrong);
+        assert!(matches!(answer, Err(Error::Malformed { .. })), "restored from {wrong:?}");
+    }
 }
 
 /// A queue that nobody adds to becomes empty.

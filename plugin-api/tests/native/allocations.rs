@@ -110,7 +110,7 @@ fn choices_of_a_scheduler() {
     let mut picked = Vec::new();
     let count = allocations(|| {
         picked.clear();
-        scheduler.pick(&queue, &limits, &mut picked);
+        scheduler.pick(&queue, &limits, &mut picked).unwrap();
     });
     assert_eq!((count, picked.len()), (0, 7));
 }

@@ -22,18 +22,58 @@ const LIMITS: Limits = Limits { tokens: 30, seqs: 6 };
 fn schedulers_behave_as_the_original() {
     let picked = both::<dyn Scheduler>().map(|mut scheduler| {
         let mut out = vec![Picked { index: 99, tokens: 99 }];
-        scheduler.pick(&queue(), &LIMITS, &mut out);
-        scheduler.pick(&queue(), &Limits { tokens: 1, seqs: 1 }, &mut out);
+        scheduler.pick(&queue(), &LIMITS, &mut out).unwrap();
+        scheduler.pick(&queue(), &Limits { tokens: 1, seqs: 1 }, &mut out).unwrap();
+        let mut state = vec![99];
+        let handover = scheduler.handover().unwrap();
+        handover.restore(&[1, 2, 3]).unwrap();
+        handover.save(&mut state).unwrap();
+        assert_eq!(state, [99, 1, 2, 3]);
         out
     });
     assert_eq!(picked[0], picked[1]);
     assert!(picked[0].len() > 3);
-    check::<dyn Scheduler>(&[("pick", &|scheduler| {
-        let mut out = Vec::new();
-        scheduler.pick(&queue(), &LIMITS, &mut out);
-        assert_eq!(out[0], Picked { index: 0, tokens: 3 }, "the first goes first");
+    let (mut without, watch) = import::<dyn Scheduler>(&told("lies", "no handover"));
+    assert!(without.handover().is_none() && watch.faults().is_empty());
+}
+
+#[test]
+fn panics_and_errors_of_schedulers_are_contained() {
+    check::<dyn Scheduler>(&[("handover", &|scheduler| {
+        assert!(scheduler.handover().is_none());
         None
     })]);
+    let pick = |scheduler: &mut dyn Scheduler| {
+        let mut out = vec![Picked { index: 99, tokens: 99 }];
+        let error = scheduler.pick(&queue(), &LIMITS, &mut out).unwrap_err();
+        assert_eq!(out, [Picked { index: 99, tokens: 99 }]);
+        error
+    };
+    let (mut scheduler, watch) = import::<dyn Scheduler>(&told("panics", "pick"));
+    let first = pick(&mut *scheduler);
+    watch.expect("panicked: on purpose, in pick");
+    assert_eq!(first, watch.faults()[0]);
+    assert!(pick(&mut *scheduler).to_string().contains("has to be replaced"));
+    watch.expect("panicked: on purpose, in pick");
+    assert!(scheduler.handover().is_none(), "it is not called any more");
+    // Nothing is wrong with what it was asked: an error is a fault too, told once.
+    let (mut scheduler, watch) = import::<dyn Scheduler>(&told("fails", "pick"));
+    for _ in 0..3 {
+        assert_eq!(pick(&mut *scheduler), crate::subject::denied("pick"));
+        assert_eq!(watch.faults(), [crate::subject::denied("pick")]);
+    }
+    for (method, call) in [
+        ("save", (|h| h.save(&mut Vec::new())) as fn(&mut dyn Handover) -> Result<()>),
+        ("restore", |h| h.restore(&[])),
+    ] {
+        let (mut scheduler, watch) = import::<dyn Scheduler>(&told("panics", method));
+        let error = call(scheduler.handover().unwrap()).unwrap_err();
+        watch.expect(method);
+        assert_eq!(error, watch.faults()[0]);
+        let (mut scheduler, _) = import::<dyn Scheduler>(&told("fails", method));
+        let error = call(scheduler.handover().unwrap()).unwrap_err();
+        assert_eq!(error, crate::subject::denied(method));
+    }
 }
 
 #[test]

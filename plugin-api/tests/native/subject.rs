@@ -80,8 +80,8 @@ impl Capability for Subject {
 }
 
 impl Scheduler for Subject {
-    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
-        self.at_most_panics("pick");
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()> {
+        self.at("pick")?;
         let mut left = limits.tokens;
         for (index, waiting) in queue.iter().enumerate().rev().take(limits.seqs) {
             let tokens = waiting.pending.min(left);
@@ -91,6 +91,12 @@ impl Scheduler for Subject {
                 left -= tokens;
             }
         }
+        Ok(())
+    }
+
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        self.at_most_panics("handover");
+        if self.lies == "no handover" { None } else { Some(self) }
     }
 }
 

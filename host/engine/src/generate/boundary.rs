@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jackfield_runtime::{DRAINING_MAX, Generation, SwapError};
-use plugin_api::KvCache;
+use plugin_api::{Handover, KvCache, Scheduler};
 
 use super::engine::Engine;
 use super::plans::CompiledPlan;
@@ -41,7 +41,7 @@ impl Engine {
         match change {
             Change::Plans { plans, scratch } => return self.take_plans(plans, scratch, leftover),
             Change::Cache { next, room } => return self.take_cache(next, room, leftover),
-            Change::Scheduler(next) => leftover.push(Box::new(self.scheduler.replace(next))),
+            Change::Scheduler { next, room } => return self.take_scheduler(next, room, leftover),
             Change::Quantizer(place, next) => {
                 leftover.push(Box::new(self.quantizers[place].replace(next)));
             }
@@ -111,6 +111,34 @@ impl Engine {
         result
     }
 
+    /// Replaces the scheduler. Another generation of the same plugin takes its state over, if both
+    /// hand over: one of another name knows nothing of its bytes. What one holds that has failed is
+    /// worth nothing, and must not keep its successor out.
+    fn take_scheduler(
+        &mut self,
+        mut next: Generation<dyn Scheduler>,
+        mut room: Vec<u8>,
+        leftover: &mut Leftover,
+    ) -> Result<(), SwapError> {
+        let mut result = Ok(());
+        let is_same = self.scheduler.label().name == next.label.name;
+        if is_same && self.scheduler_faults.is_empty() {
+            let ends = (self.scheduler.get_mut().handover(), next.instance.handover());
+            if let (Some(from), Some(into)) = ends {
+                result = pass_on("scheduler", from, into, &mut room);
+            }
+        }
+        leftover.push(Box::new(room));
+        match result {
+            Ok(()) => {
+                self.scheduler_faults.clear();
+                leftover.push(Box::new(self.scheduler.replace(next)));
+            }
+            Err(_) => leftover.push(Box::new(next)),
+        }
+        result
+    }
+
     /// Works out again what running requests are made by.
     fn update_digests(&mut self) {
         for place in 0..self.groups.end() {
@@ -130,10 +158,6 @@ fn hand_over(
     new: &mut dyn KvCache,
     room: &mut Vec<u8>,
 ) -> Result<(), SwapError> {
-    let failed = |what: &str| {
-        let what = format!("handover: {what}");
-        move |source| SwapError::Plugin { slot: "kv-cache".to_owned(), what, source }
-    };
     let missing = |which: &str| SwapError::Differs {
         slot: "kv-cache".to_owned(),
         what: "handover, while sequences hold tokens".to_owned(),
@@ -142,8 +166,7 @@ fn hand_over(
     };
     let from = old.handover().ok_or_else(|| missing("an old one"))?;
     let into = new.handover().ok_or_else(|| missing("a new one"))?;
-    from.save(room).map_err(failed("save"))?;
-    into.restore(room).map_err(failed("restore"))?;
+    pass_on("kv-cache", from, into, room)?;
     let (before, after) = (old.usage(), new.usage());
     if before == after {
         return Ok(());
@@ -154,6 +177,21 @@ fn hand_over(
         expected: format!("{} of {}", before.used, before.total),
         found: format!("{} of {}", after.used, after.total),
     })
+}
+
+/// Saves what one plugin holds and restores it in another.
+fn pass_on(
+    slot: &str,
+    from: &mut dyn Handover,
+    into: &mut dyn Handover,
+    room: &mut Vec<u8>,
+) -> Result<(), SwapError> {
+    let failed = |what: &str| {
+        let (slot, what) = (slot.to_owned(), format!("handover: {what}"));
+        move |source| SwapError::Plugin { slot, what, source }
+    };
+    from.save(room).map_err(failed("save"))?;
+    into.restore(room).map_err(failed("restore"))
 }
 
 fn too_many_draining(kind: &str, name: &str) -> SwapError {

@@ -13,7 +13,7 @@ use plugin_api::kinds::kv_cache::{BlockCopy, PoolUsage};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::kinds::scheduler::{Limits, Picked, Waiting};
 use plugin_api::plan::Plan;
-use plugin_api::{Backend, DecodingStrategy, Kind, KvCache, Quantizer, Scheduler};
+use plugin_api::{Backend, DecodingStrategy, Error, Kind, KvCache, Quantizer, Scheduler};
 
 use super::batch::StepBatch;
 use super::group::{Group, Sequence, Slab};
@@ -35,6 +35,8 @@ pub struct Engine {
     pub(super) quantizers: Vec<Slot<dyn Quantizer>>,
     pub(super) cache: Slot<dyn KvCache>,
     pub(super) scheduler: Slot<dyn Scheduler>,
+    /// Errors of this scheduler that were told.
+    pub(super) scheduler_faults: Vec<Error>,
     pub(super) processors: Vec<(String, RequestSlot<dyn LogitsProcessor>)>,
     pub(super) strategies: Vec<(String, RequestSlot<dyn DecodingStrategy>)>,
     pub(super) state: AlignedBytes,
@@ -152,6 +154,7 @@ impl Engine {
             model,
             cache,
             scheduler,
+            scheduler_faults: Vec::new(),
             processors,
             strategies,
             groups: Slab::new(),

@@ -11,6 +11,7 @@ mod group;
 pub(crate) mod plans;
 pub mod request;
 mod rows;
+mod schedule;
 mod step;
 mod submit;
 

@@ -7,7 +7,6 @@ use plugin_api::kinds::backend::{Bindings, StreamId};
 use plugin_api::kinds::decoding_strategy::{Outcome, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
-use plugin_api::kinds::scheduler::Waiting;
 use plugin_api::{Backend, Error, Kind, LogitsProcessor, TensorMut};
 
 use super::engine::Engine;
@@ -119,33 +118,6 @@ impl Engine {
         work.order.extend(self.groups.iter().map(|(index, _)| index));
         let groups = &self.groups;
         work.order.sort_unstable_by_key(|&index| groups.get(index).map(|g| g.request));
-    }
-
-    /// Lets the scheduler pick from all sequences with tokens to evaluate by the plan whose turn it
-    /// is.
-    fn schedule(&mut self) {
-        let work = &mut self.work;
-        work.queue.clear();
-        for &index in &work.order {
-            let Some(group) = self.groups.get(index) else { continue };
-            if group.plan != self.plans.turn() {
-                continue;
-            }
-            for &seq in &group.seqs {
-                let Some(sequence) = self.sequences.get(seq.0 as usize) else { continue };
-                if sequence.pending() > 0 {
-                    work.queue.push(Waiting {
-                        seq,
-                        pending: sequence.pending(),
-                        is_running: sequence.num_evaluated > 0,
-                        is_atomic: sequence.is_atomic,
-                        priority: group.priority,
-                    });
-                }
-            }
-        }
-        work.picked.clear();
-        self.scheduler.get_mut().pick(&work.queue, &self.limits, &mut work.picked);
     }
 
     /// Takes room in the cache for what was picked, and fills the batch with what has room.

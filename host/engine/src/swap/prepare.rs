@@ -37,7 +37,11 @@ pub(crate) enum Change {
         /// Room for what the old cache hands over.
         room: Vec<u8>,
     },
-    Scheduler(Generation<dyn Scheduler>),
+    Scheduler {
+        next: Generation<dyn Scheduler>,
+        /// Likewise.
+        room: Vec<u8>,
+    },
     /// Which of the processors; likewise below.
     Processor(usize, Generation<dyn LogitsProcessor>),
     Strategy(usize, Generation<dyn DecodingStrategy>),
@@ -90,7 +94,10 @@ impl Shared {
             Role::Backend => self.prepare_backend(&model, &at, at.unpack(instance)?)?,
             Role::Traced => return self.prepare_part(&model, &at, at.unpack_part(instance)?),
             Role::Cache => prepare_cache(&model, &at, at.unpack(instance)?)?,
-            Role::Scheduler => Change::Scheduler(at.generation(instance)?),
+            Role::Scheduler => {
+                let room = Vec::with_capacity(model.limits.num_seqs_max * SEQ_BYTES);
+                Change::Scheduler { next: at.generation(instance)?, room }
+            }
             Role::Quantizer(place) => self.prepare_quantizer(&at, place, at.unpack(instance)?)?,
             Role::Processor(place) => {
                 let change = Change::Processor(place, at.generation(instance)?);
@@ -261,6 +268,6 @@ impl Target<'_> {
     }
 }
 
-/// Bytes that a block and a sequence take in a saved cache, generously.
+/// Bytes that a block and a sequence take in a saved cache or scheduler, generously.
 const BLOCK_BYTES: usize = 16;
 const SEQ_BYTES: usize = 64;

@@ -168,6 +168,16 @@ impl<W> Instance<W> {
         found.map_err(|error| self.stop(error))
     }
 
+    /// Tells the owner of an error that nobody but the guest is to blame for, unless it is the one in
+    /// `told`. What stopped the instance was told then.
+    #[cold]
+    pub(super) fn blame(&self, error: &Error, told: &mut Option<Error>) {
+        if self.fault.is_none() && told.as_ref() != Some(error) {
+            self.owner.fault(error);
+            *told = Some(error.clone());
+        }
+    }
+
     fn limited_with<R>(
         &mut self,
         limit: Limit,

@@ -1,9 +1,10 @@
 //! Schedulers: the queue goes in, what runs comes out and is checked.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use plugin_api::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
-use plugin_api::{Provided, Result};
+use plugin_api::{Error, Handover, Provided, Result};
 use wasmtime::component::InstancePre;
 
 use super::bindings::scheduler::exports::jackfield::plugin::scheduler as wit;
@@ -25,25 +26,51 @@ pub(super) fn provided(
             config,
             |world, store, config| world.jackfield_plugin_scheduler().call_create(store, config),
         )?;
-        Ok(Box::new(WasmScheduler { instance, queue: Vec::new(), is_taken: Vec::new() }))
+        let (instance, queue, is_taken) = (RefCell::new(instance), Vec::new(), Vec::new());
+        Ok(Box::new(WasmScheduler { instance, queue, is_taken, blamed: None }))
     }))
 }
 
 struct WasmScheduler {
-    instance: Instance<SchedulerPlugin>,
+    /// Borrowed by one call at a time: the kind belongs to one thread.
+    instance: RefCell<Instance<SchedulerPlugin>>,
     queue: Vec<wit::Waiting>,
     is_taken: Vec<bool>,
+    /// The error that its owner was told of last.
+    blamed: Option<Error>,
 }
 
 impl Scheduler for WasmScheduler {
-    /// What the guest picks. A guest that stopped, which is logged, is stood in for by order of
-    /// arrival until it is replaced: requests do not stand still for a broken policy.
-    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()> {
         let start = out.len();
-        if self.ask(queue, limits, out).is_err() {
+        self.ask(queue, limits, out).inspect_err(|error| {
             out.truncate(start);
-            by_arrival(queue, limits, out);
-        }
+            self.instance.get_mut().blame(error, &mut self.blamed);
+        })
+    }
+
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        let has = self.instance.get_mut().call(|world, store| {
+            world.jackfield_plugin_scheduler().call_has_handover(store).map(Ok)
+        });
+        if has == Ok(true) { Some(self) } else { None }
+    }
+}
+
+impl Handover for WasmScheduler {
+    fn save(&self, out: &mut Vec<u8>) -> Result<()> {
+        let mut state = self
+            .instance
+            .borrow_mut()
+            .call(|world, store| world.jackfield_plugin_scheduler().call_save(store))?;
+        out.append(&mut state);
+        Ok(())
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<()> {
+        self.instance
+            .get_mut()
+            .call(|world, store| world.jackfield_plugin_scheduler().call_restore(store, bytes))
     }
 }
 
@@ -52,8 +79,8 @@ impl WasmScheduler {
         self.queue.clear();
         self.queue.extend(queue.iter().map(wire));
         let limits = wit::Limits { tokens: capped(limits.tokens), seqs: capped(limits.seqs) };
-        let picked = self.instance.call(|world, store| {
-            world.jackfield_plugin_scheduler().call_pick(store, &self.queue, limits).map(Ok)
+        let picked = self.instance.get_mut().call(|world, store| {
+            world.jackfield_plugin_scheduler().call_pick(store, &self.queue, limits)
         })?;
         self.is_taken.clear();
         self.is_taken.resize(queue.len(), false);
@@ -71,7 +98,7 @@ impl WasmScheduler {
             if !is_fair || tokens == 0 {
                 let found = format!("entry {index} with {tokens} tokens");
                 let expected = "entries of the queue, once each, with tokens that they have";
-                return self.instance.refuse("pick", expected, &found);
+                return self.instance.get_mut().refuse("pick", expected, &found);
             }
             out.push(Picked { index, tokens });
         }
@@ -91,20 +118,4 @@ fn wire(entry: &Waiting) -> wit::Waiting {
 
 fn capped(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-fn by_arrival(queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
-    let (mut tokens_left, mut seqs_left) = (limits.tokens, limits.seqs);
-    for is_running in [true, false] {
-        for (index, entry) in queue.iter().enumerate() {
-            let tokens = entry.pending.min(tokens_left);
-            let is_whole = tokens == entry.pending;
-            let is_fit = tokens > 0 && seqs_left > 0 && (is_whole || !entry.is_atomic);
-            if entry.is_running == is_running && is_fit {
-                out.push(Picked { index, tokens });
-                tokens_left -= tokens;
-                seqs_left -= 1;
-            }
-        }
-    }
 }

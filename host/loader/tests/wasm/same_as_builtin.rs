@@ -169,8 +169,8 @@ fn a_scheduler_picks_the_same() {
         let queue: Vec<Waiting> = (0..seed % 70).map(waiting).collect();
         let limits = Limits { tokens: seed as usize * 3, seqs: 16 };
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        there.pick(&queue, &limits, &mut a);
-        here.pick(&queue, &limits, &mut b);
+        there.pick(&queue, &limits, &mut a).unwrap();
+        here.pick(&queue, &limits, &mut b).unwrap();
         assert_eq!(a, b);
     }
 }

@@ -88,7 +88,11 @@ pub(in crate::testing) fn scheduler(
             })
             .collect();
         let limits = Limits { tokens: size(random), seqs: size(random) };
-        scheduler.pick(&queue, &limits, &mut Vec::new());
+        let _ = scheduler.pick(&queue, &limits, &mut Vec::new());
+        let bytes: Vec<u8> = (0..random.below(99)).map(|_| random.bits() as u8).collect();
+        if let Some(state) = scheduler.handover().filter(|_| random.below(8) == 0) {
+            let _ = state.restore(&bytes);
+        }
     }
     Vec::new()
 }

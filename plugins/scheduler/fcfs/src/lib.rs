@@ -17,7 +17,7 @@ impl Capability for Fcfs {
 }
 
 impl Scheduler for Fcfs {
-    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
+    fn pick(&mut self, queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) -> Result<()> {
         let (mut tokens_left, mut seqs_left) = (limits.tokens, limits.seqs);
         for is_running in [true, false] {
             for (index, entry) in queue.iter().enumerate() {
@@ -27,13 +27,14 @@ impl Scheduler for Fcfs {
                     continue;
                 }
                 if seqs_left == 0 {
-                    return;
+                    return Ok(());
                 }
                 out.push(Picked { index, tokens });
                 tokens_left -= tokens;
                 seqs_left -= 1;
             }
         }
+        Ok(())
     }
 }
 
