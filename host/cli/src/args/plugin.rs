@@ -59,7 +59,7 @@ Kinds, and what they can be written in:
   norm, residual, rotary-embedding, mixer, feed-forward
                       rust, rust-wasm         describe a part of the model, once
   model-source        rust, rust-wasm         finds and fetches models
-  hook                rust                    listens to what happens, may end or refuse an answer
+  hook                rust, rust-wasm         listens to what happens, may end or refuse an answer
   kv-cache            rust                    places keys and values of past tokens
   backend             rust                    compiles and runs the model
 

@@ -70,12 +70,7 @@ fn build(folder: &Path, lane: Option<BuildLane>, out: Option<&Path>) -> Result<B
         _ => BuildLane::Wasm,
     });
     if lane == BuildLane::Wasm && !templates::WASM.contains(&manifest.kind.as_str()) {
-        bail!(
-            "{}: plugins of the kind `{}` have the lanes builtin and native only: build it with \
-             `--lane native`",
-            file.display(),
-            manifest.kind
-        );
+        bail!("{}: {}", file.display(), templates::no_wasm(&manifest.kind));
     }
     let made = match (source, lane) {
         (Source::Cargo, _) => cargo(&folder, lane)?,

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use jackfield_loader::PluginManifest;
 
 use super::build::Made;
+use super::templates;
 
 /// `plugin.c`: clang makes a module, `wasm-tools` or jco makes a component of it.
 pub(super) fn c(folder: &Path, manifest: &PluginManifest) -> Result<Made> {
@@ -82,8 +83,9 @@ fn world<'a>(folder: &Path, kind: &'a str) -> Result<&'a str> {
         "mixer" => "mixer-plugin",
         "model-source" => "model-source-plugin",
         "rotary-embedding" => "rotary-embedding-plugin",
+        "hook" => "hook-plugin",
         "norm" | "residual" | "feed-forward" => "traced-plugin",
-        _ => bail!("kind `{kind}`: cannot be a component: write it in Rust, for the lane native"),
+        _ => bail!("{kind}: {}", templates::no_wasm(kind)),
     })
 }
 

@@ -101,6 +101,24 @@ pub(super) const WASM: [&str; 11] = [
     "scheduler",
 ];
 
+/// Why a kind cannot be a component, and what to do, in one sentence.
+pub(super) fn no_wasm(kind: &str) -> String {
+    let reason = match kind {
+        "backend" => {
+            ", since they compute with every core in memory of the host, which no component sees"
+        }
+        "kv-cache" => {
+            ", since one that errs lets a request read another's text and one that stops loses the \
+             tokens of all, against which a sandbox does not help"
+        }
+        _ => "",
+    };
+    format!(
+        "plugins of the kind `{kind}` have the lanes builtin and native only{reason}: write it in \
+         Rust and build it with `--lane native`"
+    )
+}
+
 /// The source file of a logits processor in another language, and what it holds.
 pub(super) const C: (&str, &str) =
     ("plugin.c", include_str!("../../../../../examples/out-of-tree/c/plugin.c"));
