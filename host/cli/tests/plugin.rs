@@ -107,15 +107,18 @@ fn every_template_is_built_and_passes_its_check() {
                 assert!(said.contains("--lang rust") || said.contains("Rust only"), "{said}");
                 continue;
             }
-            if lang == "js"
-                && Command::new("npm")
+            // What its README names: the packages of its package.json, or one that it needs.
+            let packages: Option<&[&str]> = match lang {
+                "js" => Some(&[]),
+                "c" => Some(&["@bytecodealliance/jco@1"]),
+                _ => None,
+            };
+            if let Some(packages) = packages {
+                let _ = Command::new("npm")
                     .args(["install", "--no-audit"])
+                    .args(packages)
                     .current_dir(here.join(&name))
-                    .output()
-                    .is_err()
-            {
-                println!("{kind:20} {lang:10} SKIP: npm is not there");
-                continue;
+                    .output();
             }
             let lane = if lang == "rust" { "native" } else { "wasm" };
             let file = format!("{name}.plugin");
@@ -251,15 +254,20 @@ fn mistakes_say_what_to_do() {
                     reload = \"stateless\"\npermissions = []\n";
     fs::write(here.join("sourceless/plugin.toml"), manifest).unwrap();
     fs::write(here.join("text.so"), "no library").unwrap();
-    fs::create_dir_all(here.join("listens")).unwrap();
-    fs::write(here.join("listens/plugin.toml"), manifest.replace("norm", "kv-cache")).unwrap();
-    fs::write(here.join("listens/Cargo.toml"), "").unwrap();
+    fs::create_dir_all(here.join("places")).unwrap();
+    fs::write(here.join("places/plugin.toml"), manifest.replace("norm", "kv-cache")).unwrap();
+    fs::write(here.join("places/Cargo.toml"), "").unwrap();
+    fs::create_dir_all(here.join("computes")).unwrap();
+    fs::write(here.join("computes/plugin.toml"), manifest.replace("norm", "backend")).unwrap();
+    fs::write(here.join("computes/plugin.c"), "").unwrap();
     #[rustfmt::skip]
     let cases = [
         (&["plugin", "build", "none"][..],                     "none: expected the folder of a plugin"),
         (&["plugin", "build", "empty"],                        "`jackfield plugin new` writes one"),
         (&["plugin", "build", "sourceless"],                   "expected one of the files Cargo.toml, plugin.c, plugin.py, plugin.js"),
-        (&["plugin", "build", "listens", "--lane", "wasm"],    "build it with `--lane native`"),
+        (&["plugin", "build", "places", "--lane", "wasm"],    "one that errs lets a request read another's text"),
+        (&["plugin", "build", "places", "--lane", "wasm"],    "build it with `--lane native`"),
+        (&["plugin", "build", "computes"],                     "in memory of the host, which no component sees"),
         (&["plugin", "seal", "text.so"],                       "expected a shared library or a WASM component"),
         (&["plugin", "new", "a", "--kind", "flux"],            "kind `flux`: expected one of backend, decoding-strategy"),
         (&["plugin", "new", "Min P", "--kind", "norm"],        "expected kebab-case"),
