@@ -173,7 +173,9 @@ fn check_affine(
         return Err(Error::shape(name, format!("{expected:?} {what}"), format!("{found:?}")));
     }
     let limit = u8::MAX >> (8 - desc.bits);
-    if let Some(code) = rows.codes.iter().find(|code| **code > limit) {
+    // All are looked at, many at a time.
+    let code = rows.codes.iter().fold(0, |most, code| most.max(*code));
+    if code > limit {
         return Err(Error::malformed(name, format!("codes of {} bits", desc.bits), code));
     }
     let (what, run) = match desc.scales {

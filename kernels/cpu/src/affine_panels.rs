@@ -99,7 +99,7 @@ pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, o
     assert_eq!(rows.mins.len(), mins_len, "pack_affine: mins do not fit the format");
     assert_eq!(out.len(), desc.packed_bytes(n, k), "pack_affine: out does not fit");
     let limit = u8::MAX >> (8 - desc.bits);
-    let is_narrow = rows.codes.iter().all(|code| *code <= limit);
+    let is_narrow = rows.codes.iter().fold(0, |most, code| most.max(*code)) <= limit;
     assert!(is_narrow, "pack_affine: a code has more than {} bits", desc.bits);
     out.fill(0);
     for (panel, out) in out.chunks_exact_mut(desc.panel_bytes(k)).enumerate() {

@@ -61,17 +61,25 @@ impl CodeLayout {
         let segments = out.chunks_exact_mut(self.segment_bytes());
         for (codes, out) in codes.chunks_exact(self.segment).zip(segments) {
             let (low, planes) = out.split_at_mut(self.low_bytes());
-            for (i, &code) in codes.iter().enumerate() {
-                let (quad, in_quad) = (i / QUAD, lane * QUAD + i % QUAD);
-                if !self.has_nibbles() {
-                    low[quad * QUAD_BYTES + in_quad] = code;
-                    continue;
+            let lows = low.as_chunks_mut::<QUAD_BYTES>().0.iter_mut();
+            let quads = codes.as_chunks::<QUAD>().0;
+            if !self.has_nibbles() {
+                for (quad, low) in quads.iter().zip(lows) {
+                    low[lane * QUAD..][..QUAD].copy_from_slice(quad);
                 }
-                low[quad / 2 * QUAD_BYTES + in_quad] |= (code & 0xF) << (quad % 2 * 4);
-                for plane in 0..self.planes() {
-                    let word = (quad * self.planes() + plane) * PLANE_BYTES;
-                    let bit = code >> (4 + plane) & 1;
-                    planes[word + in_quad / 8] |= bit << (in_quad % 8);
+                continue;
+            }
+            for ([even, odd], low) in quads.as_chunks::<2>().0.iter().zip(lows) {
+                let [even, odd] = [even, odd].map(|quad| u32::from_le_bytes(*quad) & 0x0F0F_0F0F);
+                low[lane * QUAD..][..QUAD].copy_from_slice(&(even | odd << 4).to_le_bytes());
+            }
+            let words = planes.as_chunks_mut::<PLANE_BYTES>().0;
+            for (quad, words) in quads.iter().zip(words.chunks_exact_mut(self.planes().max(1))) {
+                let codes = u32::from_le_bytes(*quad);
+                for (plane, word) in words.iter_mut().enumerate() {
+                    // The factor brings the four bits together in the highest byte.
+                    let bits = (codes >> (4 + plane) & 0x0101_0101).wrapping_mul(0x0102_0408) >> 24;
+                    word[lane / 2] |= (bits as u8) << (lane % 2 * 4);
                 }
             }
         }
