@@ -59,14 +59,14 @@ impl Capability for Cpu {
     fn from_config(config: &Config) -> Result<Self> {
         let available = std::thread::available_parallelism().map_or(1, usize::from) as u64;
         let threads = config.count_or("threads", available.min(THREADS_MAX), 1..=THREADS_MAX)?;
-        let isa = match config.one_of("isa", &["auto", "avx512", "avx2", "scalar"])? {
-            "avx512" => Isa::Avx512,
-            "avx2" => Isa::Avx2,
-            "scalar" => Isa::Scalar,
-            _ => Isa::detect(),
+        let isa = match isa_of(config.one_of("isa", &["auto", "amx", "avx512", "avx2", "scalar"])?)
+        {
+            Some(isa) => isa,
+            None => Isa::detect_up_to(isa_cap()?),
         };
         if !isa.is_available() {
             let needs = match isa {
+                Isa::Amx => "this processor or its system lacks AMX with INT8, or AVX-512",
                 Isa::Avx512 => "this processor lacks one of AVX-512 F, BW, VL, DQ, VNNI",
                 _ => "this processor lacks one of AVX2, FMA, F16C",
             };
@@ -113,6 +113,30 @@ impl Backend for Cpu {
 }
 
 export_plugin!(Cpu);
+
+/// The instruction set of a name of the configuration.
+fn isa_of(name: &str) -> Option<Isa> {
+    match name {
+        "amx" => Some(Isa::Amx),
+        "avx512" => Some(Isa::Avx512),
+        "avx2" => Some(Isa::Avx2),
+        "scalar" => Some(Isa::Scalar),
+        _ => None,
+    }
+}
+
+/// The best instruction set that [`ISA_VARIABLE`] allows.
+fn isa_cap() -> Result<Isa> {
+    let Some(value) = std::env::var_os(ISA_VARIABLE).filter(|value| !value.is_empty()) else {
+        return Ok(Isa::Amx);
+    };
+    let known = value.to_str().and_then(isa_of);
+    let expected = "scalar, avx2, avx512 or amx";
+    known.ok_or_else(|| Error::malformed(ISA_VARIABLE, expected, value.display()))
+}
+
+/// Caps the instruction set of backends whose configuration names none.
+const ISA_VARIABLE: &str = "JACKFIELD_CPU_ISA";
 
 /// Most threads that a configuration may ask for.
 const THREADS_MAX: u64 = 256;

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn passes_the_contract_suite_with_every_instruction_set() {
-    for isa in ["scalar", "avx2", "avx512"] {
+    for isa in ["scalar", "avx2", "avx512", "amx"] {
         for threads in [1, 3] {
             let config = Config::new().with("isa", isa).with("threads", threads);
             match Cpu::from_config(&config) {
@@ -27,7 +27,7 @@ fn passes_the_contract_suite_with_activations_of_8_bits() {
 fn says_what_a_configuration_may_hold() {
     #[rustfmt::skip]
     let cases = [
-        ("isa",     Value::from("sse9"), "isa: expected one of auto, avx512, avx2, scalar, found \"sse9\""),
+        ("isa",     Value::from("sse9"), "isa: expected one of auto, amx, avx512, avx2, scalar, found \"sse9\""),
         ("threads", Value::from(0),      "threads: expected a whole number in 1..=256, found 0"),
         ("threads", Value::from(257),    "threads: expected a whole number in 1..=256, found 257"),
     ];

@@ -15,6 +15,11 @@ pub(crate) const QUAD_BYTES: usize = QUAD * PANEL_ROWS;
 /// Bytes of one bit of each code of a quad.
 pub(crate) const PLANE_BYTES: usize = QUAD_BYTES / 8;
 
+/// Elements of a segment, of two halves of a block of activations or of one.
+pub(crate) const fn segment_len(is_paired: bool) -> usize {
+    if is_paired { ACT_BLOCK } else { ACT_BLOCK / 2 }
+}
+
 /// Where the bits of codes lie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CodeLayout {
@@ -26,8 +31,7 @@ pub(crate) struct CodeLayout {
 impl CodeLayout {
     /// The layout of codes of `bits` bits whose groups have `group` elements.
     pub(crate) const fn new(bits: u8, group: usize) -> Self {
-        let segment = if group.is_multiple_of(ACT_BLOCK) { ACT_BLOCK } else { ACT_BLOCK / 2 };
-        Self { bits, segment }
+        Self { bits, segment: segment_len(group.is_multiple_of(ACT_BLOCK)) }
     }
 
     /// Whether codes are nibbles and planes of bits, not bytes.

@@ -8,8 +8,11 @@
 use crate::lanes::{Avx2, Avx512};
 use crate::lanes::{Lanes, Portable};
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+
 /// An instruction set that kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     /// What every target has; no explicit vectors.
     Scalar,
@@ -17,11 +20,13 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, VL, DQ and VNNI.
     Avx512,
+    /// The same, and AMX with INT8 for quantized products of many rows.
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// What people call it.
     pub fn name(self) -> &'static str {
@@ -29,18 +34,19 @@ impl Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2-fma",
             Self::Avx512 => "avx512-vnni",
+            Self::Amx => "amx-int8",
         }
     }
 
     /// The fastest one that this machine has.
     pub fn detect() -> Self {
-        if Self::Avx512.is_available() {
-            Self::Avx512
-        } else if Self::Avx2.is_available() {
-            Self::Avx2
-        } else {
-            Self::Scalar
-        }
+        Self::detect_up_to(Self::Amx)
+    }
+
+    /// The fastest one that this machine has, not beyond `most`.
+    pub fn detect_up_to(most: Self) -> Self {
+        let mut sets = Self::ALL.into_iter().rev().filter(|isa| *isa <= most);
+        sets.find(|isa| isa.is_available()).unwrap_or(Self::Scalar)
     }
 
     /// Whether this machine has it. Asks the processor once, later calls read a cached word.
@@ -60,6 +66,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            Self::Amx => Self::Avx512.is_available() && amx::is_available(),
         }
     }
 
@@ -93,10 +100,22 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Out {
         Isa::Avx2 => unsafe { run_avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the features that `run_avx512` is compiled for are available.
-        Isa::Avx512 => unsafe { run_avx512(kernel) },
+        Isa::Avx512 | Isa::Amx => unsafe { run_avx512(kernel) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => unreachable!("only the scalar set is available here"),
     }
+}
+
+/// Runs a kernel that is for AMX only.
+///
+/// # Panics
+///
+/// If this machine does not have it.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn dispatch_amx<K: Kernel>(kernel: K) -> K::Out {
+    assert!(Isa::Amx.is_available(), "dispatch_amx: this machine does not have AMX");
+    // SAFETY: AMX is available only where AVX-512 is.
+    unsafe { run_avx512(kernel) }
 }
 
 #[cfg(target_arch = "x86_64")]

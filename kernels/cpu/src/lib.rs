@@ -28,12 +28,15 @@ mod log_sum_exp;
 mod math;
 mod matmul;
 mod matmul_affine;
+#[cfg(target_arch = "x86_64")]
+mod matmul_tiles;
 mod output_columns;
 mod quantize_rows;
 mod reduce;
 mod rms_norm;
 mod rope;
 mod scale_layout;
+mod scale_reader;
 mod scatter_add;
 mod slice;
 mod softmax;

@@ -5,16 +5,15 @@
 //! `acc = fma(min, x_scale * sum, acc)`. A segment is 32 elements, one block of activations, where
 //! groups are whole blocks, else 16. The order is that of the format, never of the tile.
 
-use half::f16;
-
 use crate::{
     affine_panels::AffinePanels,
-    code_layout::{CodeLayout, PLANE_BYTES, QUAD_BYTES},
-    isa::{Isa, Kernel, dispatch},
+    code_layout::{CodeLayout, PLANE_BYTES, QUAD_BYTES, segment_len},
+    isa::{Isa, Kernel, dispatch, dispatch_amx},
     lanes::{LANES, Lanes},
+    matmul_tiles::{self, TileProduct},
     output_columns::{OutputColumns, PANEL_ROWS},
     quantize_rows::{ACT_BLOCK, BLOCK_BYTES, QuantizedRows, word},
-    scale_layout::{ScaleLayout, Scales},
+    scale_reader::ScaleReader,
 };
 
 /// Writes `out[r, j] = sum over i of x[r, i] * w[j, i]` for the columns `j` of `out`.
@@ -42,23 +41,49 @@ pub fn matmul_affine(
     out.assert_fits("matmul_affine", x.rows(), w.n);
     let is_paired = w.desc.group.is_multiple_of(ACT_BLOCK);
     match (w.desc.bits, is_paired) {
-        (..=4, true) => dispatch(isa, Product::<4, true> { w, x, out }),
-        (..=4, false) => dispatch(isa, Product::<4, false> { w, x, out }),
-        (5, true) => dispatch(isa, Product::<5, true> { w, x, out }),
-        (5, false) => dispatch(isa, Product::<5, false> { w, x, out }),
-        (6, true) => dispatch(isa, Product::<6, true> { w, x, out }),
-        (6, false) => dispatch(isa, Product::<6, false> { w, x, out }),
-        (_, true) => dispatch(isa, Product::<8, true> { w, x, out }),
-        (_, false) => dispatch(isa, Product::<8, false> { w, x, out }),
+        (..=4, true) => product::<4, true>(isa, w, x, out),
+        (..=4, false) => product::<4, false>(isa, w, x, out),
+        (5, true) => product::<5, true>(isa, w, x, out),
+        (5, false) => product::<5, false>(isa, w, x, out),
+        (6, true) => product::<6, true>(isa, w, x, out),
+        (6, false) => product::<6, false>(isa, w, x, out),
+        (_, true) => product::<8, true>(isa, w, x, out),
+        (_, false) => product::<8, false>(isa, w, x, out),
     }
 }
 
 /// The product for codes of 4 bits or less, 5, 6, or 8; `PAIRED` says that a segment is two
 /// halves of a block.
+fn product<const BITS: u8, const PAIRED: bool>(
+    isa: Isa,
+    w: AffinePanels<'_>,
+    x: QuantizedRows<'_>,
+    out: &mut OutputColumns<'_>,
+) {
+    let quantized_rows = x.rows() * x.terms();
+    #[cfg(target_arch = "x86_64")]
+    let first = if isa == Isa::Amx && matmul_tiles::takes(w.desc) {
+        let rows = quantized_rows / matmul_tiles::TILE_ROWS * matmul_tiles::TILE_ROWS;
+        if rows > 0 {
+            dispatch_amx(TileProduct::<BITS, PAIRED> { w, x, out, rows });
+        }
+        rows
+    } else {
+        0
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let first = 0;
+    if first < quantized_rows {
+        dispatch(isa, Product::<BITS, PAIRED> { w, x, out, first });
+    }
+}
+
+/// The product from quantized row `first` on.
 struct Product<'a, 'b, const BITS: u8, const PAIRED: bool> {
     w: AffinePanels<'a>,
     x: QuantizedRows<'a>,
     out: &'a mut OutputColumns<'b>,
+    first: usize,
 }
 
 impl<const BITS: u8, const PAIRED: bool> Kernel for Product<'_, '_, BITS, PAIRED> {
@@ -71,7 +96,7 @@ impl<const BITS: u8, const PAIRED: bool> Kernel for Product<'_, '_, BITS, PAIRED
             let quantized_rows = self.x.rows() * self.x.terms();
             // A row of two terms needs both in one tile.
             let tile_rows = L::TILE_ROWS.max(self.x.terms());
-            let mut row = 0;
+            let mut row = self.first;
             while row < quantized_rows {
                 let left = quantized_rows - row;
                 row += if left >= 8 && tile_rows >= 8 {
@@ -103,7 +128,7 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
         let mut scales = ScaleReader::<L>::new(desc.scales(), scales);
         for codes in codes.chunks_exact(desc.code_bytes(desc.group)) {
             let (scale, min) = scales.next();
-            for codes in codes.chunks_exact(Self::CODES.segment_bytes()) {
+            for codes in codes.chunks_exact(Segments::<BITS, PAIRED>::LAYOUT.segment_bytes()) {
                 let block = if PAIRED { segment } else { segment / 2 };
                 // Which of the block's sums: that of both halves, or of one.
                 let part = if PAIRED { 2 } else { segment % 2 };
@@ -126,25 +151,16 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
                 segment += 1;
             }
         }
-        let first = panel * PANEL_ROWS;
-        let end = (first + PANEL_ROWS).min(self.w.n);
         let terms = self.x.terms();
         for (r, terms_of_row) in sums.chunks(terms).enumerate() {
             let mut sum = terms_of_row[0];
             for term in &terms_of_row[1..] {
                 sum = sum.add(*term);
             }
-            let out = self.out.row_mut(row / terms + r, first..end);
-            match out.first_chunk_mut() {
-                Some(out) => sum.store(out),
-                None => sum.store_part(out),
-            }
+            store_row(self.out, self.w.n, panel, row / terms + r, sum);
         }
         R
     }
-
-    /// How codes lie.
-    const CODES: CodeLayout = CodeLayout::new(BITS, if PAIRED { ACT_BLOCK } else { ACT_BLOCK / 2 });
 
     /// The integer sums of one segment: `dot(codes - zero_point, x)` for `R` rows of `x`.
     #[inline(always)]
@@ -162,7 +178,7 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
             dots[r] = L::ints(if correction == 0 { 0 } else { correction * sum });
         }
         let first = if part == 1 { LANES } else { 0 };
-        let (low, planes) = codes.split_at(Self::CODES.low_bytes());
+        let (low, planes) = codes.split_at(Segments::<BITS, PAIRED>::LAYOUT.low_bytes());
         let planes = planes.as_chunks::<PLANE_BYTES>().0;
         for (vector, codes) in low.as_chunks::<QUAD_BYTES>().0.iter().enumerate() {
             let packed = L::codes(codes);
@@ -174,8 +190,13 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
                 continue;
             }
             let (quad, at) = (vector * 2, first + vector * 8);
-            let low = Self::with_planes::<L>(L::low_nibbles(packed), planes, quad);
-            let high = Self::with_planes::<L>(L::high_nibbles(packed), planes, quad + 1);
+            let low =
+                Segments::<BITS, PAIRED>::with_planes::<L>(L::low_nibbles(packed), planes, quad);
+            let high = Segments::<BITS, PAIRED>::with_planes::<L>(
+                L::high_nibbles(packed),
+                planes,
+                quad + 1,
+            );
             for r in 0..R {
                 dots[r] = L::dot_small(dots[r], low, four(x[r], at));
             }
@@ -184,6 +205,33 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
             }
         }
         dots
+    }
+}
+
+/// How the codes of a segment lie, and how they are read.
+pub(crate) struct Segments<const BITS: u8, const PAIRED: bool>;
+
+impl<const BITS: u8, const PAIRED: bool> Segments<BITS, PAIRED> {
+    /// How codes lie.
+    pub(crate) const LAYOUT: CodeLayout = CodeLayout::new(BITS, segment_len(PAIRED));
+
+    /// Writes the codes of a segment less the zero point as bytes, `[quads]`.
+    #[inline(always)]
+    pub(crate) fn widen<L: Lanes>(zero_point: u8, codes: &[u8], out: &mut [[u8; QUAD_BYTES]]) {
+        let (low, planes) = codes.split_at(Self::LAYOUT.low_bytes());
+        let planes = planes.as_chunks::<PLANE_BYTES>().0;
+        for (vector, codes) in low.as_chunks::<QUAD_BYTES>().0.iter().enumerate() {
+            let packed = L::codes(codes);
+            if BITS > 6 {
+                L::store_codes(packed, zero_point, &mut out[vector]);
+                continue;
+            }
+            let quad = vector * 2;
+            let low = Self::with_planes::<L>(L::low_nibbles(packed), planes, quad);
+            let high = Self::with_planes::<L>(L::high_nibbles(packed), planes, quad + 1);
+            L::store_codes(low, zero_point, &mut out[quad]);
+            L::store_codes(high, zero_point, &mut out[quad + 1]);
+        }
     }
 
     /// The codes of a quad, from their nibbles and the planes of the segment.
@@ -204,76 +252,21 @@ impl<const BITS: u8, const PAIRED: bool> Product<'_, '_, BITS, PAIRED> {
     }
 }
 
-/// Reads the scales and mins of one group after the other.
-struct ScaleReader<'a, L> {
-    layout: ScaleLayout,
-    bytes: &'a [u8],
-    /// Groups left in the run.
-    left: usize,
-    /// The factors of scales and mins of the run.
-    factors: [L; 2],
-}
-
-impl<'a, L: Lanes> ScaleReader<'a, L> {
-    #[inline(always)]
-    fn new(layout: ScaleLayout, bytes: &'a [u8]) -> Self {
-        Self { layout, bytes, left: 0, factors: [L::splat(1.0); 2] }
-    }
-
-    #[inline(always)]
-    fn next(&mut self) -> (L, Option<L>) {
-        let has_min = self.layout.has_min;
-        match self.layout.scales {
-            Scales::F32 => {
-                let (floats, _) = self.take(self.layout.group_bytes()).as_chunks::<64>();
-                let min = if has_min { Some(load_f32_bytes(&floats[1])) } else { None };
-                (load_f32_bytes(&floats[0]), min)
-            }
-            Scales::F16 => {
-                let (halves, _) = self.take(self.layout.group_bytes()).as_chunks::<32>();
-                let min = if has_min { Some(load_f16_bytes(&halves[1])) } else { None };
-                (load_f16_bytes(&halves[0]), min)
-            }
-            Scales::Product { groups } => {
-                if self.left == 0 {
-                    self.left = groups;
-                    let (halves, _) = self.take(self.layout.factor_bytes()).as_chunks::<32>();
-                    self.factors[0] = load_f16_bytes(&halves[0]);
-                    if has_min {
-                        self.factors[1] = load_f16_bytes(&halves[1]);
-                    }
-                }
-                self.left -= 1;
-                let (integers, _) = self.take(self.layout.group_bytes()).as_chunks::<16>();
-                let scale = self.factors[0].mul(L::load_i8(&integers[0]));
-                let min = if has_min {
-                    Some(self.factors[1].mul(L::load_i8(&integers[1])))
-                } else {
-                    None
-                };
-                (scale, min)
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn take(&mut self, len: usize) -> &'a [u8] {
-        let (taken, rest) = self.bytes.split_at(len);
-        self.bytes = rest;
-        taken
-    }
-}
-
+/// Writes one row of a panel's columns, of `n` in all.
 #[inline(always)]
-fn load_f16_bytes<L: Lanes>(bytes: &[u8; 32]) -> L {
-    let (pairs, _) = bytes.as_chunks::<2>();
-    L::load_f16(&std::array::from_fn(|i| f16::from_le_bytes(pairs[i])))
-}
-
-#[inline(always)]
-fn load_f32_bytes<L: Lanes>(bytes: &[u8; 64]) -> L {
-    let (quads, _) = bytes.as_chunks::<4>();
-    L::load(&std::array::from_fn(|i| f32::from_le_bytes(quads[i])))
+pub(crate) fn store_row<L: Lanes>(
+    out: &mut OutputColumns<'_>,
+    n: usize,
+    panel: usize,
+    row: usize,
+    sums: L,
+) {
+    let first = panel * PANEL_ROWS;
+    let out = out.row_mut(row, first..(first + PANEL_ROWS).min(n));
+    match out.first_chunk_mut() {
+        Some(out) => sums.store(out),
+        None => sums.store_part(out),
+    }
 }
 
 /// The word that starts at byte `at`, a multiple of four.
@@ -297,7 +290,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        AffineDesc, AffineRows, pack_affine, quantize_rows, quantized_row_bytes,
+        AffineDesc, AffineRows, Scales, pack_affine, quantize_rows, quantized_row_bytes,
         testing::{bits, codes, exact_scales, floats, isas},
     };
 
@@ -409,9 +402,16 @@ mod tests {
     #[test]
     fn is_the_decoded_product_with_equal_bits_on_every_isa() {
         for desc in formats() {
-            for (rows, n, groups) in
-                [(0, 16, 1), (1, 1, 1), (1, 7, 3), (2, 16, 2), (9, 63, 5), (17, 40, 3)]
-            {
+            for (rows, n, groups) in [
+                (0, 16, 1),
+                (1, 1, 1),
+                (1, 7, 3),
+                (2, 16, 2),
+                (9, 63, 5),
+                (17, 40, 3),
+                (33, 90, 10),
+                (150, 17, 3),
+            ] {
                 let case = Case::new(desc, [rows, n, groups * desc.group], 11);
                 case.check(Isa::Scalar);
                 let first = case.run(Isa::Scalar, 0..rows, &[]);
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn two_terms_are_nearly_the_unrounded_product() {
         for desc in formats() {
-            let (rows, n, k) = (5, 40, desc.group * 3);
+            let (rows, n, k) = (21, 40, desc.group * 3);
             let case = Case::new(desc, [rows, n, k], 5);
             let mut acts = vec![0; 2 * rows * quantized_row_bytes(k)];
             crate::quantize_rows_twice(Isa::Scalar, &case.x, k, &mut acts);
@@ -483,7 +483,7 @@ mod tests {
 
         #[test]
         fn a_row_has_the_same_bits_alone_and_among_others(
-            seed in any::<u64>(), format in 0..17_usize, rows in 1..20_usize, n in 1..80_usize,
+            seed in any::<u64>(), format in 0..17_usize, rows in 1..40_usize, n in 1..150_usize,
             groups in 1..6_usize, split in 0..6_usize,
         ) {
             let desc = formats().nth(format).unwrap();

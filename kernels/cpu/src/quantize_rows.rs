@@ -83,6 +83,13 @@ impl<'a> QuantizedRows<'a> {
         Self { blocks: &self.blocks[rows.start * width..rows.end * width], ..*self }
     }
 
+    /// The blocks of `count` quantized rows, row after row.
+    #[inline(always)]
+    pub(crate) fn rows_from(&self, first: usize, count: usize) -> &'a [[u8; BLOCK_BYTES]] {
+        let width = self.k.div_ceil(ACT_BLOCK);
+        &self.blocks[first * width..][..count * width]
+    }
+
     /// The blocks of one quantized row: of term `i % terms` of row `i / terms`.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> &'a [[u8; BLOCK_BYTES]] {

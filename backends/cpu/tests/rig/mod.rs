@@ -252,7 +252,7 @@ impl Rig {
             outputs: &mut [TensorMut::F32(out)],
         };
         let fence = backend.run(&self.exe, StreamId(0), &mut bind)?;
-        backend.wait(fence)
+        backend.wait(&self.exe, fence, &mut bind)
     }
 }
 

@@ -292,6 +292,11 @@ impl Lanes for Avx2 {
         both!(_mm256_cvtepi32_ps, x)
     }
     #[inline(always)]
+    fn load_ints(x: &[i32; LANES]) -> Self::Ints {
+        let at = x.as_ptr();
+        (found!(_mm256_loadu_si256(at.cast())), found!(_mm256_loadu_si256(at.add(8).cast())))
+    }
+    #[inline(always)]
     fn codes(x: &[u8; 64]) -> Self::Codes {
         let at = x.as_ptr();
         (found!(_mm256_loadu_si256(at.cast())), found!(_mm256_loadu_si256(at.add(32).cast())))
@@ -310,6 +315,12 @@ impl Lanes for Avx2 {
     fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes {
         let [a, b, c, d, e, f, g, h] = bits;
         (Self::add_half(x.0, [a, b, c, d], value), Self::add_half(x.1, [e, f, g, h], value))
+    }
+    #[inline(always)]
+    fn store_codes(x: Self::Codes, by: u8, out: &mut [u8; 64]) {
+        let (by, at) = (found!(_mm256_set1_epi8(by.cast_signed())), out.as_mut_ptr());
+        found!(_mm256_storeu_si256(at.cast(), _mm256_sub_epi8(x.0, by)));
+        found!(_mm256_storeu_si256(at.add(32).cast(), _mm256_sub_epi8(x.1, by)));
     }
     #[inline(always)]
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints {

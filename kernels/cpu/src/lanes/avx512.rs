@@ -189,6 +189,10 @@ impl Lanes for Avx512 {
         Self(found!(_mm512_cvtepi32_ps(x)))
     }
     #[inline(always)]
+    fn load_ints(x: &[i32; LANES]) -> Self::Ints {
+        found!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
     fn codes(x: &[u8; 64]) -> Self::Codes {
         found!(_mm512_loadu_si512(x.as_ptr().cast()))
     }
@@ -204,6 +208,11 @@ impl Lanes for Avx512 {
     fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes {
         let value = found!(_mm512_set1_epi8(value.cast_signed()));
         found!(_mm512_mask_add_epi8(x, u64::from_le_bytes(bits), x, value))
+    }
+    #[inline(always)]
+    fn store_codes(x: Self::Codes, by: u8, out: &mut [u8; 64]) {
+        let less = found!(_mm512_sub_epi8(x, _mm512_set1_epi8(by.cast_signed())));
+        found!(_mm512_storeu_si512(out.as_mut_ptr().cast(), less));
     }
     #[inline(always)]
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints {

@@ -88,6 +88,8 @@ pub trait Lanes: Copy {
     fn ints(x: i32) -> Self::Ints;
     /// The sums as floats; exact below 2^24.
     fn from_ints(x: Self::Ints) -> Self;
+    /// Lane `i` is `x[i]`.
+    fn load_ints(x: &[i32; LANES]) -> Self::Ints;
     /// Sixty-four codes: `4 * lane + i`.
     fn codes(x: &[u8; 64]) -> Self::Codes;
     /// The low nibble of each byte.
@@ -97,6 +99,8 @@ pub trait Lanes: Copy {
     /// Adds `value` to the codes whose bit in `bits` is set: the lowest bit of the first byte is
     /// that of the first code. No sum may exceed 255.
     fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes;
+    /// `out[i]` is code `i` less `by`, wrapping around.
+    fn store_codes(x: Self::Codes, by: u8, out: &mut [u8; 64]);
     /// Adds `sum of codes[4 * lane + i] * x[i]` to each lane; codes below 128, `x` as `i8` above -128.
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints;
     /// Adds `sum of (codes[4 * lane + i] - BYTE_BIAS) * x[i]`, any codes, `x` as `i8` above -128.

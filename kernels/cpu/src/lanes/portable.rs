@@ -162,6 +162,10 @@ impl Lanes for Portable {
         Self(x.map(|x| x as f32))
     }
     #[inline(always)]
+    fn load_ints(x: &[i32; LANES]) -> Self::Ints {
+        *x
+    }
+    #[inline(always)]
     fn codes(x: &[u8; 64]) -> Self::Codes {
         *x
     }
@@ -177,6 +181,10 @@ impl Lanes for Portable {
     fn add_where(x: Self::Codes, bits: [u8; 8], value: u8) -> Self::Codes {
         let bits = u64::from_le_bytes(bits);
         std::array::from_fn(|i| x[i] + if bits >> i & 1 == 1 { value } else { 0 })
+    }
+    #[inline(always)]
+    fn store_codes(x: Self::Codes, by: u8, out: &mut [u8; 64]) {
+        *out = x.map(|x| x.wrapping_sub(by));
     }
     #[inline(always)]
     fn dot_small(sums: Self::Ints, codes: Self::Codes, x: [u8; 4]) -> Self::Ints {
