@@ -156,10 +156,34 @@ pub fn split_products(products: &[f32], integers: &mut Integers) -> Option<f16> 
     if peak == 0.0 {
         return fit(0.0);
     }
-    // The largest of the integers is one of these, whatever the factor.
+    // The largest of the integers is one of these, whatever the factor. Few are worth a closer look.
     (1..=128).rev().find_map(|largest| {
         let factor = peak / largest as f32;
+        if !is_half(factor) || !are_multiples(products, factor) {
+            return None;
+        }
         fit(factor).or_else(|| fit(-factor))
+    })
+}
+
+/// Whether a positive number is exact in `f16`.
+fn is_half(x: f32) -> bool {
+    const NORMAL_MIN: f32 = 6.103_515_6e-5; // 2⁻¹⁴
+    const UNITS: f32 = (1 << 24) as f32;
+    if x >= NORMAL_MIN {
+        x <= 65504.0 && x.to_bits() & 0x1FFF == 0
+    } else {
+        (x * UNITS).fract() == 0.0
+    }
+}
+
+/// Whether all are `factor` times a whole number, but for the signs of zeros; without a branch.
+fn are_multiples(products: &[f32], factor: f32) -> bool {
+    const ROUNDS: f32 = 12_582_912.0; // 3 · 2²²: sums with it have no bits behind the point
+    let inverse = 1.0 / factor;
+    products.iter().fold(true, |all, &x| {
+        let whole = (x * inverse + ROUNDS) - ROUNDS;
+        all & (whole * factor == x)
     })
 }
 

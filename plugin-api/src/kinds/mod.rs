@@ -83,7 +83,8 @@ pub trait Traced: Send + Sync {
     fn trace(&self, g: &mut dyn OpSink, x: &[Val], at: &LayerRef<'_>) -> Result<Vec<Val>>;
 }
 
-/// Optional for every kind: carries what a generation has learnt into the next one.
+/// Optional for kinds that keep something between steps: carries what a generation has learnt into
+/// the next one.
 pub trait Handover {
     /// Appends the state, with a schema version first. [boundary]
     ///

@@ -6,12 +6,14 @@ Jackfield beside other engines, in one run.
 
 Usage: peers [OPTIONS]
 
-  --models A,B     names of `jackfield model ls`, or GGUF files
-                   [SmolLM2-135M-Instruct,gemma-3-270m,qwen2.5-coder-0.5b-instruct]
+  --models A,B     names of `jackfield model ls`, or GGUF files; NAME:q4_0 is requantized by
+                   llama-quantize [SmolLM2-135M-Instruct,gemma-3-270m,qwen2.5-coder-0.5b-instruct]
   --engines A,B    llama.cpp, mistral.rs, jackfield [all, in this order]
   --threads 1,2    numbers of threads, each measured by itself [1,2]
   --prefill N      tokens of the prompt [512]
   --decode N       tokens that are generated [64]
+  --contexts N,M   decodes after so many tokens of context, each by itself; no prefill is shown
+  --neighbours N   threads that compute for nobody meanwhile [0]
   --runs N         how often each engine has its turn; medians are reported [3]";
 
 /// What to compare.
@@ -22,6 +24,9 @@ pub(crate) struct Args {
     pub(crate) threads: Vec<usize>,
     pub(crate) prefill: usize,
     pub(crate) decode: usize,
+    /// Empty: one table with prefill and decode.
+    pub(crate) contexts: Vec<usize>,
+    pub(crate) neighbours: usize,
     pub(crate) runs: usize,
 }
 
@@ -38,6 +43,8 @@ impl Args {
             threads: vec![1, 2],
             prefill: 512,
             decode: 64,
+            contexts: Vec::new(),
+            neighbours: 0,
             runs: 3,
         };
         let mut words = words;
@@ -50,11 +57,9 @@ impl Args {
             match &*option {
                 "--models" => args.models = list(),
                 "--engines" => args.engines = list(),
-                "--threads" => {
-                    let each = list();
-                    args.threads =
-                        each.iter().map(|n| count(&option, n)).collect::<Result<_, _>>()?;
-                }
+                "--threads" => args.threads = counts(&option, &list())?,
+                "--contexts" => args.contexts = counts(&option, &list())?,
+                "--neighbours" => args.neighbours = count(&option, &value)?,
                 "--prefill" => args.prefill = count(&option, &value)?,
                 "--decode" => args.decode = count(&option, &value)?,
                 "--runs" => args.runs = count(&option, &value)?,
@@ -66,6 +71,10 @@ impl Args {
             None => Ok(Some(args)),
         }
     }
+}
+
+fn counts(option: &str, values: &[String]) -> Result<Vec<usize>, String> {
+    values.iter().map(|value| count(option, value)).collect()
 }
 
 fn count(option: &str, value: &str) -> Result<usize, String> {
@@ -85,10 +94,11 @@ mod tests {
 
     #[test]
     fn options_are_read_and_mistakes_are_told() {
-        let args = parse("--models a.gguf --threads 1,2,4 --runs 5").unwrap_or_default();
+        let args = parse("--models a.gguf --threads 1,2,4 --contexts 8 --runs 5");
+        let args = args.unwrap_or_default();
         assert_eq!(
-            args.map(|args| (args.models, args.threads, args.runs)),
-            Some((vec!["a.gguf".to_owned()], vec![1, 2, 4], 5))
+            args.map(|args| (args.models, args.threads, args.contexts, args.runs)),
+            Some((vec!["a.gguf".to_owned()], vec![1, 2, 4], vec![8], 5))
         );
         assert_eq!(parse("--help"), Ok(None));
         for mistake in

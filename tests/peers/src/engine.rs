@@ -8,14 +8,17 @@ use std::process::Command;
 pub(crate) struct Task<'a> {
     pub(crate) file: &'a Path,
     pub(crate) threads: usize,
+    /// Tokens of the prompt, and of the context that is decoded after.
     pub(crate) prefill: usize,
     pub(crate) decode: usize,
+    /// Whether only decoding counts.
+    pub(crate) is_context: bool,
 }
 
 /// What was measured.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Speed {
-    /// Tokens per second.
+    /// Tokens per second; NaN where nobody asked.
     pub(crate) prefill: f64,
     /// Tokens per second.
     pub(crate) decode: f64,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::engine::{Cost, Engine, Failure, Speed, Task, json, number, output};
-use crate::setup;
+use crate::{llama_cpp, setup};
 
 struct Jackfield {
     program: PathBuf,
@@ -26,10 +26,13 @@ pub(crate) fn build() -> Result<PathBuf, Failure> {
     Ok(setup::target().join("release/jackfield"))
 }
 
-/// The file of a model: itself, or what the model sources have.
+/// The file of a model: itself, or what the model sources have; after a colon, in another format.
 pub(crate) fn model(program: &Path, name: &str) -> Result<PathBuf, Failure> {
     if Path::new(name).is_file() {
         return Ok(PathBuf::from(name));
+    }
+    if let Some((name, format)) = name.rsplit_once(':') {
+        return llama_cpp::requantize(&model(program, name)?, format);
     }
     let printed = output(Command::new(program).args(["model", "pull", name]))?;
     let file = printed.lines().last().unwrap_or_default().trim();
@@ -62,8 +65,9 @@ impl Engine for Jackfield {
             prefill_macs: number(&report, "multiply_adds_per_prompt_token")?,
             bandwidth: number(&report, "read_bandwidth_bytes_per_second")?,
         };
+        let prefill = number(&report, "prefill_tokens_per_second")?;
         Ok(Speed {
-            prefill: number(&report, "prefill_tokens_per_second")?,
+            prefill: if task.is_context { f64::NAN } else { prefill },
             decode: number(&report, "decode_tokens_per_second")?,
             cost: Some(cost),
         })

@@ -49,6 +49,24 @@ fn build() -> Result<PathBuf, Failure> {
     Ok(bench)
 }
 
+/// A copy of a model in another format, made once.
+pub(crate) fn requantize(file: &Path, format: &str) -> Result<PathBuf, Failure> {
+    let quantize = match std::env::var_os("LLAMA_BENCH") {
+        Some(bench) => PathBuf::from(bench).with_file_name("llama-quantize"),
+        None => build()?.with_file_name("llama-quantize"),
+    };
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let copy = setup::folder()?.join(format!("{stem}-{format}.gguf"));
+    if !copy.is_file() {
+        let draft = copy.with_extension("draft");
+        let mut command = Command::new(quantize);
+        command.arg("--allow-requantize").arg(file).arg(&draft).arg(format.to_uppercase());
+        output(&mut command)?;
+        std::fs::rename(draft, &copy)?;
+    }
+    Ok(copy)
+}
+
 fn configure(python: &Path, source: &Path, build: &Path) -> Result<(), Failure> {
     let mut configure = Command::new(tool(python, "cmake"));
     configure.arg("-S").arg(source).arg("-B").arg(build).args(["-G", "Ninja"]);
@@ -81,10 +99,15 @@ impl Engine for LlamaCpp {
         let mut bench = Command::new(&self.bench);
         bench.arg("--model").arg(task.file).args(["--output", "json", "--repetitions", "1"]);
         bench.args(["--threads", &task.threads.to_string()]);
-        bench.args(["--n-prompt", &task.prefill.to_string()]);
+        let prefill = task.prefill.to_string();
+        if task.is_context {
+            bench.args(["--n-prompt", "0", "--n-depth", &prefill]);
+        } else {
+            bench.args(["--n-prompt", &prefill]);
+        }
         bench.args(["--n-gen", &task.decode.to_string()]);
         let tests = json(&output(&mut bench)?)?;
-        let mut speed = Speed::default();
+        let mut speed = Speed { prefill: f64::NAN, ..Speed::default() };
         for test in tests.as_array().into_iter().flatten() {
             let tokens_per_second = number(test, "avg_ts")?;
             if number(test, "n_gen")? > 0.0 {

@@ -41,24 +41,47 @@ fn main() -> ExitCode {
 fn compare(args: &Args) -> Result<(), Failure> {
     let jackfield = jackfield::build()?;
     let engines = engines(args, &jackfield);
+    busy_neighbours(args.neighbours);
     for model in &args.models {
         let file = jackfield::model(&jackfield, model)?;
         for &threads in &args.threads {
-            let task = Task { file: &file, threads, prefill: args.prefill, decode: args.decode };
-            let mut report = Report::new(model, &task);
-            for run in 0..args.runs {
-                for engine in &engines {
-                    eprintln!("{model}, {threads} threads, run {run}: {}", engine.name());
-                    match engine.measure(&task) {
-                        Ok(speed) => report.add(engine.name(), &speed),
-                        Err(failure) => report.fail(engine.name(), &failure),
-                    }
-                }
+            let is_context = !args.contexts.is_empty();
+            let prompt = [args.prefill];
+            for &prefill in if is_context { &args.contexts[..] } else { &prompt } {
+                let decode = args.decode;
+                let task = Task { file: &file, threads, prefill, decode, is_context };
+                println!("{}", measure(model, &task, args.runs, &engines));
             }
-            println!("{report}");
         }
     }
     Ok(())
+}
+
+/// Each engine in its turn, several times over.
+fn measure(model: &str, task: &Task<'_>, runs: usize, engines: &[Box<dyn Engine>]) -> Report {
+    let mut report = Report::new(model, task);
+    for run in 0..runs {
+        for engine in engines {
+            eprintln!("{}, run {run}: {}", report.title(), engine.name());
+            match engine.measure(task) {
+                Ok(speed) => report.add(engine.name(), &speed),
+                Err(failure) => report.fail(engine.name(), &failure),
+            }
+        }
+    }
+    report
+}
+
+/// Threads that compute for nobody until the process ends.
+fn busy_neighbours(num: usize) {
+    for _ in 0..num {
+        std::thread::spawn(|| {
+            let mut sum = 0_u64;
+            loop {
+                sum = std::hint::black_box(sum.wrapping_mul(6_364_136_223_846_793_005) + 1);
+            }
+        });
+    }
 }
 
 /// The engines that can be had here; what is missing is said and left out.

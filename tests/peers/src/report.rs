@@ -19,9 +19,14 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(model: &str, task: &Task<'_>) -> Self {
         let Task { threads, prefill, decode, .. } = task;
-        let title = format!("{model}, {threads} threads, {prefill} + {decode} tokens");
+        let what = if task.is_context { "tokens of context" } else { "tokens" };
+        let title = format!("{model}, {threads} threads, {prefill} {what} + {decode}");
         let (engines, speeds, failures) = Default::default();
         Self { title, threads: *threads, engines, speeds, failures }
+    }
+
+    pub(crate) fn title(&self) -> &str {
+        &self.title
     }
 
     pub(crate) fn add(&mut self, engine: &str, speed: &Speed) {
@@ -61,6 +66,11 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
+/// A number with so many digits behind its point; a dash for none.
+fn figure(x: f64, digits: usize) -> String {
+    if x.is_nan() { "–".to_owned() } else { format!("{x:.digits$}") }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "### {}\n", self.title)?;
@@ -77,8 +87,9 @@ impl fmt::Display for Report {
                 continue;
             };
             let ratio = |of: f64, i: usize| base.map_or(f64::NAN, |base| of / base[i]);
-            let (a, b) = (ratio(prefill, 0), ratio(decode, 1));
-            writeln!(f, "| {engine} | {prefill:.0} | {a:.2} | {decode:.1} | {b:.2} |")?;
+            let (a, b) = (figure(ratio(prefill, 0), 2), figure(ratio(decode, 1), 2));
+            let (prefill, decode) = (figure(prefill, 0), figure(decode, 1));
+            writeln!(f, "| {engine} | {prefill} | {a} | {decode} | {b} |")?;
         }
         let Some(cost) = self.cost() else { return Ok(()) };
         let peak = limits::peak_macs();
