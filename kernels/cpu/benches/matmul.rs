@@ -1,8 +1,9 @@
 //! Quantized products: bytes of weights per second for one row, operations per second for many.
 //!
 //! Compare within one run only: machines differ, ratios travel. One product and one sum are two
-//! operations (`items`). The weights of one call fit a cache; those of `gemv_cold`, sixteen times as many, do not fit the
-//! second level.
+//! operations (`items`). The weights of one call fit a cache; those of `gemv_cold`, sixteen times
+//! as many, do not fit the second level. `limit_dots` and `limit_read` are what shares are of:
+//! multiply-adds of bytes in registers, and reading as many bytes as `gemv_cold` does.
 
 use std::fmt;
 
@@ -11,8 +12,9 @@ use divan::{
     counter::{BytesCount, ItemsCount},
 };
 use kernels_cpu::{
-    AffineDesc, AffinePanels, AffineRows, FloatPanels, Isa, OutputColumns, QuantizedRows, Scales,
-    matmul, matmul_affine, pack_affine, quantize_rows, quantized_row_bytes,
+    AffineDesc, AffinePanels, AffineRows, BYTE_DOTS_MACS, FloatPanels, Isa, OutputColumns,
+    QuantizedRows, Scales, byte_dots, matmul, matmul_affine, pack_affine, quantize_rows,
+    quantized_row_bytes,
 };
 
 fn main() {
@@ -102,6 +104,27 @@ fn run(bencher: Bencher<'_, '_>, case: Case, rows: usize, copies: usize) {
         .counter(BytesCount::new(panels.len))
         .counter(ItemsCount::new(2 * rows * n * k))
         .bench_local(|| matmul_affine(isa, w, black_box(x), &mut OutputColumns::new(&mut out, n)));
+}
+
+#[divan::bench(args = Isa::ALL.into_iter().filter(|isa| isa.is_available()))]
+fn limit_dots(bencher: Bencher<'_, '_>, isa: Isa) {
+    const ROUNDS: usize = 10_000;
+    bencher
+        .counter(ItemsCount::new(2 * ROUNDS * BYTE_DOTS_MACS))
+        .bench_local(|| byte_dots(isa, black_box(ROUNDS)));
+}
+
+#[divan::bench(sample_count = 20)]
+fn limit_read(bencher: Bencher<'_, '_>) {
+    let words = vec![1_u64; 16 * 896 * 4864 / 2 / size_of::<u64>()];
+    let sum = |words: &[u64]| {
+        let mut lanes = [0_u64; 32];
+        for chunk in words.as_chunks::<32>().0 {
+            lanes.iter_mut().zip(chunk).for_each(|(lane, x)| *lane = lane.wrapping_add(*x));
+        }
+        lanes.iter().fold(0, |total, x| total ^ x)
+    };
+    bencher.counter(BytesCount::of_slice(&words)).bench_local(|| sum(black_box(&words)));
 }
 
 #[divan::bench(args = cases())]
