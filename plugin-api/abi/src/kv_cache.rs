@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use crate::handover::HandoverV1;
 use crate::{Code, Out, RSlice, StableAbi};
 
 /// The interface id.
@@ -63,14 +64,8 @@ pub struct KvCacheV1 {
         moves: MovesV1,
         out: *const Out,
     ) -> Code,
-    /// 1 if `save` and `restore` can be called. [boundary]
-    pub has_handover:
-        unsafe extern "C" fn(this: *mut c_void, answer: *mut u8, out: *const Out) -> Code,
-    /// Writes the state. [boundary]
-    pub save: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
-    /// Takes over a state. [boundary]
-    pub restore:
-        unsafe extern "C" fn(this: *mut c_void, state: RSlice<'_, u8>, out: *const Out) -> Code,
+    /// Passes its state on. [boundary]
+    pub handover: HandoverV1,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
 }

@@ -13,6 +13,7 @@
 pub mod backend;
 pub mod decoding_strategy;
 pub mod events;
+pub mod handover;
 pub mod hook;
 pub mod host;
 pub mod kv_cache;
@@ -114,6 +115,7 @@ pub const DIGEST: [u64; 2] = digest(&[
     include_bytes!("backend.rs"),
     include_bytes!("decoding_strategy.rs"),
     include_bytes!("events.rs"),
+    include_bytes!("handover.rs"),
     include_bytes!("hook.rs"),
     include_bytes!("host.rs"),
     include_bytes!("kv_cache.rs"),

@@ -36,6 +36,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("digest.rs"),
     include_bytes!("entry.rs"),
     include_bytes!("guard.rs"),
+    include_bytes!("handover.rs"),
     include_bytes!("hook/mod.rs"),
     include_bytes!("hook/export.rs"),
     include_bytes!("hook/import.rs"),

@@ -15,6 +15,7 @@ mod decoding_strategy;
 mod digest;
 mod entry;
 mod guard;
+mod handover;
 mod hook;
 mod host;
 mod kv_cache;

@@ -7,7 +7,8 @@ use super::Owner;
 use super::abi::scheduler::{LimitsV1, PickedOutV1, SchedulerV1, WaitingV1};
 use super::abi::{Code, Opened, Out, RSlice};
 use super::call::Remote;
-use super::guard::{self, guard, instance, write};
+use super::guard::{self, guard, instance};
+use super::handover::{self, HandsOver, Remotely};
 use crate::error::{Error, Result};
 use crate::kinds::Handover;
 use crate::kinds::kv_cache::SeqId;
@@ -25,9 +26,7 @@ struct Exported {
 static TABLE: SchedulerV1 = SchedulerV1 {
     size: size_of::<SchedulerV1>() as u32,
     pick,
-    has_handover,
-    save,
-    restore,
+    handover: handover::table::<Exported>(),
     close: guard::close::<Exported>,
 };
 
@@ -69,41 +68,10 @@ unsafe extern "C" fn pick(
     unsafe { guard(out, body) }
 }
 
-unsafe extern "C" fn has_handover(this: *mut c_void, answer: *mut u8, out: *const Out) -> Code {
-    // SAFETY: as in `pick`; the answer is the host's, for this call.
-    unsafe {
-        guard(out, || {
-            *answer = u8::from(instance::<Exported>(this).scheduler.handover().is_some());
-            Ok(())
-        })
+impl HandsOver for Exported {
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        self.scheduler.handover()
     }
-}
-
-unsafe extern "C" fn save(this: *mut c_void, out: *const Out) -> Code {
-    // SAFETY: as in `pick`.
-    unsafe {
-        guard(out, || {
-            let mut state = Vec::new();
-            let scheduler = &mut instance::<Exported>(this).scheduler;
-            scheduler.handover().ok_or_else(no_handover)?.save(&mut state)?;
-            write(out, &state);
-            Ok(())
-        })
-    }
-}
-
-unsafe extern "C" fn restore(this: *mut c_void, state: RSlice<'_, u8>, out: *const Out) -> Code {
-    // SAFETY: as in `pick`.
-    unsafe {
-        guard(out, || {
-            let scheduler = &mut instance::<Exported>(this).scheduler;
-            scheduler.handover().ok_or_else(no_handover)?.restore(state.as_slice())
-        })
-    }
-}
-
-fn no_handover() -> Error {
-    Error::unsupported("handover", "this scheduler passes nothing on")
 }
 
 /// A scheduler in another library.
@@ -157,29 +125,23 @@ impl Scheduler for Adapter {
     }
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {
-        let (table, mut answer) = (self.table, 0);
-        let to = &raw mut answer;
-        // SAFETY: as in `pick`.
-        let is_told = self.remote.tell(|this, out| unsafe { (table.has_handover)(this, to, out) });
-        if is_told && answer == 1 { Some(self) } else { None }
+        if self.remotely().is_offered() { Some(self) } else { None }
+    }
+}
+
+impl Adapter {
+    fn remotely(&self) -> Remotely<'_> {
+        Remotely { remote: &self.remote, table: &self.table.handover }
     }
 }
 
 impl Handover for Adapter {
     fn save(&self, out: &mut Vec<u8>) -> Result<()> {
-        let (table, mut state) = (self.table, Vec::new());
-        // SAFETY: as in `pick`.
-        self.remote.call(&mut state, |this, to| unsafe { (table.save)(this, to) })?;
-        out.append(&mut state);
-        Ok(())
+        self.remotely().save(out)
     }
 
-    fn restore(&mut self, bytes: &[u8]) -> Result<()> {
-        let table = self.table;
-        self.remote.call(&mut self.bytes, |this, out| {
-            // SAFETY: as in `pick`.
-            unsafe { (table.restore)(this, bytes.into(), out) }
-        })
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.remotely().restore(state)
     }
 }
 

@@ -3,11 +3,12 @@
 use std::ffi::c_void;
 
 use super::Instance;
-use crate::error::Error;
+use crate::kinds::Handover;
 use crate::kinds::kv_cache::{BlockCopy, SeqId};
 use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
 use crate::native::abi::{Code, Out, RSlice};
-use crate::native::guard::{self, answer, guard, instance, write};
+use crate::native::guard::{self, answer, guard, instance};
+use crate::native::handover::{self, HandsOver};
 use crate::wire::from_bytes;
 
 /// A cache with the list of copies that it asks for, which is kept from call to call.
@@ -25,9 +26,7 @@ static TABLE: KvCacheV1 = KvCacheV1 {
     release,
     usage,
     tick,
-    has_handover,
-    save,
-    restore,
+    handover: handover::table::<Exported>(),
     close: guard::close::<Exported>,
 };
 
@@ -166,41 +165,10 @@ unsafe extern "C" fn tick(
     }
 }
 
-unsafe extern "C" fn has_handover(this: *mut c_void, answer: *mut u8, out: *const Out) -> Code {
-    // SAFETY: as in `usage`.
-    unsafe {
-        guard(out, || {
-            *answer = u8::from(instance::<Exported>(this).cache.handover().is_some());
-            Ok(())
-        })
+impl HandsOver for Exported {
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        self.cache.handover()
     }
-}
-
-unsafe extern "C" fn save(this: *mut c_void, out: *const Out) -> Code {
-    // SAFETY: as in `pool`.
-    unsafe {
-        guard(out, || {
-            let mut state = Vec::new();
-            let handover = instance::<Exported>(this).cache.handover().ok_or_else(no_handover)?;
-            handover.save(&mut state)?;
-            write(out, &state);
-            Ok(())
-        })
-    }
-}
-
-unsafe extern "C" fn restore(this: *mut c_void, state: RSlice<'_, u8>, out: *const Out) -> Code {
-    // SAFETY: as in `pool`.
-    unsafe {
-        guard(out, || {
-            let handover = instance::<Exported>(this).cache.handover().ok_or_else(no_handover)?;
-            handover.restore(state.as_slice())
-        })
-    }
-}
-
-fn no_handover() -> Error {
-    Error::unsupported("handover", "this cache passes nothing on")
 }
 
 /// # Safety

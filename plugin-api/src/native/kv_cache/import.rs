@@ -12,6 +12,7 @@ use crate::native::Owner;
 use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
 use crate::native::abi::{Code, Opened, Out};
 use crate::native::call::Remote;
+use crate::native::handover::Remotely;
 use crate::plan::StateSpec;
 use crate::wire::{put_list, to_bytes};
 
@@ -34,6 +35,10 @@ pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) ->
 }
 
 impl Adapter {
+    fn remotely(&self) -> Remotely<'_> {
+        Remotely { remote: &self.remote, table: &self.table.handover }
+    }
+
     /// A call that may append to `moves`: all of them or none.
     fn moving(
         &mut self,
@@ -135,29 +140,17 @@ impl KvCache for Adapter {
     }
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {
-        let (table, mut answer) = (self.table, 0);
-        let to = &raw mut answer;
-        // SAFETY: as in `reserve`.
-        let is_told = self.remote.tell(|this, out| unsafe { (table.has_handover)(this, to, out) });
-        if is_told && answer == 1 { Some(self) } else { None }
+        if self.remotely().is_offered() { Some(self) } else { None }
     }
 }
 
 impl Handover for Adapter {
     fn save(&self, out: &mut Vec<u8>) -> Result<()> {
-        let (table, mut state) = (self.table, Vec::new());
-        // SAFETY: as in `reserve`.
-        self.remote.call(&mut state, |this, to| unsafe { (table.save)(this, to) })?;
-        out.append(&mut state);
-        Ok(())
+        self.remotely().save(out)
     }
 
-    fn restore(&mut self, bytes: &[u8]) -> Result<()> {
-        let table = self.table;
-        self.remote.call(&mut self.bytes, |this, out| {
-            // SAFETY: as in `reserve`.
-            unsafe { (table.restore)(this, bytes.into(), out) }
-        })
+    fn restore(&mut self, state: &[u8]) -> Result<()> {
+        self.remotely().restore(state)
     }
 }
 
