@@ -4,7 +4,6 @@
 use half::{bf16, f16};
 use kernels_cpu::{
     AffineDesc, AffineRows, Element, PANEL_ROWS, RUN_MAX, Scales as Form, pack_affine, pack_float,
-    split_products,
 };
 use plugin_api::kinds::backend::{Layout, LayoutId, RawForm, RawRows, RawValues, WeightDesc};
 use plugin_api::{Error, Lowering, Result, Scales};
@@ -120,9 +119,9 @@ pub(crate) fn pack(raw: &RawRows<'_>, expected: &Layout, out: &mut [u8]) -> Resu
     match (packing, raw.values) {
         (Packing::Affine(desc), RawValues::Affine { codes, scales, mins }) => {
             let canonical = AffineRows { codes, scales, mins };
-            check_affine(name, desc, &canonical, [rows, cols])?;
-            pack_affine(desc, canonical, rows, cols, out);
-            Ok(())
+            check_lengths(name, desc, &canonical, [rows, cols])?;
+            pack_affine(desc, canonical, rows, cols, out)
+                .map_err(|e| Error::malformed(name, e.expected, e.found))
         }
         (Packing::Affine(_), _) => Err(Error::shape(name, "codes and scales", "numbers")),
         (_, RawValues::Affine { .. }) => Err(Error::shape(name, "numbers", "codes and scales")),
@@ -157,8 +156,8 @@ fn floats<W: Element + bytemuck::Pod>(
     Ok(())
 }
 
-/// What `pack_affine` takes for granted.
-fn check_affine(
+/// The lengths that `pack_affine` takes for granted.
+fn check_lengths(
     name: &str,
     desc: AffineDesc,
     rows: &AffineRows<'_>,
@@ -168,30 +167,11 @@ fn check_affine(
     let mins = if desc.has_min { groups } else { 0 };
     let (expected, found) =
         ([len, groups, mins], [rows.codes.len(), rows.scales.len(), rows.mins.len()]);
-    if expected != found {
-        let what = "codes, scales and minima";
-        return Err(Error::shape(name, format!("{expected:?} {what}"), format!("{found:?}")));
+    if expected == found {
+        return Ok(());
     }
-    let limit = u8::MAX >> (8 - desc.bits);
-    // All are looked at, many at a time.
-    let code = rows.codes.iter().fold(0, |most, code| most.max(*code));
-    if code > limit {
-        return Err(Error::malformed(name, format!("codes of {} bits", desc.bits), code));
-    }
-    let (what, run) = match desc.scales {
-        Form::F32 => return Ok(()),
-        Form::F16 => ("scales that are exact in f16", 1),
-        Form::Product { groups } => ("scales that are an f16 times an i8", groups),
-    };
-    let is_exact = |run: &[f32]| match desc.scales {
-        Form::F16 => f16::from_f32(run[0]).to_f32().to_bits() == run[0].to_bits(),
-        _ => split_products(run, &mut [0; RUN_MAX]).is_some(),
-    };
-    let of_rows = rows.scales.chunks(cols / desc.group).chain(rows.mins.chunks(cols / desc.group));
-    match of_rows.flat_map(|of_row| of_row.chunks(run)).find(|run| !is_exact(run)) {
-        Some(run) => Err(Error::malformed(name, what, format!("{run:?}"))),
-        None => Ok(()),
-    }
+    let what = "codes, scales and minima";
+    Err(Error::shape(name, format!("{expected:?} {what}"), format!("{found:?}")))
 }
 
 /// Of the layouts named here. Another number where bytes lie differently.

@@ -94,7 +94,7 @@ fn run(bencher: Bencher<'_, '_>, case: Case, rows: usize, copies: usize) {
     let mins = if desc.has_min { scales.clone() } else { Vec::new() };
     let mut panels = Aligned::new(desc.packed_bytes(n, k));
     let canonical = AffineRows { codes: &codes, scales: &scales, mins: &mins };
-    pack_affine(desc, canonical, n, k, panels.get_mut());
+    pack_affine(desc, canonical, n, k, panels.get_mut()).expect("codes and scales that fit");
     let mut acts = Aligned::new(rows * quantized_row_bytes(k));
     quantize_rows(isa, &floats(rows * k), k, acts.get_mut());
     let w = AffinePanels::new(desc, n, k, panels.get());

@@ -3,6 +3,8 @@
 //! A panel is `[codes][scales and mins]`, padded to 64 bytes: the codes as [`CodeLayout`] has them,
 //! the rest as [`ScaleLayout`]. Rows beyond `n` are zeros.
 
+use std::fmt;
+
 use crate::{
     code_layout::CodeLayout,
     output_columns::PANEL_ROWS,
@@ -88,9 +90,18 @@ pub struct AffineRows<'a> {
 ///
 /// # Panics
 ///
-/// If the lengths do not fit the shapes, a code is wider than the format's bits, or a scale or
-/// min is not exact in the form that they are stored in.
-pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, out: &mut [u8]) {
+/// If the lengths do not fit the shapes.
+///
+/// # Errors
+///
+/// [`PackError`] for numbers that the format has no room for; `out` is then in no state to be used.
+pub fn pack_affine(
+    desc: AffineDesc,
+    rows: AffineRows<'_>,
+    n: usize,
+    k: usize,
+    out: &mut [u8],
+) -> Result<(), PackError> {
     desc.assert_is_sound(k);
     let groups = k / desc.group;
     let mins_len = if desc.has_min { n * groups } else { 0 };
@@ -99,8 +110,12 @@ pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, o
     assert_eq!(rows.mins.len(), mins_len, "pack_affine: mins do not fit the format");
     assert_eq!(out.len(), desc.packed_bytes(n, k), "pack_affine: out does not fit");
     let limit = u8::MAX >> (8 - desc.bits);
-    let is_narrow = rows.codes.iter().fold(0, |most, code| most.max(*code)) <= limit;
-    assert!(is_narrow, "pack_affine: a code has more than {} bits", desc.bits);
+    // All are looked at, many at a time.
+    let code = rows.codes.iter().fold(0, |most, code| most.max(*code));
+    if code > limit {
+        let expected = format!("codes of {} bits", desc.bits);
+        return Err(PackError { expected, found: code.into() });
+    }
     out.fill(0);
     for (panel, out) in out.chunks_exact_mut(desc.panel_bytes(k)).enumerate() {
         let first = panel * PANEL_ROWS;
@@ -110,13 +125,31 @@ pub fn pack_affine(desc: AffineDesc, rows: AffineRows<'_>, n: usize, k: usize, o
             let scales = &mut scales[..desc.scale_bytes(k)];
             desc.codes().pack(&rows.codes[row * k..][..k], lane, codes);
             let of_row = row * groups..(row + 1) * groups;
-            desc.scales().pack(&rows.scales[of_row.clone()], 0, lane, scales);
+            desc.scales().pack(&rows.scales[of_row.clone()], 0, lane, scales)?;
             if desc.has_min {
-                desc.scales().pack(&rows.mins[of_row], 1, lane, scales);
+                desc.scales().pack(&rows.mins[of_row], 1, lane, scales)?;
             }
         }
     }
+    Ok(())
 }
+
+/// A number that a format has no room for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackError {
+    /// What the format has room for.
+    pub expected: String,
+    /// The number: of those that share a factor the first.
+    pub found: f32,
+}
+
+impl fmt::Display for PackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected {}, found {:?}", self.expected, self.found)
+    }
+}
+
+impl std::error::Error for PackError {}
 
 /// Packed weights, `[n, k]`.
 #[derive(Clone, Copy, Debug)]
@@ -221,7 +254,7 @@ mod tests {
             let mins = exact_scales(desc.scales, n, if has_min { 3 } else { 0 }, 3);
             let mut packed = vec![0; desc.packed_bytes(n, k)];
             let rows = AffineRows { codes: &codes, scales: &scales, mins: &mins };
-            pack_affine(desc, rows, n, k, &mut packed);
+            pack_affine(desc, rows, n, k, &mut packed).unwrap();
             let panels = AffinePanels::new(desc, n, k, &packed);
             for row in 0..n {
                 let expected: Vec<f32> = (0..k)

@@ -48,7 +48,9 @@ mod top_k;
 mod transpose;
 mod unary;
 
-pub use affine_panels::{AffineDesc, AffinePanels, AffineRows, pack_affine, unpack_affine_row};
+pub use affine_panels::{
+    AffineDesc, AffinePanels, AffineRows, PackError, pack_affine, unpack_affine_row,
+};
 pub use argmax::{argmax, max};
 pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
 pub use byte_dots::{BYTE_DOTS_MACS, byte_dots};
@@ -73,7 +75,7 @@ pub use quantize_rows::{
 pub use reduce::{reduce_max, reduce_mean, reduce_sum};
 pub use rms_norm::rms_norm;
 pub use rope::{Pairing, RopeShape, rope, rope_table};
-pub use scale_layout::{Integers, RUN_MAX, Scales, split_products};
+pub use scale_layout::{RUN_MAX, Scales};
 pub use scatter_add::scatter_add;
 pub use slice::slice;
 pub use softmax::softmax;

@@ -316,7 +316,7 @@ mod tests {
             let x = floats(rows * k, seed + 3);
             let mut panels = vec![0; desc.packed_bytes(n, k)];
             let canonical = AffineRows { codes: &codes, scales: &scales, mins: &mins };
-            pack_affine(desc, canonical, n, k, &mut panels);
+            pack_affine(desc, canonical, n, k, &mut panels).unwrap();
             let mut acts = vec![0; rows * quantized_row_bytes(k)];
             quantize_rows(Isa::Scalar, &x, k, &mut acts);
             Self { desc, shape: [rows, n, k], codes, scales, mins, x, panels, acts }
@@ -472,7 +472,7 @@ mod tests {
             case.x.iter_mut().enumerate().for_each(|(i, x)| *x = if i < k { 1.0 } else { -1.0 });
             let canonical =
                 AffineRows { codes: &case.codes, scales: &case.scales, mins: &case.mins };
-            pack_affine(desc, canonical, n, k, &mut case.panels);
+            pack_affine(desc, canonical, n, k, &mut case.panels).unwrap();
             quantize_rows(Isa::Scalar, &case.x, k, &mut case.acts);
             isas().for_each(|isa| case.check(isa));
         }

@@ -4,9 +4,11 @@
 //! factor for a run of groups: before the first group of a run stand sixteen `f16` factors of its
 //! scales and sixteen of its mins, and each group has integers of a byte.
 
+use std::fmt;
+
 use half::f16;
 
-use crate::output_columns::PANEL_ROWS;
+use crate::{affine_panels::PackError, output_columns::PANEL_ROWS};
 
 /// What scales and mins are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,16 @@ pub enum Scales {
         /// Groups that share a factor.
         groups: usize,
     },
+}
+
+impl fmt::Display for Scales {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "scales of any size",
+            Self::F16 => "scales that are exact in f16",
+            Self::Product { .. } => "scales that are an f16 times an i8",
+        })
+    }
 }
 
 /// Where the scales of a panel lie.
@@ -73,10 +85,17 @@ impl ScaleLayout {
 
     /// Writes the scales (`which` is 0) or mins (1) of row `lane`.
     ///
-    /// # Panics
+    /// # Errors
     ///
     /// If a number is not exact in the form.
-    pub(crate) fn pack(self, values: &[f32], which: usize, lane: usize, out: &mut [u8]) {
+    pub(crate) fn pack(
+        self,
+        values: &[f32],
+        which: usize,
+        lane: usize,
+        out: &mut [u8],
+    ) -> Result<(), PackError> {
+        let inexact = |found| PackError { expected: self.scales.to_string(), found };
         let index = which * PANEL_ROWS + lane;
         let run = self.run().min(values.len());
         let runs = out.chunks_mut(self.factor_bytes() + run * self.group_bytes());
@@ -85,8 +104,7 @@ impl ScaleLayout {
             let mut integers = [0; RUN_MAX];
             if let Scales::Product { .. } = self.scales {
                 let factor = split_products(values, &mut integers);
-                let factor =
-                    factor.unwrap_or_else(|| panic!("pack_affine: {values:?} no products"));
+                let factor = factor.ok_or_else(|| inexact(values[0]))?;
                 factors[index * 2..][..2].copy_from_slice(&factor.to_le_bytes());
             }
             for (i, out) in groups.chunks_exact_mut(self.group_bytes()).enumerate() {
@@ -94,14 +112,16 @@ impl ScaleLayout {
                     Scales::F32 => out[index * 4..][..4].copy_from_slice(&values[i].to_le_bytes()),
                     Scales::F16 => {
                         let half = f16::from_f32(values[i]);
-                        let is_exact = half.to_f32().to_bits() == values[i].to_bits();
-                        assert!(is_exact, "pack_affine: {} is not exact in f16", values[i]);
+                        if half.to_f32().to_bits() != values[i].to_bits() {
+                            return Err(inexact(values[i]));
+                        }
                         out[index * 2..][..2].copy_from_slice(&half.to_le_bytes());
                     }
                     Scales::Product { .. } => out[index] = integers[i].cast_unsigned(),
                 }
             }
         }
+        Ok(())
     }
 
     /// The scale (`which` is 0) or min (1) of one group of row `lane`, from the bytes of its run's
@@ -129,7 +149,7 @@ impl ScaleLayout {
 /// # Panics
 ///
 /// If there are more than [`RUN_MAX`] numbers.
-pub fn split_products(products: &[f32], integers: &mut Integers) -> Option<f16> {
+fn split_products(products: &[f32], integers: &mut Integers) -> Option<f16> {
     assert!(products.len() <= RUN_MAX, "split_products: {} numbers", products.len());
     let peak = products.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
     let mut fit = |factor: f32| {
@@ -191,7 +211,7 @@ fn are_multiples(products: &[f32], factor: f32) -> bool {
 pub const RUN_MAX: usize = 64;
 
 /// The integers of a run of groups.
-pub type Integers = [i8; RUN_MAX];
+type Integers = [i8; RUN_MAX];
 
 #[cfg(test)]
 mod tests {

@@ -68,7 +68,7 @@ pub trait Backend: Send + Sync {
     fn run(&self, exe: &Exe, stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence>;
 
     /// Waits until the work behind the `fence` of a run is done, and writes what the run left to be
-    /// written. [step thread]
+    /// written. Called for [`Fence::Pending`] only. [step thread]
     ///
     /// `exe` and `bind` are those of the run. They were lent to nobody in between, but weights,
     /// which stay where they are.
@@ -137,7 +137,7 @@ pub enum Support {
     /// Not at all.
     No(String),
     /// It is passed over: plans with it compile and run, and what they answer means nothing. For
-    /// backends that measure what the host costs.
+    /// backends that measure what the host costs: who answers it for one op answers it for all.
     Skip,
 }
 

@@ -152,42 +152,6 @@ pub enum Scales {
     },
 }
 
-impl Scales {
-    /// Whether each of `values`, one a group, is what this says. Infinities and NaN always are.
-    pub fn holds(self, values: &[f32]) -> bool {
-        match self {
-            Self::F32 => true,
-            Self::F16 => values.iter().all(|x| is_half(*x)),
-            Self::Product { groups } => values.chunks(groups.max(1)).all(|run| {
-                let peak = run.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
-                let is_product = |factor: f32, x: f32| {
-                    let integer = x / factor;
-                    integer.fract() == 0.0
-                        && (-128.0..=127.0).contains(&integer)
-                        && integer * factor == x
-                };
-                // The largest whole number is one of these.
-                peak == 0.0
-                    || !peak.is_finite()
-                    || (1..=128).any(|largest| {
-                        let factor = peak / largest as f32;
-                        let all = |factor: f32| run.iter().all(|x| is_product(factor, *x));
-                        is_half(factor) && (all(factor) || all(-factor))
-                    })
-            }),
-        }
-    }
-}
-
-/// Whether `f16` holds it exactly, or it is no number: a whole number of 2⁻²⁴, of 11 bits at most
-/// from its first 1 to its last.
-fn is_half(x: f32) -> bool {
-    let units = f64::from(x.abs()) * f64::from(1 << 24);
-    let whole = units as u64;
-    let significant = whole.checked_shr(whole.trailing_zeros()).unwrap_or(0);
-    !x.is_finite() || x.abs() <= 65504.0 && units.fract() == 0.0 && significant < 1 << 11
-}
-
 /// Where [`Quantizer::unpack`] writes.
 #[derive(Debug)]
 pub struct AffineMut<'a> {
@@ -241,22 +205,5 @@ impl Calibration<'_> {
             return Err(Error::shape("calibration", format!("whole blocks of {len}"), cols));
         }
         Ok(&self.mean_square[start % cols..][..len])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn knows_which_numbers_are_halves() {
-        let unit = f32::from_bits(103 << 23); // 2⁻²⁴
-        for x in [0.0, 1.0, -1.0 - 2.0_f32.powi(-10), 65504.0, unit, -3.0 * unit, f32::INFINITY] {
-            assert!(is_half(x), "{x}");
-        }
-        for x in [1.0 + 2.0_f32.powi(-11), 65536.0, 65505.0, unit / 2.0, 2049.0, f32::MIN_POSITIVE]
-        {
-            assert!(!is_half(x), "{x}");
-        }
     }
 }

@@ -67,12 +67,12 @@ fn no_handover() -> Error {
 
 /// The functions of a plugin in another library, on the host's side.
 #[derive(Clone, Copy)]
-pub(super) struct Remotely<'a> {
+pub(super) struct RemoteHandover<'a> {
     pub(super) remote: &'a Remote,
     pub(super) table: &'a HandoverV1,
 }
 
-impl Remotely<'_> {
+impl RemoteHandover<'_> {
     /// Whether the others can be called.
     pub(super) fn is_offered(self) -> bool {
         let mut answer = 0;

@@ -8,7 +8,7 @@ use super::abi::scheduler::{LimitsV1, PickedOutV1, SchedulerV1, WaitingV1};
 use super::abi::{Code, Opened, Out, RSlice};
 use super::call::Remote;
 use super::guard::{self, guard, instance};
-use super::handover::{self, HandsOver, Remotely};
+use super::handover::{self, HandsOver, RemoteHandover};
 use crate::error::{Error, Result};
 use crate::kinds::Handover;
 use crate::kinds::kv_cache::SeqId;
@@ -130,8 +130,8 @@ impl Scheduler for Adapter {
 }
 
 impl Adapter {
-    fn remotely(&self) -> Remotely<'_> {
-        Remotely { remote: &self.remote, table: &self.table.handover }
+    fn remotely(&self) -> RemoteHandover<'_> {
+        RemoteHandover { remote: &self.remote, table: &self.table.handover }
     }
 }
 

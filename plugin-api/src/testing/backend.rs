@@ -13,7 +13,7 @@ use super::interpreter::{Feed, FusedAs, Numbers};
 use super::traced::ODD_SIZES;
 use crate::error::Error;
 use crate::kinds::backend::{Backend, NodeView, Support};
-use crate::plan::{Dim, Plan};
+use crate::plan::{Dim, Node, Plan};
 use cases::Case;
 use rig::Compiled;
 
@@ -134,7 +134,14 @@ fn is_refused(backend: &dyn Backend, plan: &Plan) -> bool {
 
 /// Whether what the plan answers means nothing.
 fn skips(backend: &dyn Backend, plan: &Plan) -> bool {
-    plan.nodes.iter().any(|node| backend.support(&NodeView { plan, node }) == Support::Skip)
+    let is_skipped = |node: &Node| backend.support(&NodeView { plan, node }) == Support::Skip;
+    let num_skipped = plan.nodes.iter().filter(|node| is_skipped(node)).count();
+    let num_nodes = plan.nodes.len();
+    assert!(
+        num_skipped == 0 || num_skipped == num_nodes,
+        "{num_skipped} of {num_nodes} ops are skipped: expected all or none"
+    );
+    num_skipped > 0
 }
 
 /// `dim` as the symbol that it is known to be.

@@ -1,5 +1,7 @@
 //! Contract suite of quantizers.
 
+use half::f16;
+
 use super::random::Random;
 use super::traced::{check_instances, check_name};
 use super::{Make, make};
@@ -157,7 +159,33 @@ fn check_unpack(quantizer: &dyn Quantizer, bytes: &[u8]) {
         let is_same = y.to_bits() == expected.to_bits() || (y.is_nan() && expected.is_nan());
         assert!(is_same, "{name}: element {i} is {y} unpacked, {expected} decoded");
     }
-    assert!(form.holds(&scales) && form.holds(&mins), "{name}: scales are {form:?}");
+    assert!(holds(form, &scales) && holds(form, &mins), "{name}: scales are {form:?}");
+}
+
+/// Whether each of `values`, one a group, is what `form` says. Infinities and NaN always are.
+fn holds(form: Scales, values: &[f32]) -> bool {
+    let is_half = |x: f32| !x.is_finite() || f16::from_f32(x).to_f32() == x;
+    match form {
+        Scales::F32 => true,
+        Scales::F16 => values.iter().all(|x| is_half(*x)),
+        Scales::Product { groups } => values.chunks(groups.max(1)).all(|run| {
+            let peak = run.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
+            let is_product = |factor: f32, x: f32| {
+                let integer = x / factor;
+                integer.fract() == 0.0
+                    && (-128.0..=127.0).contains(&integer)
+                    && integer * factor == x
+            };
+            // The largest whole number is one of these.
+            peak == 0.0
+                || !peak.is_finite()
+                || (1..=128).any(|largest| {
+                    let factor = peak / largest as f32;
+                    let all = |factor: f32| run.iter().all(|x| is_product(factor, *x));
+                    is_half(factor) && (all(factor) || all(-factor))
+                })
+        }),
+    }
 }
 
 /// Encoding what was decoded loses at most as much again as encoding once did.

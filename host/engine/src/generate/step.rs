@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use plugin_api::events::{AfterStep, BeforeStep};
-use plugin_api::kinds::backend::{Bindings, StreamId};
+use plugin_api::kinds::backend::{Bindings, Fence, StreamId};
 use plugin_api::kinds::decoding_strategy::{Outcome, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
@@ -210,9 +210,11 @@ impl Engine {
         };
         let before = self.clock.now_us();
         let backend = &plan.backend.instance;
-        let result = backend
-            .run(&plan.exe, StreamId(0), &mut bindings)
-            .and_then(|fence| backend.wait(&plan.exe, fence, &mut bindings));
+        let result = backend.run(&plan.exe, StreamId(0), &mut bindings);
+        let result = result.and_then(|fence| match fence {
+            Fence::Done => Ok(()),
+            Fence::Pending(_) => backend.wait(&plan.exe, fence, &mut bindings),
+        });
         if let Err(error) = result {
             let name = plan.backend.label.name.clone();
             self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);

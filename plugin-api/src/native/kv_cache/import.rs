@@ -12,7 +12,7 @@ use crate::native::Owner;
 use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
 use crate::native::abi::{Code, Opened, Out};
 use crate::native::call::Remote;
-use crate::native::handover::Remotely;
+use crate::native::handover::RemoteHandover;
 use crate::plan::StateSpec;
 use crate::wire::{put_list, to_bytes};
 
@@ -35,8 +35,8 @@ pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) ->
 }
 
 impl Adapter {
-    fn remotely(&self) -> Remotely<'_> {
-        Remotely { remote: &self.remote, table: &self.table.handover }
+    fn remotely(&self) -> RemoteHandover<'_> {
+        RemoteHandover { remote: &self.remote, table: &self.table.handover }
     }
 
     /// A call that may append to `moves`: all of them or none.
