@@ -9,6 +9,6 @@ pub mod swap;
 pub mod wiring;
 
 pub use error::EngineError;
-pub use generate::{Engine, Output, Prompt, Request, RequestId, Stats};
+pub use generate::{Engine, Gauge, Load, Output, Prompt, Request, RequestId, Stats};
 pub use swap::Swapper;
 pub use wiring::Wiring;

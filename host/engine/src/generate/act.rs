@@ -70,7 +70,9 @@ impl Engine {
             group.answer.cut(keep);
         }
         let (request, text) = (group.request, group.answer.show(hold));
-        sink(Output::Token { request, token, logprob, text, digest: &group.digest });
+        let top_logprobs = self.work.alternatives.of(seq, token);
+        sink(Output::Token { request, token, logprob, top_logprobs, text, digest: &group.digest });
+        self.load.tokens += 1;
         match flow {
             Flow::Continue if self.is_context_full(seq) => Some(FinishReason::Length),
             Flow::Continue => None,

@@ -15,8 +15,10 @@ use plugin_api::kinds::scheduler::{Limits, Picked, Waiting};
 use plugin_api::plan::Plan;
 use plugin_api::{Backend, DecodingStrategy, Error, Kind, KvCache, Quantizer, Scheduler};
 
+use super::alternatives::Alternatives;
 use super::batch::StepBatch;
 use super::group::{Group, Sequence, Slab};
+use super::load::{Load, Numbers};
 use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
 use crate::error::EngineError;
@@ -52,6 +54,9 @@ pub struct Engine {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) next_request: u64,
     pub(super) num_steps: u64,
+    pub(super) load: Load,
+    /// The load, for other threads.
+    pub(super) numbers: Arc<Numbers>,
     pub(super) work: Work,
 }
 
@@ -92,6 +97,7 @@ pub(super) struct Work {
     pub(super) actions: Actions,
     pub(super) outcomes: Vec<(usize, Outcome)>,
     pub(super) of_group: Vec<Outcome>,
+    pub(super) alternatives: Alternatives,
     pub(super) moves: Vec<BlockCopy>,
 }
 
@@ -143,7 +149,7 @@ impl Engine {
             Arc::clone(&clock),
         );
         shared.scratch_bytes.store(plan.exe.scratch_bytes, Ordering::Relaxed);
-        Ok(Self {
+        let mut engine = Self {
             state: AlignedBytes::zeroed(model.state_bytes),
             scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
             rows: Rows::new(options.logit_rows_max, model.num_logits),
@@ -166,7 +172,11 @@ impl Engine {
             clock,
             next_request: 1,
             num_steps: 0,
-        })
+            load: Load::default(),
+            numbers: Arc::default(),
+        };
+        engine.tell_load();
+        Ok(engine)
     }
 
     /// Swaps what runs, from any thread.

@@ -28,6 +28,8 @@ pub(super) struct Group {
     pub(super) outstanding: usize,
     pub(super) seed: u64,
     pub(super) wants_logprobs: bool,
+    /// Alternatives to give with each token.
+    pub(super) top_logprobs: usize,
     pub(super) prompt_tokens: usize,
     pub(super) arrived_us: u64,
     pub(super) first_token_us: Option<u64>,

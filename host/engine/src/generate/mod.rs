@@ -1,6 +1,7 @@
 //! Generation: requests become sequences, sequences become batches, batches become tokens.
 
 mod act;
+mod alternatives;
 mod answer;
 mod batch;
 mod boundary;
@@ -8,6 +9,7 @@ mod engine;
 mod evaluate;
 mod fault;
 mod group;
+mod load;
 pub(crate) mod plans;
 pub mod request;
 mod rows;
@@ -16,5 +18,6 @@ mod step;
 mod submit;
 
 pub use engine::Engine;
+pub use load::{Gauge, Load};
 pub use request::{Output, Prompt, Request, RequestId, Stats};
 pub use step::StepReport;

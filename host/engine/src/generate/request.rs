@@ -80,6 +80,9 @@ pub enum Output<'a> {
         token: u32,
         /// Natural logarithm of its probability, if the request asked for `logprobs`.
         logprob: f32,
+        /// The likeliest tokens in its place with the logarithms of their probabilities, largest
+        /// first, if the request asked for `top_logprobs`. Fewer where processors left fewer.
+        top_logprobs: &'a [(u32, f32)],
         /// Text that can be shown because of it; characters in the making are held back.
         text: &'a str,
         /// The plan and plugins that made it.

@@ -86,6 +86,23 @@ impl Rows {
         logit - self.log_sum_exp(row)
     }
 
+    /// Appends the `n` likeliest tokens with the logarithms of their probabilities, as the row
+    /// stands, largest first. Tokens that cannot be drawn are left out.
+    pub(super) fn top_logprobs(&mut self, row: usize, n: usize, out: &mut Vec<(u32, f32)>) {
+        let total = self.log_sum_exp(row);
+        let mut top = std::mem::take(&mut self.top);
+        let cut = &self.rows[row];
+        if cut.is_cut {
+            top.clear();
+            top.extend(cut.candidates.iter().take(n));
+        } else {
+            select_top(self.row(row), n, &mut top);
+        }
+        let possible = top.iter().filter(|(_, x)| *x > f32::NEG_INFINITY);
+        out.extend(possible.map(|(id, x)| (*id, x - total)));
+        self.top = top;
+    }
+
     fn logit(&self, row: usize, token: u32) -> f32 {
         let cut = &self.rows[row];
         if cut.is_cut {

@@ -49,6 +49,7 @@ impl Engine {
             }
         }
         if self.work.batch.entries.is_empty() {
+            self.tell_load();
             return Ok(StepReport::default());
         }
         let (tokens, seqs) = (self.work.batch.token_ids.len(), self.work.batch.entries.len());
@@ -60,6 +61,9 @@ impl Engine {
         self.commit();
         self.observe(sink);
         self.num_steps += 1;
+        self.load.steps += 1;
+        self.load.evaluated_tokens += tokens as u64;
+        self.tell_load();
         let blocks_used = self.cache.get().usage().used;
         let mut event = AfterStep { step, tokens, seqs, model_us, blocks_used, lent };
         let _ = self.topics.after_step.emit(&mut event);
@@ -188,6 +192,7 @@ impl Engine {
         if let Some(sequence) = self.sequences.get_mut(index) {
             sequence.num_evaluated = 0;
         }
+        self.load.preemptions += 1;
         true
     }
 
@@ -270,6 +275,7 @@ impl Engine {
     /// Chooses a token for every row that is asked for.
     fn choose(&mut self) {
         self.work.outcomes.clear();
+        self.work.alternatives.clear();
         for entry in &self.work.batch.entries {
             let Some(sequence) = self.sequences.get(entry.seq.0 as usize) else { continue };
             if entry.tokens < sequence.pending() {
@@ -291,6 +297,10 @@ impl Engine {
                 outcome.token = Some(token);
                 if group.wants_logprobs {
                     outcome.logprob = self.rows.logprob(row, token);
+                }
+                if group.top_logprobs > 0 {
+                    let list = self.work.alternatives.begin(entry.seq, token);
+                    self.rows.top_logprobs(row, group.top_logprobs, list);
                 }
             }
             self.work.outcomes.push((group_index, outcome));

@@ -31,9 +31,11 @@ impl Engine {
         params.set("eos_token_ids", Value::List(ends.collect()));
         let read = || {
             let seed = params.count_or("seed", id.0, 0..=u64::MAX >> 1)?;
-            Ok((seed, params.flag_or("logprobs", false)?))
+            let top = params.count_or("top_logprobs", 0, 0..=TOP_LOGPROBS_MAX)? as usize;
+            Ok((seed, params.flag_or("logprobs", false)? || top > 0, top))
         };
-        let (seed, wants_logprobs) = read().map_err(EngineError::plugin("request"))?;
+        let (seed, wants_logprobs, top_logprobs) =
+            read().map_err(EngineError::plugin("request"))?;
 
         let seq = SeqId(self.sequences.next_free() as u32);
         let group = GroupId(self.groups.next_free() as u32);
@@ -72,11 +74,13 @@ impl Engine {
             outstanding: 0,
             seed,
             wants_logprobs,
+            top_logprobs,
             prompt_tokens: num_tokens,
             arrived_us: self.clock.now_us(),
             first_token_us: None,
             answer: Answer::default(),
         });
+        self.tell_load();
         Ok(id)
     }
 
@@ -89,6 +93,7 @@ impl Engine {
         let lent = std::marker::PhantomData;
         let _ = self.topics.on_cancel.emit(&mut OnCancel { request: request.0, tokens, lent });
         self.remove_group(index);
+        self.tell_load();
     }
 
     fn prompt_tokens(
@@ -253,3 +258,6 @@ impl Engine {
         let _ = follow(&mut self.processors, on_fault, request, generations, &change);
     }
 }
+
+/// Most alternatives that a request may ask for, as in the OpenAI API.
+const TOP_LOGPROBS_MAX: u64 = 20;

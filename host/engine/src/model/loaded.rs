@@ -101,9 +101,9 @@ pub struct LoadedModel {
     /// What the model is.
     pub architecture: Architecture,
     /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// How conversations become text, if the model says so.
-    pub chat_template: Option<ChatTemplate>,
+    pub chat_template: Option<Arc<ChatTemplate>>,
     /// The weights that its files hold.
     pub table: WeightTable,
     /// Weights that were packed, by name, and where they lie.
@@ -177,8 +177,8 @@ impl LoadedModel {
         quantizers.retain(|format, _| is_used(format));
         let quantizers = quantizers.into_values().collect();
         let model = Self {
-            tokenizer: files.tokenizer()?,
-            chat_template: files.chat_template()?,
+            tokenizer: Arc::new(files.tokenizer()?),
+            chat_template: files.chat_template()?.map(Arc::new),
             bucket: bucket(options, &pool),
             num_logits: logits_width(&plan)?,
             architecture,
