@@ -11,6 +11,7 @@ use plugin_add as _;
 use plugin_attention as _;
 use plugin_bf16 as _;
 use plugin_contiguous as _;
+use plugin_continuous as _;
 use plugin_f16 as _;
 use plugin_f32 as _;
 use plugin_fcfs as _;
@@ -24,6 +25,7 @@ use plugin_logit_bias as _;
 use plugin_metrics_jsonl as _;
 use plugin_min_p as _;
 use plugin_paged as _;
+use plugin_priority as _;
 use plugin_pypi as _;
 use plugin_q4_0 as _;
 use plugin_q4_1 as _;
@@ -45,4 +47,4 @@ use plugin_top_p as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    38 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    40 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

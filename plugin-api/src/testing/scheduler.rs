@@ -34,6 +34,7 @@ pub fn suite_of(make: Make<'_, dyn Scheduler>, config: &Config) {
         }
     }
     finishes_every_entry(&mut *scheduler, &mut random);
+    starves_nobody(make, config);
     hands_over(make, config, &mut random);
     for _ in 0..100 {
         drop(make(config));
@@ -147,3 +148,41 @@ fn finishes_every_entry(scheduler: &mut dyn Scheduler, random: &mut Random) {
     }
     assert!(queue.is_empty(), "starved: {queue:?}");
 }
+
+/// However many short requests keep coming, of whatever priority, everyone runs to its end.
+fn starves_nobody(make: Make<'_, dyn Scheduler>, config: &Config) {
+    let mut scheduler = make(config).expect("the configuration is the suite's own");
+    let (mut random, limits) = (Random::new(3), Limits { tokens: 32, seqs: 4 });
+    let new = |seq: u32, pending, priority| {
+        let (is_running, is_atomic) = (false, false);
+        (Waiting { seq: SeqId(seq), pending, is_running, is_atomic, priority }, 3)
+    };
+    // A long prompt that matters to nobody; behind each entry, tokens to decode after the prompt.
+    let mut queue: Vec<(Waiting, usize)> = vec![new(0, 300, -1)];
+    let mut next_seq = 1;
+    for _ in 0..STEPS_MAX {
+        while queue.len() < 12 {
+            queue.push(new(next_seq, 1 + random.below(24), random.below(2) as i32));
+            next_seq += 1;
+        }
+        let entries: Vec<Waiting> = queue.iter().map(|(entry, _)| *entry).collect();
+        let picked = pick(&mut *scheduler, &entries, &limits);
+        check(&entries, &limits, &picked);
+        for pick in picked {
+            let (entry, decodes) = &mut queue[pick.index];
+            entry.pending -= pick.tokens;
+            entry.is_running = true;
+            if entry.pending == 0 && *decodes > 0 {
+                (entry.pending, *decodes) = (1, *decodes - 1);
+            }
+        }
+        queue.retain(|(entry, _)| entry.pending > 0);
+        if queue.first().is_none_or(|(entry, _)| entry.seq != SeqId(0)) {
+            return;
+        }
+    }
+    panic!("starved for {STEPS_MAX} steps: {:?}", queue[0].0);
+}
+
+/// Steps in which everyone has run to its end.
+const STEPS_MAX: usize = 20_000;

@@ -154,10 +154,16 @@ fn plans_are_the_same_bytes() {
 
 #[test]
 fn a_scheduler_picks_the_same() {
+    picks_the_same::<plugin_fcfs::Fcfs>();
+    picks_the_same::<plugin_continuous::Continuous>();
+    picks_the_same::<plugin_priority::Priority>();
+}
+
+fn picks_the_same<T: Capability + Scheduler>() {
     let lane = Lane::new();
-    let provided = lane.open(&component("fcfs")).unwrap();
+    let provided = lane.open(&component(T::NAME)).unwrap();
     let mut there = made::<dyn Scheduler>(&provided, &Config::new());
-    let mut here: plugin_fcfs::Fcfs = made_here(&Config::new());
+    let mut here: T = made_here(&Config::new());
     for seed in 0..50_u32 {
         let waiting = |i: u32| Waiting {
             seq: SeqId(i),
@@ -171,6 +177,13 @@ fn a_scheduler_picks_the_same() {
         let (mut a, mut b) = (Vec::new(), Vec::new());
         there.pick(&queue, &limits, &mut a).unwrap();
         here.pick(&queue, &limits, &mut b).unwrap();
+        assert_eq!(a, b);
+    }
+    let states = (there.handover(), here.handover());
+    assert_eq!(states.0.is_some(), states.1.is_some());
+    if let (Some(there), Some(here)) = states {
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        (there.save(&mut a).unwrap(), here.save(&mut b).unwrap());
         assert_eq!(a, b);
     }
 }
