@@ -12,8 +12,8 @@ pub use crate::kinds::decoding_strategy::{
 pub use crate::kinds::feed_forward::FeedForward;
 pub use crate::kinds::hook::Hook;
 pub use crate::kinds::kv_cache::{
-    BlockCopy, KvCache, PoolLimits, PoolSpec, PoolUsage, SavedTables, SeqId, SeqTable, TableShape,
-    bytes_per_token, save_tables,
+    BlockCopy, BlockKey, KvCache, PoolLimits, PoolSpec, PoolUsage, PrefixCaching, SavedTables,
+    SeqId, SeqTable, TableShape, bytes_per_token, save_tables,
 };
 pub use crate::kinds::logits_processor::{
     BatchChange, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,

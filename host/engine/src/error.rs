@@ -56,6 +56,15 @@ pub enum EngineError {
         found: String,
     },
 
+    /// A prompt that leaves no room for an answer, in the context of the model or in the whole cache.
+    #[error("prompt: expected 1 to {tokens_max} tokens, found {tokens}")]
+    PromptTooLong {
+        /// Its tokens.
+        tokens: usize,
+        /// Most that there is room for.
+        tokens_max: usize,
+    },
+
     /// A request that cannot be served as it is.
     #[error("{what}: expected {expected}, found {found}")]
     Request {

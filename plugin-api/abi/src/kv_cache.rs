@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use crate::handover::HandoverV1;
+use crate::prefix_caching::PrefixCachingV1;
 use crate::{Code, Out, RSlice, StableAbi};
 
 /// The interface id.
@@ -66,6 +67,8 @@ pub struct KvCacheV1 {
     ) -> Code,
     /// Passes its state on. [boundary]
     pub handover: HandoverV1,
+    /// Keeps blocks for sequences to come. [step thread]
+    pub prefix_caching: PrefixCachingV1,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
 }

@@ -20,6 +20,7 @@ pub mod kv_cache;
 pub mod logits_processor;
 pub mod model_source;
 pub mod op_sink;
+pub mod prefix_caching;
 pub mod quantizer;
 pub mod scheduler;
 pub mod traced;
@@ -122,6 +123,7 @@ pub const DIGEST: [u64; 2] = digest(&[
     include_bytes!("logits_processor.rs"),
     include_bytes!("model_source.rs"),
     include_bytes!("op_sink.rs"),
+    include_bytes!("prefix_caching.rs"),
     include_bytes!("quantizer.rs"),
     include_bytes!("scheduler.rs"),
     include_bytes!("traced.rs"),

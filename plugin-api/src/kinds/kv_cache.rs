@@ -3,8 +3,10 @@
 //! A cache is policy: it says which block of memory a token's state goes to. It never computes
 //! attention (the backend does) and never owns the memory (the host does).
 
+mod prefix;
 mod tables;
 
+pub use prefix::{BlockKey, PrefixCaching};
 pub use tables::{SavedTables, SeqTable, TableShape, save_tables};
 
 use super::{Handover, SemanticId, kind};
@@ -64,7 +66,15 @@ pub trait KvCache: Send {
     ///
     /// What [`save`](Handover::save) writes and [`restore`](Handover::restore) reads is exact:
     /// afterwards both caches answer everything alike. [`save_tables`] is a schema to share.
+    ///
+    /// What [`PrefixCaching`] keeps need not go along: a block without owner may arrive as a free one.
     fn handover(&mut self) -> Option<&mut dyn Handover> {
+        None
+    }
+
+    /// How this cache keeps blocks for sequences that begin as others did. Without it, every prompt
+    /// is evaluated from its first token. [step thread]
+    fn prefix_caching(&mut self) -> Option<&mut dyn PrefixCaching> {
         None
     }
 }

@@ -4,6 +4,8 @@
 //! says, block copies are carried out, and afterwards every sequence must still read its own
 //! tokens. A block that is owned twice, lost or shared too long shows as a wrong token.
 
+mod prefix;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::random::Random;
@@ -36,6 +38,7 @@ pub fn suite_of(make: Make<'_, dyn KvCache>, config: &Config) {
                 let seed = (tokens_per_seq_max * 1_000 + num_seqs_max) as u64;
                 play(make, config, &limits, seed);
                 hands_over(make, config, &limits, seed);
+                prefix::play(make, config, &limits, seed);
             }
         }
     }

@@ -83,7 +83,7 @@ impl Engine {
 
     fn is_context_full(&self, seq: SeqId) -> bool {
         let sequence = self.sequences.get(seq.0 as usize);
-        sequence.is_some_and(|s| s.tokens.len() + 1 >= self.model.context_length)
+        sequence.is_some_and(|s| s.tokens.len() + 1 >= self.tokens_per_seq_max())
     }
 
     fn fork(&mut self, index: usize, parent: SeqId, child: SeqId) -> Result<(), Error> {
@@ -94,6 +94,7 @@ impl Engine {
             num_evaluated: origin.num_evaluated,
             want: Want::Nothing,
             is_atomic: false,
+            chain: origin.chain.clone(),
         };
         if let Err(error) = self.cache.get_mut().fork(parent, child, &mut self.work.moves) {
             let (name, request) = (self.cache.label().name.clone(), self.request_of(parent));
@@ -115,6 +116,7 @@ impl Engine {
         self.cache.get_mut().release(seq, keep);
         sequence.tokens.truncate(keep);
         sequence.num_evaluated = keep;
+        sequence.chain.cut(keep, self.model.pool.block_size);
         let Some(group) = self.groups.get_mut(index) else { return };
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
         let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
@@ -145,6 +147,7 @@ impl Engine {
         }
         let stats = Stats {
             prompt_tokens: group.prompt_tokens,
+            cached_tokens: group.cached_tokens.unwrap_or(0).min(group.prompt_tokens),
             tokens: group.answer.num_tokens,
             ttft_us: group.first_token_us.unwrap_or(now) - group.arrived_us,
             total_us: now - group.arrived_us,
@@ -163,6 +166,23 @@ impl Engine {
         let text = group.answer.show(0);
         let request = group.request;
         sink(Output::Finished { request, reason, text, answer: &answer, stats, error });
+    }
+
+    /// Ends requests whose time is over. The clock is read if anybody has a deadline.
+    pub(super) fn end_overdue(&mut self, sink: Sink<'_>) {
+        if self.groups.iter().all(|(_, group)| group.deadline_us.is_none()) {
+            return;
+        }
+        let now = self.clock.now_us();
+        for place in 0..self.groups.end() {
+            let group = self.groups.get(place);
+            if let Some(group) = group.filter(|group| group.deadline_us.is_some_and(|at| at <= now))
+            {
+                let waited = now - group.arrived_us;
+                let error = Error::outside("request", format!("not answered within {waited} us"));
+                self.abort(place, &error, sink);
+            }
+        }
     }
 
     /// Copies blocks that the cache has moved, in every state that is kept per token.

@@ -105,7 +105,10 @@ impl Engine {
             leftover.push(Box::new(room));
         }
         match result {
-            Ok(()) => leftover.push(Box::new(self.cache.replace(next))),
+            Ok(()) => {
+                leftover.push(Box::new(self.cache.replace(next)));
+                self.sequences.iter_mut().for_each(|sequence| sequence.chain.unpublish());
+            }
             Err(_) => leftover.push(Box::new(next)),
         }
         result
@@ -148,6 +151,7 @@ impl Engine {
             if let Some(group) = self.groups.get_mut(place) {
                 group.digest = digest;
             }
+            self.update_seed(place);
         }
     }
 }

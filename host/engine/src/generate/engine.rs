@@ -216,7 +216,7 @@ impl Engine {
     }
 
     /// Labels of what runs for everybody, by kind.
-    fn engine_labels<'a>(
+    pub(super) fn engine_labels<'a>(
         &'a self,
         plan: &'a CompiledPlan,
     ) -> impl Iterator<Item = (&'a str, &'a Label)> {

@@ -2,9 +2,10 @@
 
 use plugin_api::Config;
 use plugin_api::kinds::decoding_strategy::{GroupId, Want};
-use plugin_api::kinds::kv_cache::SeqId;
+use plugin_api::kinds::kv_cache::{BlockKey, SeqId};
 
 use super::answer::Answer;
+use super::prefix::Chain;
 use super::request::RequestId;
 use crate::model::PlanDigest;
 
@@ -31,7 +32,13 @@ pub(super) struct Group {
     /// Alternatives to give with each token.
     pub(super) top_logprobs: usize,
     pub(super) prompt_tokens: usize,
+    /// Tokens of the prompt that were in the cache when it was begun.
+    pub(super) cached_tokens: Option<usize>,
+    /// What the keys of its blocks begin with.
+    pub(super) seed_key: BlockKey,
     pub(super) arrived_us: u64,
+    /// When it ends, answered or not.
+    pub(super) deadline_us: Option<u64>,
     pub(super) first_token_us: Option<u64>,
     pub(super) answer: Answer,
 }
@@ -47,6 +54,8 @@ pub(super) struct Sequence {
     /// What to give once all tokens are evaluated.
     pub(super) want: Want,
     pub(super) is_atomic: bool,
+    /// The keys of its blocks.
+    pub(super) chain: Chain,
 }
 
 impl Sequence {
@@ -103,6 +112,10 @@ impl<T> Slab<T> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.places.iter().enumerate().filter_map(|(i, thing)| Some((i, thing.as_ref()?)))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().flatten()
     }
 
     pub(super) fn len(&self) -> usize {

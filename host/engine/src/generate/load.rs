@@ -20,6 +20,10 @@ pub struct Load {
     pub steps: u64,
     /// Tokens that were evaluated.
     pub evaluated_tokens: u64,
+    /// Tokens of prompts that were begun.
+    pub prompt_tokens: u64,
+    /// Those of them that were in the cache.
+    pub cached_tokens: u64,
     /// Tokens of answers.
     pub tokens: u64,
     /// How often a sequence lost its cache to an older one.
@@ -45,6 +49,8 @@ impl Gauge {
             blocks_total: of(&n.blocks_total),
             steps: of(&n.steps),
             evaluated_tokens: of(&n.evaluated_tokens),
+            prompt_tokens: of(&n.prompt_tokens),
+            cached_tokens: of(&n.cached_tokens),
             tokens: of(&n.tokens),
             preemptions: of(&n.preemptions),
         }
@@ -60,6 +66,8 @@ pub(super) struct Numbers {
     blocks_total: AtomicU64,
     steps: AtomicU64,
     evaluated_tokens: AtomicU64,
+    prompt_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
     tokens: AtomicU64,
     preemptions: AtomicU64,
 }
@@ -73,6 +81,8 @@ impl Numbers {
         tell(&self.blocks_total, load.blocks_total);
         tell(&self.steps, load.steps);
         tell(&self.evaluated_tokens, load.evaluated_tokens);
+        tell(&self.prompt_tokens, load.prompt_tokens);
+        tell(&self.cached_tokens, load.cached_tokens);
         tell(&self.tokens, load.tokens);
         tell(&self.preemptions, load.preemptions);
     }

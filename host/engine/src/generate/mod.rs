@@ -11,6 +11,7 @@ mod fault;
 mod group;
 mod load;
 pub(crate) mod plans;
+mod prefix;
 pub mod request;
 mod rows;
 mod schedule;

@@ -20,13 +20,15 @@ pub struct Request {
     pub strategy: Option<String>,
     /// Higher goes first, where the scheduler looks at it.
     pub priority: i32,
+    /// Microseconds after which it ends with [`FinishReason::Aborted`], answered or not.
+    pub timeout_us: Option<u64>,
 }
 
 impl Request {
     /// A request with default parameters.
     pub fn new(prompt: impl Into<Prompt>) -> Self {
         let params = Config::at("request");
-        Self { prompt: prompt.into(), params, strategy: None, priority: 0 }
+        Self { prompt: prompt.into(), params, strategy: None, priority: 0, timeout_us: None }
     }
 
     /// The same request with a parameter set.
@@ -111,6 +113,8 @@ pub enum Output<'a> {
 pub struct Stats {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// Those of them that were in the cache and were not evaluated again.
+    pub cached_tokens: usize,
     /// Tokens of the answer.
     pub tokens: usize,
     /// From arrival to the first token.

@@ -4,6 +4,7 @@ use plugin_api::kinds::scheduler::{Limits, Picked, Waiting};
 use plugin_api::{Error, Kind, Scheduler};
 
 use super::engine::Engine;
+use super::prefix;
 
 impl Engine {
     /// Lets the scheduler pick from all sequences with tokens to evaluate by the plan whose turn it
@@ -11,17 +12,25 @@ impl Engine {
     pub(super) fn schedule(&mut self) {
         let work = &mut self.work;
         work.queue.clear();
+        // Only as many as one step may start are looked up.
+        let mut lookups_left = self.limits.seqs;
         for &index in &work.order {
             let Some(group) = self.groups.get(index) else { continue };
             if group.plan != self.plans.turn() {
                 continue;
             }
             for &seq in &group.seqs {
-                let Some(sequence) = self.sequences.get(seq.0 as usize) else { continue };
+                let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { continue };
                 if sequence.pending() > 0 {
+                    let mut pending = sequence.pending();
+                    if sequence.num_evaluated == 0 && !sequence.is_atomic && lookups_left > 0 {
+                        let (cache, key) = (self.cache.get_mut(), &group.seed_key);
+                        pending -= prefix::find(cache, sequence, key, self.model.pool.block_size);
+                        lookups_left -= 1;
+                    }
                     work.queue.push(Waiting {
                         seq,
-                        pending: sequence.pending(),
+                        pending,
                         is_running: sequence.num_evaluated > 0,
                         is_atomic: sequence.is_atomic,
                         priority: group.priority,
@@ -32,10 +41,15 @@ impl Engine {
         work.picked.clear();
         let scheduler = self.scheduler.get_mut();
         if let Err(error) = scheduler.pick(&work.queue, &self.limits, &mut work.picked) {
-            work.picked.clear();
-            by_arrival(&work.queue, &self.limits, &mut work.picked);
+            self.pick_by_arrival();
             self.scheduler_failed(error);
         }
+    }
+
+    /// Picks again, as if the scheduler had failed.
+    pub(super) fn pick_by_arrival(&mut self) {
+        self.work.picked.clear();
+        by_arrival(&self.work.queue, &self.limits, &mut self.work.picked);
     }
 
     /// Tells of an error once: a scheduler that fails does so at every step.
@@ -49,7 +63,7 @@ impl Engine {
     }
 }
 
-/// Stands in for a scheduler that failed: requests do not wait for a broken policy. What runs goes
+/// Stands in for a scheduler that failed, or whose picks have no room: requests do not wait for a broken policy. What runs goes
 /// on, what waits starts in order of arrival, and what is atomic runs whole or not at all.
 fn by_arrival(queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
     let (mut tokens_left, mut seqs_left) = (limits.tokens, limits.seqs);

@@ -11,6 +11,7 @@ use plugin_api::{Backend, Error, Kind, LogitsProcessor, TensorMut};
 
 use super::engine::Engine;
 use super::group::Sequence;
+use super::prefix;
 use super::request::Output;
 use super::rows::uniform;
 use crate::error::EngineError;
@@ -38,6 +39,7 @@ impl Engine {
     /// A plugin that fails for one request ends that request only, as [`Output::Finished`].
     pub fn step(&mut self, sink: Sink<'_>) -> Result<StepReport, EngineError> {
         self.boundary();
+        self.end_overdue(sink);
         self.plan(sink);
         // One plan generation runs in a step; those that live take turns.
         for _ in 0..self.plans.len() {
@@ -127,6 +129,26 @@ impl Engine {
     /// Takes room in the cache for what was picked, and fills the batch with what has room.
     fn reserve(&mut self, sink: Sink<'_>) {
         self.work.batch.clear();
+        if self.fill().is_some() && self.work.batch.entries.is_empty() {
+            // A policy may put those first that have no room. By arrival, the oldest takes it.
+            self.pick_by_arrival();
+            if let Some((seq, error)) = self.fill()
+                && self.work.batch.entries.is_empty()
+                && !self.other_plans_hold_cache()
+            {
+                self.abort_seq(seq, &error, sink);
+            }
+        }
+        self.copy_blocks();
+        if !self.work.batch.entries.is_empty() {
+            let plan = self.plans.get(self.plans.turn());
+            self.work.batch.update_sizes(&plan.inputs);
+        }
+    }
+
+    /// Fills the batch with what was picked and has room; the first sequence that has none.
+    fn fill(&mut self) -> Option<(SeqId, Error)> {
+        let mut first = None;
         for i in 0..self.work.picked.len() {
             let picked = self.work.picked[i];
             let Some(waiting) = self.work.queue.get(picked.index).copied() else { continue };
@@ -141,18 +163,12 @@ impl Engine {
             while let Err(error) = self.push(waiting.seq, tokens) {
                 // Whoever came last waits: its tokens are evaluated again later.
                 if !self.preempt_last(waiting.seq) {
-                    if self.work.batch.entries.is_empty() && !self.other_plans_hold_cache() {
-                        self.abort_seq(waiting.seq, &error, sink);
-                    }
+                    first.get_or_insert((waiting.seq, error));
                     break;
                 }
             }
         }
-        self.copy_blocks();
-        if !self.work.batch.entries.is_empty() {
-            let plan = self.plans.get(self.plans.turn());
-            self.work.batch.update_sizes(&plan.inputs);
-        }
+        first
     }
 
     /// Whether sequences of a plan whose turn it is not hold tokens: room comes when they end.
@@ -167,7 +183,9 @@ impl Engine {
     }
 
     fn push(&mut self, seq: SeqId, tokens: usize) -> Result<(), Error> {
+        self.adopt(seq);
         let Some(sequence) = self.sequences.get(seq.0 as usize) else { return Ok(()) };
+        let tokens = tokens.min(sequence.pending());
         let table = self.cache.get_mut().reserve(seq, tokens, &mut self.work.moves)?;
         let start = sequence.num_evaluated;
         let batch = &mut self.work.batch;
@@ -191,6 +209,7 @@ impl Engine {
         self.cache.get_mut().release(SeqId(index as u32), 0);
         if let Some(sequence) = self.sequences.get_mut(index) {
             sequence.num_evaluated = 0;
+            sequence.chain.forget();
         }
         self.load.preemptions += 1;
         true
@@ -311,8 +330,13 @@ impl Engine {
     fn commit(&mut self) {
         for entry in &self.work.batch.entries {
             if let Some(sequence) = self.sequences.get_mut(entry.seq.0 as usize) {
-                self.cache.get_mut().commit(entry.seq, entry.tokens, &mut self.work.moves);
+                let cache = self.cache.get_mut();
+                cache.commit(entry.seq, entry.tokens, &mut self.work.moves);
                 sequence.num_evaluated += entry.tokens;
+                if let Some(group) = self.groups.get(sequence.group) {
+                    let block_size = self.model.pool.block_size;
+                    prefix::publish(cache, entry.seq, sequence, &group.seed_key, block_size);
+                }
             }
         }
         self.copy_blocks();

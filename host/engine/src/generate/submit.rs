@@ -12,6 +12,7 @@ use super::answer::Answer;
 use super::engine::Engine;
 use super::fault::follow;
 use super::group::{Group, Sequence};
+use super::prefix::Chain;
 use super::request::{Prompt, Request, RequestId};
 use crate::error::EngineError;
 
@@ -20,10 +21,11 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Request`] for prompts that do not fit, refusals of hooks and unknown
+    /// [`EngineError::PromptTooLong`]; [`EngineError::Request`] for other prompts and parameters that
+    /// cannot be served, refusals of hooks and unknown
     /// strategies; [`EngineError::Plugin`] for parameters that a plugin refuses. Nothing is kept.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
-        let Request { prompt, mut params, strategy, priority } = request;
+        let Request { prompt, mut params, strategy, priority, timeout_us } = request;
         let id = RequestId(self.next_request);
         let tokens = self.prompt_tokens(id, prompt, &params)?;
         let strategy = self.find_strategy(strategy.as_deref())?;
@@ -31,6 +33,7 @@ impl Engine {
         params.set("eos_token_ids", Value::List(ends.collect()));
         let read = || {
             let seed = params.count_or("seed", id.0, 0..=u64::MAX >> 1)?;
+            params.text_or("cache_salt", "")?;
             let top = params.count_or("top_logprobs", 0, 0..=TOP_LOGPROBS_MAX)? as usize;
             Ok((seed, params.flag_or("logprobs", false)? || top > 0, top))
         };
@@ -51,8 +54,10 @@ impl Engine {
         }
         let plan = self.plans.open();
         let digest = self.digest_of(self.plans.get(plan), &processors, (strategy, generation));
+        let seed_key = self.seed_of(self.plans.get(plan), &params);
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         self.next_request += 1;
+        let arrived_us = self.clock.now_us();
         let num_tokens = tokens.len();
         self.sequences.insert(Sequence {
             group: group.0 as usize,
@@ -60,6 +65,7 @@ impl Engine {
             num_evaluated: 0,
             want: Want::Nothing,
             is_atomic: false,
+            chain: Chain::for_tokens(num_tokens, self.model.pool.block_size),
         });
         self.groups.insert(Group {
             request: id,
@@ -76,7 +82,10 @@ impl Engine {
             wants_logprobs,
             top_logprobs,
             prompt_tokens: num_tokens,
-            arrived_us: self.clock.now_us(),
+            cached_tokens: None,
+            seed_key,
+            arrived_us,
+            deadline_us: timeout_us.map(|us| arrived_us.saturating_add(us)),
             first_token_us: None,
             answer: Answer::default(),
         });
@@ -146,21 +155,24 @@ impl Engine {
 
     /// Refuses prompts that leave no room for an answer.
     fn checked(&self, tokens: Vec<u32>) -> Result<Vec<u32>, EngineError> {
-        let in_pool = self.model.pool.num_blocks.saturating_mul(self.model.pool.block_size);
-        let longest = self.model.context_length.min(in_pool).saturating_sub(1);
-        let expected = if tokens.is_empty() || tokens.len() > longest {
-            format!("1 to {longest} tokens")
-        } else if let Some(id) = tokens.iter().find(|id| **id as usize >= self.rows.vocab_size()) {
-            return Err(EngineError::Request {
-                what: "prompt",
-                expected: format!("token ids below {}", self.rows.vocab_size()),
-                found: id.to_string(),
-            });
-        } else {
-            return Ok(tokens);
+        let tokens_max = self.tokens_per_seq_max().saturating_sub(1);
+        if tokens.len() > tokens_max {
+            return Err(EngineError::PromptTooLong { tokens: tokens.len(), tokens_max });
+        }
+        let vocab_size = self.rows.vocab_size();
+        let strange = tokens.iter().find(|id| **id as usize >= vocab_size);
+        let (expected, found) = match strange {
+            Some(id) => (format!("token ids below {vocab_size}"), id.to_string()),
+            None if tokens.is_empty() => (format!("1 to {tokens_max} tokens"), "0".to_owned()),
+            None => return Ok(tokens),
         };
-        let found = tokens.len().to_string();
         Err(EngineError::Request { what: "prompt", expected, found })
+    }
+
+    /// Tokens of the longest sequence, prompt and answer: what the model takes and the cache holds.
+    pub fn tokens_per_seq_max(&self) -> usize {
+        let in_pool = self.model.pool.num_blocks.saturating_mul(self.model.pool.block_size);
+        self.model.context_length.min(in_pool)
     }
 
     fn find_strategy(&self, name: Option<&str>) -> Result<usize, EngineError> {

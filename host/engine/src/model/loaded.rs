@@ -61,6 +61,11 @@ impl PlanDigest {
         Self(Sha256::digest(plan.to_bytes()).into())
     }
 
+    /// The digest as bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The digest of this plan with the labels, by kind, of everything that runs it.
     #[must_use]
     pub fn with<'a>(&self, labels: impl Iterator<Item = (&'a str, &'a Label)>) -> Self {

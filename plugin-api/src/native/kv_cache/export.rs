@@ -3,8 +3,9 @@
 use std::ffi::c_void;
 
 use super::Instance;
+use super::prefix::{self, CachesPrefixes};
 use crate::kinds::Handover;
-use crate::kinds::kv_cache::{BlockCopy, SeqId};
+use crate::kinds::kv_cache::{BlockCopy, PrefixCaching, SeqId};
 use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
 use crate::native::abi::{Code, Out, RSlice};
 use crate::native::guard::{self, answer, guard, instance};
@@ -27,6 +28,7 @@ static TABLE: KvCacheV1 = KvCacheV1 {
     usage,
     tick,
     handover: handover::table::<Exported>(),
+    prefix_caching: prefix::table::<Exported>(),
     close: guard::close::<Exported>,
 };
 
@@ -168,6 +170,12 @@ unsafe extern "C" fn tick(
 impl HandsOver for Exported {
     fn handover(&mut self) -> Option<&mut dyn Handover> {
         self.cache.handover()
+    }
+}
+
+impl CachesPrefixes for Exported {
+    fn prefix_caching(&mut self) -> Option<&mut dyn PrefixCaching> {
+        self.cache.prefix_caching()
     }
 }
 

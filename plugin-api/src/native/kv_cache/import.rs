@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use super::Instance;
 use super::pool::Pool;
+use super::prefix;
 use crate::error::{Error, Result};
 use crate::kinds::Handover;
-use crate::kinds::kv_cache::{BlockCopy, KvCache, PoolLimits, PoolSpec, PoolUsage, SeqId};
+use crate::kinds::kv_cache::{
+    BlockCopy, BlockKey, KvCache, PoolLimits, PoolSpec, PoolUsage, PrefixCaching, SeqId,
+};
 use crate::native::Owner;
 use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
 use crate::native::abi::{Code, Opened, Out};
@@ -37,6 +40,10 @@ pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) ->
 impl Adapter {
     fn remotely(&self) -> RemoteHandover<'_> {
         RemoteHandover { remote: &self.remote, table: &self.table.handover }
+    }
+
+    fn prefixes(&self) -> prefix::Remotely<'_> {
+        prefix::Remotely { remote: &self.remote, table: &self.table.prefix_caching }
     }
 
     /// A call that may append to `moves`: all of them or none.
@@ -141,6 +148,24 @@ impl KvCache for Adapter {
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {
         if self.remotely().is_offered() { Some(self) } else { None }
+    }
+
+    fn prefix_caching(&mut self) -> Option<&mut dyn PrefixCaching> {
+        if self.prefixes().is_offered() { Some(self) } else { None }
+    }
+}
+
+impl PrefixCaching for Adapter {
+    fn find(&self, keys: &[BlockKey]) -> usize {
+        self.prefixes().find(keys)
+    }
+
+    fn adopt(&mut self, seq: SeqId, keys: &[BlockKey]) -> usize {
+        self.prefixes().adopt(seq, keys)
+    }
+
+    fn publish(&mut self, seq: SeqId, first: usize, keys: &[BlockKey]) {
+        self.prefixes().publish(seq, first, keys);
     }
 }
 

@@ -6,6 +6,7 @@
 mod export;
 mod import;
 mod pool;
+mod prefix;
 
 pub(super) use export::export;
 pub(super) use import::import;

@@ -2,20 +2,26 @@
 //!
 //! Source: Kwon et al., "Efficient Memory Management … with PagedAttention", arXiv:2309.06180.
 
+mod bitmap;
+mod blocks;
+mod shelf;
+
 use std::collections::HashMap;
 
 use plugin_api::prelude::*;
+
+pub use bitmap::Bitmap;
+use blocks::Blocks;
 
 /// A pool of blocks with a count of owners each, and a table of blocks for each sequence.
 #[derive(Debug)]
 pub struct Paged {
     dtype: DType,
     block_size: usize,
+    /// Whether blocks are kept for sequences to come.
+    keeps_prefixes: bool,
     tokens_max: usize,
-    /// Blocks that nobody owns, the next one last.
-    free: Vec<u32>,
-    /// How many sequences own each block.
-    num_owners: Vec<u32>,
+    blocks: Blocks,
     /// Where in `seqs` a sequence lies.
     index_of: HashMap<SeqId, usize>,
     seqs: Vec<Sequence>,
@@ -42,9 +48,16 @@ impl Capability for Paged {
             _ => DType::F16,
         };
         let block_size = config.count_or("block_size", 16, 1..=4096)? as usize;
-        let (free, num_owners, index_of) = (Vec::new(), Vec::new(), HashMap::new());
-        let (seqs, free_seqs) = (Vec::new(), Vec::new());
-        Ok(Self { dtype, block_size, tokens_max: 0, free, num_owners, index_of, seqs, free_seqs })
+        Ok(Self {
+            dtype,
+            block_size,
+            keeps_prefixes: config.flag_or("prefix_caching", true)?,
+            tokens_max: 0,
+            blocks: Blocks::default(),
+            index_of: HashMap::new(),
+            seqs: Vec::new(),
+            free_seqs: Vec::new(),
+        })
     }
 }
 
@@ -59,8 +72,7 @@ impl KvCache for Paged {
             return Err(no_space("kv cache, in bytes", block_bytes as usize, free));
         }
         self.tokens_max = limits.tokens_per_seq_max;
-        self.free = (0..num_blocks as u32).rev().collect();
-        self.num_owners = vec![0; num_blocks];
+        self.blocks = Blocks::new(num_blocks);
         // Twice the sequences: the map then cleans up in place instead of growing.
         self.index_of = HashMap::with_capacity(2 * limits.num_seqs_max);
         let sequence =
@@ -85,25 +97,27 @@ impl KvCache for Paged {
             return Err(no_space("tokens of a sequence", tokens, self.tokens_max - held));
         }
         let num_more = (held + tokens).div_ceil(self.block_size) - table.len();
-        // The block that the first of the tokens goes to, if it is begun and somebody shares it.
-        let shared = table.get(held / self.block_size).copied();
-        let shared = shared.filter(|&block| tokens > 0 && self.num_owners[block as usize] > 1);
+        // The block that the first of the tokens goes to, if it is begun; if somebody shares it.
+        let begun = table.get(held / self.block_size).copied().filter(|_| tokens > 0);
+        let shared = begun.filter(|&block| self.blocks.is_shared(block));
         let needed = num_more + usize::from(shared.is_some());
-        if needed > self.free.len() {
-            return Err(no_space("kv cache, in blocks", needed, self.free.len()));
+        if needed > self.blocks.available() {
+            return Err(no_space("kv cache, in blocks", needed, self.blocks.available()));
         }
         if known.is_none() {
             self.free_seqs.pop();
             self.index_of.insert(seq, index);
         }
         if let Some(from) = shared {
-            let to = self.take_block();
-            self.num_owners[from as usize] -= 1;
+            let to = self.blocks.take();
+            self.blocks.give(from);
             self.seqs[index].table[held / self.block_size] = to;
             moves.push(BlockCopy { from, to });
+        } else if let Some(block) = begun {
+            self.blocks.shelf.unname(block);
         }
         for _ in 0..num_more {
-            let block = self.take_block();
+            let block = self.blocks.take();
             self.seqs[index].table.push(block);
         }
         self.seqs[index].reserved += tokens;
@@ -122,18 +136,18 @@ impl KvCache for Paged {
         let index = self.next_index()?;
         let len = self.seqs[from].len;
         let (num_full, is_partial) = (len / self.block_size, !len.is_multiple_of(self.block_size));
-        if is_partial && self.free.is_empty() {
+        if is_partial && self.blocks.available() == 0 {
             return Err(no_space("kv cache, in blocks", 1, 0));
         }
         self.free_seqs.pop();
         self.index_of.insert(child, index);
         for i in 0..num_full {
             let block = self.seqs[from].table[i];
-            self.num_owners[block as usize] += 1;
+            self.blocks.share(block);
             self.seqs[index].table.push(block);
         }
         if is_partial {
-            let (from, to) = (self.seqs[from].table[num_full], self.take_block());
+            let (from, to) = (self.seqs[from].table[num_full], self.blocks.take());
             self.seqs[index].table.push(to);
             moves.push(BlockCopy { from, to });
         }
@@ -151,12 +165,52 @@ impl KvCache for Paged {
     }
 
     fn usage(&self) -> PoolUsage {
-        let total = self.num_owners.len();
-        PoolUsage { used: total - self.free.len(), total }
+        let total = self.blocks.total();
+        PoolUsage { used: total - self.blocks.available(), total }
     }
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {
         Some(self)
+    }
+
+    fn prefix_caching(&mut self) -> Option<&mut dyn PrefixCaching> {
+        if self.keeps_prefixes { Some(self) } else { None }
+    }
+}
+
+impl PrefixCaching for Paged {
+    fn find(&self, keys: &[BlockKey]) -> usize {
+        self.blocks.find(keys)
+    }
+
+    fn adopt(&mut self, seq: SeqId, keys: &[BlockKey]) -> usize {
+        let keys = &keys[..keys.len().min(self.tokens_max / self.block_size)];
+        let found = self.blocks.find(keys);
+        let (false, Ok(index)) = (self.index_of.contains_key(&seq), self.next_index()) else {
+            return 0;
+        };
+        if found == 0 {
+            return 0;
+        }
+        self.free_seqs.pop();
+        self.index_of.insert(seq, index);
+        let Self { seqs, blocks, .. } = self;
+        for key in &keys[..found] {
+            let Some(block) = blocks.shelf.find(key) else { break };
+            blocks.share(block);
+            seqs[index].table.push(block);
+        }
+        self.seqs[index].len = found * self.block_size;
+        found
+    }
+
+    fn publish(&mut self, seq: SeqId, first: usize, keys: &[BlockKey]) {
+        let Some(&index) = self.index_of.get(&seq) else { return };
+        let Sequence { table, len, .. } = &self.seqs[index];
+        let full = &table[..len / self.block_size];
+        for (&block, &key) in full.iter().skip(first).zip(keys) {
+            self.blocks.shelf.name(block, key);
+        }
     }
 }
 
@@ -166,13 +220,14 @@ impl Handover for Paged {
             let Sequence { table, len, reserved } = &self.seqs[index];
             SeqTable { seq, len: *len, reserved: *reserved, blocks: &table[..] }
         });
-        save_tables(out, &self.shape(), &self.free, seqs);
+        // Keys stay behind: whoever takes over gets what sequences hold, and empty blocks.
+        save_tables(out, &self.shape(), &self.blocks.unowned(), seqs);
         Ok(())
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<()> {
         let SavedTables { free, num_owners, seqs } = SavedTables::parse(bytes, &self.shape())?;
-        (self.free, self.num_owners) = (free, num_owners);
+        self.blocks = Blocks::restored(&free, num_owners);
         self.index_of.clear();
         self.free_seqs.clear();
         self.free_seqs.extend((seqs.len()..self.seqs.len()).rev());
@@ -191,7 +246,7 @@ impl Paged {
     fn shape(&self) -> TableShape {
         TableShape {
             block_size: self.block_size,
-            num_blocks: self.num_owners.len(),
+            num_blocks: self.blocks.total(),
             tokens_per_seq_max: self.tokens_max,
             num_seqs_max: self.seqs.len(),
         }
@@ -202,21 +257,12 @@ impl Paged {
         self.free_seqs.last().copied().ok_or(no_space("sequences of the kv cache", 1, 0))
     }
 
-    /// A block that had no owner and now has one. The caller has checked that there is one.
-    fn take_block(&mut self) -> u32 {
-        let block = self.free.pop().unwrap_or_default();
-        self.num_owners[block as usize] += 1;
-        block
-    }
-
     /// Leaves a sequence with `len` committed tokens and nothing reserved.
     fn cut(&mut self, index: usize, len: usize) {
-        let Self { seqs, free, num_owners, block_size, .. } = self;
-        for block in seqs[index].table.drain(len.div_ceil(*block_size)..) {
-            num_owners[block as usize] -= 1;
-            if num_owners[block as usize] == 0 {
-                free.push(block);
-            }
+        let Self { seqs, blocks, block_size, .. } = self;
+        // From the end: of a prefix, what comes last is worth least and is evicted first.
+        for block in seqs[index].table.drain(len.div_ceil(*block_size)..).rev() {
+            blocks.give(block);
         }
         (seqs[index].len, seqs[index].reserved) = (len, 0);
     }
@@ -229,70 +275,4 @@ fn no_space(what: &'static str, needed: usize, free: usize) -> Error {
 export_plugin!(Paged);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use plugin_api::plan::{Part, Per};
-
-    fn open(block_size: i32, num_blocks: u64) -> Paged {
-        let config = Config::new().with("block_size", block_size).with("dtype", "f32");
-        let mut cache = Paged::from_config(&config).unwrap();
-        let part = Part { name: "key".to_owned(), dims: vec![1] };
-        let per = Per::Token { window: 0 };
-        let states = [StateSpec { name: "s".to_owned(), per, parts: vec![part] }];
-        let size_bytes_max = num_blocks * 4 * block_size as u64;
-        let limits = PoolLimits { num_seqs_max: 4, tokens_per_seq_max: 64, size_bytes_max };
-        assert_eq!(cache.pool(&states, &limits).unwrap().num_blocks as u64, num_blocks);
-        cache
-    }
-
-    #[test]
-    fn passes_the_contract_suite() {
-        for block_size in [1, 7, 16, 64] {
-            let config = Config::new().with("block_size", block_size);
-            plugin_api::testing::kv_cache::suite::<Paged>(&config);
-        }
-    }
-
-    #[test]
-    fn takes_as_many_blocks_as_tokens_fill() {
-        #[rustfmt::skip]
-        let cases = [
-            // tokens kept  blocks of 16
-            (0,       0,    0),
-            (1,       1,    1),
-            (16,      16,   1),
-            (17,      17,   2),
-            (40,      16,   1),
-            (40,      0,    0),
-        ];
-        for (tokens, keep, num_blocks) in cases {
-            let mut cache = open(16, 10);
-            cache.reserve(SeqId(9), tokens, &mut Vec::new()).unwrap();
-            assert_eq!(cache.usage().used, tokens.div_ceil(16), "{tokens} reserved");
-            cache.commit(SeqId(9), keep, &mut Vec::new());
-            assert_eq!(cache.usage().used, num_blocks, "{keep} of {tokens} kept");
-        }
-    }
-
-    #[test]
-    fn a_fork_shares_full_blocks_and_copies_the_last() {
-        let (mut cache, mut moves) = (open(4, 8), Vec::new());
-        assert_eq!(cache.reserve(SeqId(0), 6, &mut moves).unwrap(), [0, 1]);
-        cache.commit(SeqId(0), 6, &mut moves);
-        cache.fork(SeqId(0), SeqId(1), &mut moves).unwrap();
-        assert_eq!(moves, [BlockCopy { from: 1, to: 2 }]);
-        assert_eq!(cache.reserve(SeqId(1), 0, &mut moves).unwrap(), [0, 2]);
-        assert_eq!(cache.usage().used, 3);
-    }
-
-    #[test]
-    fn a_shared_block_is_copied_before_it_is_written() {
-        let (mut cache, mut moves) = (open(4, 8), Vec::new());
-        cache.reserve(SeqId(0), 4, &mut moves).unwrap();
-        cache.commit(SeqId(0), 4, &mut moves);
-        cache.fork(SeqId(0), SeqId(1), &mut moves).unwrap();
-        cache.release(SeqId(1), 2);
-        assert_eq!(cache.reserve(SeqId(1), 1, &mut moves).unwrap(), [1]);
-        assert_eq!(moves, [BlockCopy { from: 0, to: 1 }]);
-    }
-}
+mod tests;
