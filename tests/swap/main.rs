@@ -10,6 +10,7 @@ mod refused;
 mod round_robin;
 mod schedulers;
 mod threads;
+mod under_fire;
 
 use std::any::Any;
 use std::time::Duration;

@@ -1,0 +1,156 @@
+//! Every slot is swapped over and over while 64 streams are answered: no token is lost, doubled,
+//! changed or reordered.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jackfield_engine::{Engine, Output, Request, RequestId};
+use jackfield_runtime::{SwapError, SwapTarget};
+use jackfield_tests::{Setup, answer, tiny_model};
+use plugin_api::events::Subscriptions;
+use plugin_api::testing::machine::Machine;
+use plugin_api::{Config, Hook};
+
+use super::instance;
+
+/// Requests at a time.
+const STREAMS: usize = 64;
+/// Requests that differ.
+const REQUESTS: usize = 16;
+
+/// Lengths, prompts and seeds of their own.
+fn request(number: usize) -> Request {
+    let number = number % REQUESTS;
+    let prompt: Vec<u32> =
+        (0..1 + number * 5).map(|i| (i * 31 + number * 7) as u32 % 500).collect();
+    let request = Request::new(prompt).with("max_tokens", 8 + 8 * number as i64);
+    let request = request.with("ignore_eos", true).with("seed", number as i64);
+    request.with("temperature", if number.is_multiple_of(2) { 0.0 } else { 0.9 })
+}
+
+fn setup(backend: &str) -> Setup {
+    let mut setup = Setup::new(backend);
+    setup.options.num_seqs_max = STREAMS;
+    setup.options.logit_rows_max = STREAMS;
+    setup.options.context_length_max = 256;
+    setup
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+struct Tally {
+    finished: usize,
+    wrong: usize,
+    swapped: usize,
+    /// Refused since three generations had requests in flight.
+    drained: usize,
+}
+
+/// Answers requests on this thread, and swaps on another, for some time.
+fn run(backend: &str, time: Duration) -> Tally {
+    let folder = tiny_model("tiny");
+    let setup = setup(backend);
+    let mut alone = setup.load(folder.path()).unwrap();
+    let expected: Vec<_> = (0..REQUESTS).map(|n| answer(&mut alone, request(n)).1).collect();
+    drop(alone);
+
+    let mut engine = setup.load(folder.path()).unwrap();
+    let swapper = engine.swapper();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let swapping = scope.spawn(|| swap_all(&swapper, &setup, &is_over));
+        let mut tally = answer_all(&mut engine, &expected, time);
+        is_over.store(true, Ordering::Relaxed);
+        while !swapping.is_finished() {
+            engine.boundary();
+        }
+        (tally.swapped, tally.drained) = swapping.join().unwrap();
+        tally
+    })
+}
+
+/// Keeps as many streams going as there is room for.
+fn answer_all(engine: &mut Engine, expected: &[Vec<u32>], time: Duration) -> Tally {
+    let (start, mut next, mut tally) = (Instant::now(), 0, Tally::default());
+    let mut streams: Vec<(RequestId, usize, Vec<u32>)> = Vec::new();
+    let mut ended = Vec::new();
+    loop {
+        while streams.len() < STREAMS && start.elapsed() < time {
+            let id = engine.submit(request(next)).unwrap();
+            streams.push((id, next % REQUESTS, Vec::new()));
+            next += 1;
+        }
+        if streams.is_empty() {
+            return tally;
+        }
+        let of = |streams: &[(RequestId, usize, Vec<u32>)], id| {
+            streams.iter().position(|stream| stream.0 == id).expect("a stream that runs")
+        };
+        engine
+            .step(&mut |output| match output {
+                Output::Token { request, token, .. } => {
+                    let place = of(&streams, request);
+                    streams[place].2.push(token);
+                }
+                Output::Finished { request, error, .. } => {
+                    assert_eq!(error, None);
+                    ended.push(request);
+                }
+            })
+            .unwrap();
+        for id in ended.drain(..) {
+            let (_, number, tokens) = streams.swap_remove(of(&streams, id));
+            tally.finished += 1;
+            tally.wrong += usize::from(tokens != expected[number]);
+        }
+    }
+}
+
+/// Replaces what fills each slot, and the hook, by another instance of it, round after round.
+fn swap_all(swapper: &dyn SwapTarget, setup: &Setup, is_over: &AtomicBool) -> (usize, usize) {
+    let (mut swapped, mut drained) = (0, 0);
+    let slots = swapper.slots();
+    let kinds: std::collections::BTreeSet<_> = slots.iter().map(|slot| &slot.kind).collect();
+    assert!(kinds.len() >= 11, "{kinds:?}");
+    while !is_over.load(Ordering::Relaxed) {
+        for slot in &slots {
+            let name = &slot.active.name;
+            let made = instance(setup, &slot.kind, name, &Config::new());
+            let place = format!("{}/{}", slot.kind, slot.slot);
+            match swapper.swap(&place, name, made, Duration::from_secs(60)) {
+                Ok(_) => swapped += 1,
+                Err(SwapError::TooManyDraining { .. }) => drained += 1,
+                Err(error) => panic!("{place}: {error}"),
+            }
+        }
+        let hook = instance(setup, "hook", "stop-words", &Config::new());
+        let hook = hook.downcast::<Box<dyn Hook>>().unwrap();
+        let mut on = Subscriptions::new();
+        hook.subscribe(&mut on).unwrap();
+        setup.bus.replace(&Machine::new().host("stop-words"), on);
+        swapped += 1;
+    }
+    (swapped, drained)
+}
+
+fn check(time: Duration) {
+    for backend in ["cpu", "null"] {
+        let tally = run(backend, time);
+        assert_eq!(tally.wrong, 0, "{backend}: {tally:?}");
+        assert!(tally.finished > STREAMS && tally.swapped > 20, "{backend}: {tally:?}");
+        println!("{backend}: {tally:?}");
+    }
+}
+
+#[test]
+fn nothing_is_lost_while_everything_is_swapped() {
+    check(Duration::from_secs(2));
+}
+
+/// `cargo test -p jackfield-tests --test swap -- --ignored --nocapture under_fire`
+#[test]
+#[ignore = "two minutes"]
+fn nothing_is_lost_in_a_minute_of_swaps() {
+    check(Duration::from_secs(60));
+}
