@@ -13,6 +13,9 @@ Usage: peers [OPTIONS]
   --prefill N      tokens of the prompt [512]
   --decode N       tokens that are generated [64]
   --contexts N,M   decodes after so many tokens of context, each by itself; no prefill is shown
+  --streams N,M    servers instead: tokens/s of so many requests at a time, each by itself
+  --arrival N      with --streams: when a prompt of N tokens is answered that comes among others
+  --shared N       with --streams: what the same first N tokens cost the second time
   --neighbours N   threads that compute for nobody meanwhile [0]
   --runs N         how often each engine has its turn; medians are reported [3]";
 
@@ -26,6 +29,10 @@ pub(crate) struct Args {
     pub(crate) decode: usize,
     /// Empty: one table with prefill and decode.
     pub(crate) contexts: Vec<usize>,
+    /// Empty: no servers.
+    pub(crate) streams: Vec<usize>,
+    pub(crate) arrival: Option<usize>,
+    pub(crate) shared: Option<usize>,
     pub(crate) neighbours: usize,
     pub(crate) runs: usize,
 }
@@ -44,6 +51,9 @@ impl Args {
             prefill: 512,
             decode: 64,
             contexts: Vec::new(),
+            streams: Vec::new(),
+            arrival: None,
+            shared: None,
             neighbours: 0,
             runs: 3,
         };
@@ -59,6 +69,9 @@ impl Args {
                 "--engines" => args.engines = list(),
                 "--threads" => args.threads = counts(&option, &list())?,
                 "--contexts" => args.contexts = counts(&option, &list())?,
+                "--streams" => args.streams = counts(&option, &list())?,
+                "--arrival" => args.arrival = Some(count(&option, &value)?),
+                "--shared" => args.shared = Some(count(&option, &value)?),
                 "--neighbours" => args.neighbours = count(&option, &value)?,
                 "--prefill" => args.prefill = count(&option, &value)?,
                 "--decode" => args.decode = count(&option, &value)?,

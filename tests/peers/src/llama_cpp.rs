@@ -15,12 +15,23 @@ struct LlamaCpp {
 
 /// The program that `LLAMA_BENCH` names, or one that is built here.
 pub(crate) fn find() -> Result<Box<dyn Engine>, Failure> {
+    let bench = program("llama-bench")?;
+    output(Command::new(&bench).arg("--version"))?;
+    Ok(Box::new(LlamaCpp { bench }))
+}
+
+/// Its server.
+pub(crate) fn server() -> Result<PathBuf, Failure> {
+    program("llama-server")
+}
+
+/// The program beside the one that `LLAMA_BENCH` names, or beside the one that is built here.
+fn program(name: &str) -> Result<PathBuf, Failure> {
     let bench = match std::env::var_os("LLAMA_BENCH") {
         Some(bench) => PathBuf::from(bench),
         None => build()?,
     };
-    output(Command::new(&bench).arg("--version"))?;
-    Ok(Box::new(LlamaCpp { bench }))
+    Ok(bench.with_file_name(name))
 }
 
 fn build() -> Result<PathBuf, Failure> {
@@ -44,17 +55,15 @@ fn build() -> Result<PathBuf, Failure> {
     output(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&folder))?;
     configure(&python, &folder.join(name).join("llama.cpp"), &build)?;
     let mut compile = Command::new(tool(&python, "cmake"));
-    compile.arg("--build").arg(&build).args(["--target", "llama-bench", "llama-quantize"]);
+    compile.arg("--build").arg(&build).arg("--target");
+    compile.args(["llama-bench", "llama-quantize", "llama-server"]);
     output(&mut compile)?;
     Ok(bench)
 }
 
 /// A copy of a model in another format, made once.
 pub(crate) fn requantize(file: &Path, format: &str) -> Result<PathBuf, Failure> {
-    let quantize = match std::env::var_os("LLAMA_BENCH") {
-        Some(bench) => PathBuf::from(bench).with_file_name("llama-quantize"),
-        None => build()?.with_file_name("llama-quantize"),
-    };
+    let quantize = program("llama-quantize")?;
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     let copy = setup::folder()?.join(format!("{stem}-{format}.gguf"));
     if !copy.is_file() {
@@ -72,7 +81,7 @@ fn configure(python: &Path, source: &Path, build: &Path) -> Result<(), Failure> 
     configure.arg("-S").arg(source).arg("-B").arg(build).args(["-G", "Ninja"]);
     configure.arg(format!("-DCMAKE_MAKE_PROGRAM={}", tool(python, "ninja").display()));
     configure.args(["-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DBUILD_SHARED_LIBS=OFF"]);
-    for part in ["LLAMA_CURL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_SERVER", "LLAMA_BUILD_EXAMPLES"] {
+    for part in ["LLAMA_CURL", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES"] {
         configure.arg(format!("-D{part}=OFF"));
     }
     let compiler = output(Command::new("c++").arg("-dumpversion")).unwrap_or_default();

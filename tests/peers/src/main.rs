@@ -10,6 +10,7 @@ mod llama_cpp;
 mod mistral_rs;
 mod report;
 mod setup;
+mod streams;
 
 use std::process::ExitCode;
 
@@ -40,8 +41,12 @@ fn main() -> ExitCode {
 
 fn compare(args: &Args) -> Result<(), Failure> {
     let jackfield = jackfield::build()?;
-    let engines = engines(args, &jackfield);
     busy_neighbours(args.neighbours);
+    if !args.streams.is_empty() {
+        let files = args.models.iter().map(|model| jackfield::model(&jackfield, model));
+        return streams::compare(args, &jackfield, &files.collect::<Result<Vec<_>, _>>()?);
+    }
+    let engines = engines(args, &jackfield);
     for model in &args.models {
         let file = jackfield::model(&jackfield, model)?;
         for &threads in &args.threads {
