@@ -1,6 +1,6 @@
 //! Parts are replaced while requests run: nothing is lost, and every token says what made it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails")]
 
 mod generations;
 mod mid_stream;
