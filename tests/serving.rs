@@ -3,7 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use jackfield_engine::{Engine, Output, Request};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jackfield_engine::{Engine, EngineError, Output, Request};
+use jackfield_runtime::Clock;
 use jackfield_tests::{Setup, tiny_model};
 
 #[test]
@@ -105,10 +109,131 @@ fn an_engine_runs_in_a_thread_of_its_own_and_others_read_its_load() {
 fn a_token_is_bytes_on_any_thread() {
     let folder = tiny_model("tiny");
     let engine = Setup::new("cpu").load(folder.path()).unwrap();
-    let tokenizer = std::sync::Arc::clone(&engine.model().tokenizer);
+    let tokenizer = Arc::clone(&engine.model().tokenizer);
     let ids = tokenizer.encode("hello", false);
     let spell =
         move || ids.iter().flat_map(|id| tokenizer.decode_bytes(*id).to_vec()).collect::<Vec<u8>>();
     let bytes = std::thread::spawn(spell).join().unwrap();
     assert_eq!(bytes, b"hello");
+}
+
+/// A clock that a test moves.
+#[derive(Default)]
+struct Hands(AtomicU64);
+
+impl Clock for Hands {
+    fn now_us(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What became of requests: the request, its reason and error in words, its tokens.
+fn ends(engine: &mut Engine, steps: usize) -> Vec<String> {
+    let mut ends = Vec::new();
+    for _ in 0..steps {
+        engine
+            .step(&mut |output| {
+                let Output::Finished { request, reason, stats, error, .. } = output else { return };
+                let error = error.map(ToString::to_string).unwrap_or_default();
+                ends.push(format!("{} {reason:?} {} {error}", request.0, stats.tokens));
+            })
+            .unwrap();
+    }
+    ends
+}
+
+#[test]
+fn a_request_ends_when_its_time_is_over_wherever_it_is() {
+    let folder = tiny_model("tiny");
+    let mut setup = Setup::new("cpu");
+    setup.options.tokens_per_step_max = 4;
+    let hands = Arc::new(Hands::default());
+    let (wiring, registry, bus) = (&setup.wiring, &setup.registry, &setup.bus);
+    let clock = Arc::clone(&hands) as Arc<dyn Clock>;
+    let quiet = &mut |_, _| {};
+    let mut engine =
+        Engine::load(folder.path(), wiring, registry, bus, clock, &setup.options, quiet).unwrap();
+    let request = |len: u32, timeout_us: Option<u64>| {
+        let request = Request::new((0..len).collect::<Vec<u32>>()).with("max_tokens", 90);
+        Request { timeout_us, ..request.with("ignore_eos", true) }
+    };
+    // One decodes, one is in the middle of its prompt, one waits; the first has all the time.
+    engine.submit(request(2, None)).unwrap();
+    engine.submit(request(2, Some(1_000))).unwrap();
+    assert_eq!(ends(&mut engine, 2), [""; 0]);
+    engine.submit(request(40, Some(900))).unwrap();
+    engine.submit(request(40, Some(901))).unwrap();
+    assert_eq!(ends(&mut engine, 1), [""; 0]);
+    hands.0.store(900, Ordering::Relaxed);
+    assert_eq!(ends(&mut engine, 1), ["3 Aborted 0 request: not answered within 900 us"]);
+    hands.0.store(1_000, Ordering::Relaxed);
+    assert_eq!(
+        ends(&mut engine, 1),
+        [
+            "2 Aborted 4 request: not answered within 1000 us",
+            "4 Aborted 0 request: not answered within 1000 us"
+        ]
+    );
+    assert_eq!(engine.num_running(), 1);
+    assert_eq!(ends(&mut engine, 100), ["1 Length 90 "]);
+    assert_eq!(engine.cache_usage().used, 0);
+}
+
+#[test]
+fn a_request_can_be_cancelled_wherever_it_is() {
+    let folder = tiny_model("tiny");
+    let prompt = |seed: u32, len: u32| -> Vec<u32> { (0..len).map(|i| (i + seed) % 500).collect() };
+    let request =
+        |seed: u32| Request::new(prompt(seed, 40)).with("max_tokens", 20).with("ignore_eos", true);
+    let mut expected = Vec::new();
+    let mut alone = Setup::new("cpu").load(folder.path()).unwrap();
+    alone.submit(request(0)).unwrap();
+    alone
+        .run_to_end(&mut |output| {
+            if let Output::Token { token, .. } = output {
+                expected.push(token);
+            }
+        })
+        .unwrap();
+    // After every number of steps: waiting, in the middle of a prompt, decoding, preempted, and
+    // with blocks that others share; the one that stays answers as it does alone.
+    for steps in 0..40 {
+        let mut small = Setup::new("cpu");
+        small.options.tokens_per_step_max = 16;
+        small.options.state_bytes_max = 6 * 16 * 256;
+        small.options.context_length_max = 64;
+        let mut engine = small.load(folder.path()).unwrap();
+        let stays = engine.submit(request(0)).unwrap();
+        let goes: Vec<_> = [0, 1, 0].map(|seed| engine.submit(request(seed)).unwrap()).into();
+        let mut tokens = Vec::new();
+        let mut collect = |output: Output<'_>| match output {
+            Output::Token { request, token, .. } if request == stays => tokens.push(token),
+            Output::Finished { error, .. } => assert_eq!(error, None),
+            Output::Token { .. } => {}
+        };
+        for _ in 0..steps {
+            engine.step(&mut collect).unwrap();
+        }
+        goes.into_iter().for_each(|id| engine.cancel(id));
+        engine.run_to_end(&mut collect).unwrap();
+        assert_eq!(tokens, expected, "after {steps} steps");
+        assert_eq!((engine.num_running(), engine.cache_usage().used), (0, 0));
+    }
+}
+
+#[test]
+fn a_prompt_that_can_never_fit_is_refused_at_once() {
+    let folder = tiny_model("tiny");
+    let mut small = Setup::new("cpu");
+    small.options.state_bytes_max = 3 * 16 * 256;
+    let mut engine = small.load(folder.path()).unwrap();
+    assert_eq!(engine.tokens_per_seq_max(), 48, "the cache holds less than the context");
+    let request = |len: u32| {
+        let request = Request::new((0..len).collect::<Vec<u32>>());
+        request.with("max_tokens", 100).with("ignore_eos", true)
+    };
+    let refused = engine.submit(request(48)).unwrap_err();
+    assert!(matches!(refused, EngineError::PromptTooLong { tokens: 48, tokens_max: 47 }));
+    engine.submit(request(40)).unwrap();
+    assert_eq!(ends(&mut engine, 20), ["1 Length 8 "], "it ends where the cache does");
 }

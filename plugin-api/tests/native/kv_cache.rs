@@ -27,6 +27,15 @@ fn behaves_as_the_original() {
         cache.release(SeqId(0), 1);
         cache.tick(6, &mut moves);
         said.push(format!("{:?} {moves:?}", cache.usage()));
+        let keys = [3, 2, 0, 1].map(|last| BlockKey([last; 32]));
+        let prefixes = cache.prefix_caching().unwrap();
+        said.push(format!("{} {}", prefixes.find(&keys), prefixes.find(&[])));
+        said.push(format!(
+            "{} {}",
+            prefixes.adopt(SeqId(3), &keys[..1]),
+            prefixes.adopt(SeqId(2), &[])
+        ));
+        prefixes.publish(SeqId(2), 6, &keys);
         let mut state = vec![99];
         let handover = cache.handover().unwrap();
         handover.save(&mut state).unwrap();
@@ -37,6 +46,19 @@ fn behaves_as_the_original() {
     assert_eq!(run(direct), run(foreign));
     let (mut without, watch) = import::<dyn KvCache>(&told("lies", "no handover"));
     assert!(without.handover().is_none() && watch.faults().is_empty());
+    let (mut without, watch) = import::<dyn KvCache>(&told("lies", "no prefixes"));
+    assert!(without.prefix_caching().is_none() && watch.faults().is_empty());
+}
+
+#[test]
+fn more_blocks_than_keys_are_none_at_all() {
+    let keys = [BlockKey([1; 32]); 2];
+    let (mut cache, watch) = import::<dyn KvCache>(&told("lies", "find"));
+    assert_eq!(cache.prefix_caching().unwrap().find(&keys), 0);
+    watch.expect("prefix caching: malformed");
+    let (mut cache, watch) = import::<dyn KvCache>(&told("lies", "adopt"));
+    assert_eq!(cache.prefix_caching().unwrap().adopt(SeqId(0), &keys), 0);
+    watch.expect("prefix caching: malformed");
 }
 
 #[test]
@@ -101,6 +123,19 @@ fn panics_and_errors_are_contained() {
             None
         }),
     ]);
+    for (method, call) in [
+        ("find", (|p| p.find(&[BlockKey([1; 32])])) as fn(&mut dyn PrefixCaching) -> usize),
+        ("adopt", |p| p.adopt(SeqId(0), &[BlockKey([1; 32])])),
+        ("publish", |p| {
+            p.publish(SeqId(0), 0, &[]);
+            0
+        }),
+    ] {
+        let (mut cache, watch) = import::<dyn KvCache>(&told("panics", method));
+        assert_eq!(call(cache.prefix_caching().unwrap()), 0);
+        watch.expect(method);
+        assert!(cache.prefix_caching().is_none(), "it is not called any more");
+    }
     for (method, call) in [
         ("save", (|h| h.save(&mut Vec::new())) as fn(&mut dyn Handover) -> Result<()>),
         ("restore", |h| h.restore(&[])),

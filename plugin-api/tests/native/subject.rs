@@ -338,6 +338,31 @@ impl KvCache for Subject {
         self.at_most_panics("handover");
         if self.lies == "no handover" { None } else { Some(self) }
     }
+
+    fn prefix_caching(&mut self) -> Option<&mut dyn PrefixCaching> {
+        self.at_most_panics("prefix_caching");
+        if self.lies == "no prefixes" { None } else { Some(self) }
+    }
+}
+
+impl PrefixCaching for Subject {
+    fn find(&self, keys: &[BlockKey]) -> usize {
+        self.at_most_panics("find");
+        let lies = usize::from(self.lies == "find");
+        keys.iter().take_while(|key| key.0[31] > 0).count() + lies * 100
+    }
+
+    fn adopt(&mut self, seq: SeqId, keys: &[BlockKey]) -> usize {
+        self.at_most_panics("adopt");
+        self.seqs[seq.0 as usize] = 4 * keys.len() as u32;
+        keys.len() + usize::from(self.lies == "adopt")
+    }
+
+    fn publish(&mut self, seq: SeqId, first: usize, keys: &[BlockKey]) {
+        self.at_most_panics("publish");
+        let sum: u32 = keys.iter().map(|key| u32::from(key.0[0])).sum();
+        self.seqs[seq.0 as usize] = sum * 10 + first as u32;
+    }
 }
 
 impl Handover for Subject {

@@ -36,13 +36,13 @@ impl Bitmap {
 
     /// Takes the lowest free number.
     pub fn take(&self) -> Option<u32> {
-        let order = Ordering::Relaxed;
-        // Whoever counts one down owns a number, and only has to find it.
-        self.num_free.fetch_update(order, order, |free| free.checked_sub(1)).ok()?;
-        let mut start = self.first.load(order);
+        let mut start = self.first.load(Ordering::Relaxed);
         loop {
             if let Some(number) = self.take_from(start) {
                 return Some(number);
+            }
+            if self.num_free() == 0 {
+                return None;
             }
             // It was given back behind this search.
             start = 0;
@@ -58,8 +58,11 @@ impl Bitmap {
                 bits = word.fetch_and(!bit, Ordering::Acquire);
                 if bits & bit != 0 {
                     let order = Ordering::Relaxed;
-                    // A lower number that was given back meanwhile stays the first.
-                    let _ = self.first.compare_exchange(start, index, order, order);
+                    self.num_free.fetch_sub(1, order);
+                    if index != start {
+                        // A lower number that was given back meanwhile stays the first.
+                        let _ = self.first.compare_exchange(start, index, order, order);
+                    }
                     return Some((index * 64) as u32 + bit.trailing_zeros());
                 }
                 bits &= !bit;
@@ -72,9 +75,12 @@ impl Bitmap {
     pub fn give(&self, number: u32) {
         let (index, bit) = (number as usize / 64, 1 << (number % 64));
         let Some(word) = self.words.get(index) else { return };
-        if word.fetch_or(bit, Ordering::Release) & bit == 0 {
+        // Counted before it can be taken, so that the count never falls below zero.
+        self.num_free.fetch_add(1, Ordering::Relaxed);
+        if word.fetch_or(bit, Ordering::Release) & bit != 0 {
+            self.num_free.fetch_sub(1, Ordering::Relaxed);
+        } else if self.first.load(Ordering::Relaxed) > index {
             self.first.fetch_min(index, Ordering::Relaxed);
-            self.num_free.fetch_add(1, Ordering::Relaxed);
         }
     }
 
