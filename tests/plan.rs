@@ -76,7 +76,7 @@ fn a_mixer_in_wasm_costs_no_call_per_step() {
     let builtin = plan_with(&setup, &files).to_bytes();
     let mixer = component(state.path(), "mixer/attention");
     // What runs at every step shows that calls are counted.
-    let scheduler = component(state.path(), "scheduler/fcfs");
+    let scheduler = component(state.path(), "scheduler/continuous");
     for plugin in [&mixer, &scheduler] {
         assert_eq!(plugin.lane, Lane::Wasm);
         setup.registry.replace(plugin.info(), plugin.provided.clone()).unwrap();

@@ -104,7 +104,8 @@ fn all(engine: &mut Engine) -> Vec<(usize, u32)> {
 #[test]
 fn whatever_fails_every_second_time_is_stood_in_for_by_arrival_and_told_once() {
     let folder = tiny_model("tiny");
-    let expected = all(&mut setup().load(folder.path()).unwrap());
+    let by_arrival = setup().with("scheduler", "fcfs");
+    let expected = all(&mut by_arrival.load(folder.path()).unwrap());
     assert_eq!(expected.len(), 72);
     let setup = setup().with("scheduler", "flaky");
     let heard = listen(&setup);
@@ -123,7 +124,8 @@ fn whatever_fails_every_second_time_is_stood_in_for_by_arrival_and_told_once() {
 #[test]
 fn errors_panics_and_traps_leave_requests_as_they_are_in_every_lane() {
     let (folder, state) = (tiny_model("tiny"), tempfile::tempdir().unwrap());
-    let expected = all(&mut setup().load(folder.path()).unwrap());
+    let by_arrival = setup().with("scheduler", "fcfs");
+    let expected = all(&mut by_arrival.load(folder.path()).unwrap());
     let lanes = Lanes::new(state.path());
     let (fails, panics) =
         (Config::new().with("fails_every", 1), Config::new().with("panics_at", 1));

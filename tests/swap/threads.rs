@@ -103,7 +103,7 @@ fn a_swap_that_no_boundary_took_in_stays_and_one_of_an_ended_engine_does_not() {
     assert_eq!((swapped.reach, swapped.retired), (Reach::NextBoundary, None));
     let slots = swapper.slots();
     let slot = slots.iter().find(|slot| slot.kind == "scheduler").unwrap();
-    assert_eq!((slot.active.to_string(), slot.is_swapping), ("fcfs#1".to_owned(), true));
+    assert_eq!((slot.active.to_string(), slot.is_swapping), ("continuous#1".to_owned(), true));
     let second = swapper.swap("scheduler", "counted", counted(), Duration::ZERO).unwrap_err();
     assert_eq!(second, SwapError::Pending { slot: "scheduler".to_owned() });
     drop(engine);

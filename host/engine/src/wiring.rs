@@ -27,7 +27,7 @@ pub struct Wiring {
 const DEFAULTS: [(&str, &[&str]); 7] = [
     ("backend",           &["cpu"]),
     ("kv-cache",          &["paged"]),
-    ("scheduler",         &["fcfs"]),
+    ("scheduler",         &["continuous"]),
     ("logits-processor",  &["repetition-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
     ("decoding-strategy", &["sample", "greedy"]),
     ("hook",              &["stop-words"]),
