@@ -44,7 +44,7 @@ pub(crate) fn layers(tree: &Tree) -> Vec<String> {
 
 /// Packages from outside, where they may be used, and why they are.
 #[rustfmt::skip]
-const ALLOWED: [(&str, &[&str], &str); 36] = [
+const ALLOWED: [(&str, &[&str], &str); 40] = [
     ("anyhow",             &["host/cli"],                  "errors with context for people"),
     ("bytemuck",           &["host/engine", "backends/"],  "typed views of aligned memory without unsafe"),
     ("candle-core",        &["backends/candle"],           "a second real backend, and an oracle"),
@@ -81,6 +81,10 @@ const ALLOWED: [(&str, &[&str], &str); 36] = [
     ("tokio",              &["host/server"],               "many connections"),
     ("axum",               &["host/server"],               "HTTP"),
     ("utoipa",             &["host/server"],               "the interface described from code"),
+    ("futures-util",       &["host/server"],               "bodies as streams"),
+    ("hyper",              &["host/server"],               "connections with time limits, which axum's own loop lacks"),
+    ("hyper-util",         &["host/server"],               "hyper on tokio"),
+    ("serde_path_to_error", &["host/server"],              "which field is of the wrong type"),
 ];
 
 pub(crate) fn allowed(tree: &Tree) -> Vec<String> {

@@ -2,6 +2,7 @@
 //! the environment: flag before environment before file before default.
 
 mod plugin;
+mod serve;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use plugin::BuildLane;
 pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Running, Seal, Swap};
+pub(crate) use serve::Serve;
 
 /// Runs language models in which every part is a plugin.
 #[derive(Debug, Parser)]
@@ -20,6 +22,7 @@ pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Runnin
   jackfield generate --chat \"What is the capital of France?\"
   jackfield generate --raw --greedy --max-tokens 32 \"fn main() {\"
   jackfield chat --model qwen2.5-coder-0.5b-instruct
+  jackfield serve
   jackfield generate --plugin backend=reference --plugin kv-cache=contiguous \"Hello\"
   jackfield plugin ls
   jackfield plugin new calm --kind logits-processor
@@ -71,6 +74,8 @@ pub(crate) enum Command {
     Generate(Generate),
     /// Talk with a model; type /help inside
     Chat(Sampling),
+    /// Answer over HTTP, as the OpenAI interface does, until told to end
+    Serve(Serve),
     /// Measure prefill and decode
     Bench(Bench),
     /// Fetch, list and look into models

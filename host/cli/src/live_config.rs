@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use jackfield_engine::Wiring;
@@ -21,7 +21,12 @@ pub(crate) struct LiveConfig {
     path: Option<PathBuf>,
     common: Common,
     state: RwLock<State>,
+    /// Who else wants to know.
+    listener: OnceLock<Listener>,
 }
+
+/// Applies what a configuration, whose relative paths start at the folder, says of something else.
+type Listener = Box<dyn Fn(&Config, &Path) -> Result<()> + Send + Sync>;
 
 struct State {
     /// As the file has it.
@@ -42,12 +47,33 @@ impl LiveConfig {
     ) -> Result<Self> {
         let files = load.paths()?.into_iter().collect();
         let state = State { config: config.clone(), tables: wiring.tables().clone(), files };
-        Ok(Self { path, common, state: RwLock::new(state) })
+        let (state, listener) = (RwLock::new(state), OnceLock::new());
+        Ok(Self { path, common, state, listener })
     }
 
     /// The file, if there is one.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Where relative paths start.
+    pub(crate) fn folder(&self) -> &Path {
+        self.path().and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+
+    /// Calls `listener` with every changed configuration. Only the first call counts.
+    pub(crate) fn on_change(
+        &self,
+        listener: impl Fn(&Config, &Path) -> Result<()> + Send + Sync + 'static,
+    ) {
+        let _ = self.listener.set(Box::new(listener));
+    }
+
+    /// Applies the file as it is now.
+    pub(crate) fn read_again(&self, plugins: &Plugins) -> Result<()> {
+        let path = self.path().context("expected a configuration file, found none")?;
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        self.apply(&bytes, plugins)
     }
 
     /// The table of a plugin, to be read by one instance.
@@ -66,7 +92,12 @@ impl LiveConfig {
         let text = std::str::from_utf8(text).with_context(|| format!("{file}: expected UTF-8"))?;
         let config = ConfigFile::parse(&file, text)?.config().clone();
         let (flagged, wiring) = configured(&config, &self.common)?;
-        let load = LoadTable::read(&flagged, path.parent().unwrap_or(Path::new("")))?;
+        let load = LoadTable::read(&flagged, self.folder())?;
+        if let Some(listener) = self.listener.get()
+            && let Err(error) = listener(&flagged, self.folder())
+        {
+            tracing::warn!("{file}: [server] stays as it was: {error:#}");
+        }
 
         let hooks = wiring.names("hook");
         for name in self.names_with(wiring.tables()) {
@@ -177,9 +208,10 @@ pub(crate) fn configured(config: &Config, common: &Common) -> Result<(Config, Wi
     Ok((config, wiring))
 }
 
-/// Keys that differ and are not applied at once: all but the tables of plugins and plugin files.
+/// Keys that differ and are not applied at once: all but the tables of plugins, plugin
+/// files and the server.
 fn changed_keys(before: &Config, after: &Config) -> Result<Vec<String>> {
-    let mut keys = differing(before, after, &["plugin", "load"]);
+    let mut keys = differing(before, after, &["plugin", "load", "server"]);
     let none = Config::at("load");
     let loads = (before.table("load")?.unwrap_or(&none), after.table("load")?.unwrap_or(&none));
     let load = differing(loads.0, loads.1, &["files"]);

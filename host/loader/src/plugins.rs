@@ -128,6 +128,17 @@ pub struct SwapReport {
     pub swapped: Option<Swapped>,
 }
 
+/// What a swap would do, from reading the file alone.
+#[derive(Debug, Clone)]
+pub struct Preview {
+    /// The file, read whole.
+    pub artifact: Artifact,
+    /// The slot that it would fill.
+    pub slot: String,
+    /// Who provides what fills it; nothing if nobody does.
+    pub before: Option<PluginInfo>,
+}
+
 /// One plugin file that was loaded.
 #[derive(Debug, Clone)]
 pub struct LoadedStatus {
@@ -186,6 +197,19 @@ impl Plugins {
             state.remember(&plugin);
         }
         Ok(())
+    }
+
+    /// What [`swap`](Self::swap) would do, without opening the file or changing anything.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginsError`] for files that cannot be read or are no plugins.
+    pub fn preview(&self, path: &Path, slot: Option<&str>) -> Result<Preview, PluginsError> {
+        let artifact = Artifact::read(path)?;
+        let manifest = &artifact.manifest;
+        let slot = self.slot_of(&manifest.kind, slot.unwrap_or(&manifest.name));
+        let before = self.filling(&manifest.kind, &slot).map(|(info, _)| info);
+        Ok(Preview { artifact, slot, before })
     }
 
     /// Loads the plugin in a file and lets it fill a slot of its kind: the one that `slot` names,

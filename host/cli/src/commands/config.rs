@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Result, bail};
+use jackfield_server::ServerConfig;
 use plugin_api::kinds::decoding_strategy::DecodingStrategy;
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::{Config, Error, ModelSource, Value};
@@ -21,6 +22,8 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     };
     note(session.load_options().map(drop));
     note(session.model_name().map(drop));
+    let server = ServerConfig::read(&session.config, session.live.folder());
+    note(server.and_then(|server| server.check()).map_err(Into::into));
     note(session.subscribe_hooks());
     let (wiring, registry) = (&session.wiring, &*session.registry());
     note(wiring.backend(registry).map(drop).map_err(Into::into));

@@ -7,3 +7,4 @@ pub(crate) mod doctor;
 pub(crate) mod generate;
 pub(crate) mod model;
 pub(crate) mod plugin;
+pub(crate) mod serve;

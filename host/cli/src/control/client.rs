@@ -37,7 +37,9 @@ fn connect(pid: Option<u32>) -> Result<UnixStream> {
     }
     match running()[..] {
         [pid] => connect(Some(pid)),
-        [] => bail!("no running chat or service was found: start `jackfield chat` first"),
+        [] => {
+            bail!("no running chat or service was found: start `jackfield serve` or `chat` first")
+        }
         ref several => bail!("several processes run: name one with --pid: {several:?}"),
     }
 }

@@ -189,6 +189,11 @@ impl Engine {
         &self.model
     }
 
+    /// The model, for other threads.
+    pub fn shared_model(&self) -> Arc<LoadedModel> {
+        Arc::clone(&self.model)
+    }
+
     /// What would make the tokens of a request that starts now with the first strategy.
     pub fn digest(&self) -> PlanDigest {
         let active =

@@ -1,0 +1,49 @@
+//! What operators may do and others may not: a listener of its own, with keys of its own.
+//!
+//! Whoever may load a plugin may run code as this process does. So it listens only where it is told
+//! to, and never without a key.
+
+mod board;
+mod events;
+mod plugins;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::guard::{key, request_id};
+
+pub use board::Board;
+
+/// Every path of the admin interface.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/plugins", get(plugins::list))
+        .route("/plugins/load", post(plugins::load))
+        .route("/plugins/swap", post(plugins::swap))
+        .route("/plugins/rollback", post(plugins::rollback))
+        .route("/slots", get(plugins::slots))
+        .route("/events", get(events::tail))
+        .fallback(|| async { ApiError::no_path() })
+        .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
+        .layer(from_fn_with_state(Arc::clone(app), guard))
+        .with_state(Arc::clone(app))
+}
+
+/// Asks for a key, always.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let id = request_id(request.headers());
+    let is_known = app.config().admin_keys.contain(key(request.headers()));
+    let mut response = match is_known {
+        true => next.run(request).await,
+        false => ApiError::unauthorized().into_response(),
+    };
+    response.headers_mut().insert("x-request-id", id);
+    response
+}

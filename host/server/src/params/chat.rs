@@ -1,0 +1,242 @@
+//! The body of `/v1/chat/completions`.
+
+use std::sync::LazyLock;
+
+use axum::body::Bytes;
+use jackfield_engine::model::Message;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
+
+use super::fields::{Fields, kind_of, read, side_by_side, typed};
+use super::sampling::{LogprobsWanted, Sampling};
+use crate::error::ApiError;
+
+/// What a chat has besides the fields of every request.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+pub(crate) struct ChatFields {
+    /// The conversation so far.
+    #[schema(value_type = Vec<ChatMessage>, min_items = 1)]
+    messages: Vec<Map<String, Value>>,
+    /// Most tokens of an answer; the name that `max_tokens` has since.
+    #[schema(minimum = 1, maximum = 1_073_741_824)]
+    max_completion_tokens: Option<u32>,
+    /// Send the logarithms of the tokens' probabilities.
+    logprobs: Option<bool>,
+    /// Alternatives for each token; only with `logprobs`.
+    #[schema(minimum = 0, maximum = 20)]
+    top_logprobs: Option<u32>,
+    /// Only `{"type": "text"}`.
+    #[schema(value_type = Option<ResponseFormat>)]
+    response_format: Option<Value>,
+    /// Only `none`: there are no tools.
+    tool_choice: Option<String>,
+    /// Without effect: there are no tools.
+    #[allow(dead_code, reason = "accepted, and says nothing")]
+    parallel_tool_calls: Option<bool>,
+    /// Only `["text"]`.
+    modalities: Option<Vec<String>>,
+}
+
+/// One message.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChatMessage {
+    /// Who said it.
+    role: Role,
+    /// What was said.
+    #[schema(value_type = Content)]
+    content: Option<Value>,
+    /// Who said it, among those of the same role.
+    name: Option<String>,
+    /// Only null, as answers have it.
+    refusal: Option<String>,
+}
+
+/// Who says something. `developer` is what newer clients call `system`.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+}
+
+/// A text, or parts of one.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "a schema: values are read by hand, for the sake of their errors")]
+pub(crate) enum Content {
+    /// A text.
+    Text(String),
+    /// Texts, one after the other.
+    Parts(Vec<TextPart>),
+}
+
+/// A part of a message.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "a schema")]
+pub(crate) struct TextPart {
+    /// Only `text`.
+    r#type: PartType,
+    /// The text.
+    text: String,
+}
+
+/// What a part is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code, reason = "a schema")]
+pub(crate) enum PartType {
+    Text,
+}
+
+/// What the answer looks like.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "a schema")]
+pub(crate) struct ResponseFormat {
+    /// Only `text`.
+    r#type: PartType,
+}
+
+/// A chat: the fields of every request beside those of a chat.
+#[derive(Debug)]
+pub(crate) struct ChatRequest {
+    pub(crate) sampling: Sampling,
+    pub(crate) messages: Vec<Message>,
+    pub(crate) logprobs: LogprobsWanted,
+    /// Most tokens of an answer, if the client says so.
+    pub(crate) max_tokens: Option<u32>,
+}
+
+impl PartialSchema for ChatRequest {
+    fn schema() -> RefOr<Schema> {
+        side_by_side::<Sampling, ChatFields>()
+    }
+}
+
+impl ToSchema for ChatRequest {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Sampling::schemas(schemas);
+        ChatFields::schemas(schemas);
+    }
+}
+
+impl ChatRequest {
+    /// Reads a body.
+    pub(crate) fn read(body: &Bytes) -> Result<Self, ApiError> {
+        static FIELDS: LazyLock<(Fields, Fields)> =
+            LazyLock::new(|| (Fields::of::<Sampling>(), Fields::of::<ChatFields>()));
+        let (sampling, chat): (Sampling, ChatFields) = read(body, &FIELDS)?;
+        refuse_other_formats(&chat)?;
+        let logprobs = wanted(&chat)?;
+        let max_tokens = match (sampling.max_tokens, chat.max_completion_tokens) {
+            (Some(old), Some(new)) if old != new => {
+                let expected = "the same as max_tokens, or one of both";
+                return Err(ApiError::invalid("max_completion_tokens", expected, &new.to_string()));
+            }
+            (old, new) => new.or(old),
+        };
+        if max_tokens == Some(0) {
+            return Err(ApiError::invalid("max_tokens", "at least 1", "0"));
+        }
+        if chat.messages.is_empty() {
+            return Err(ApiError::invalid("messages", "at least one message", "none"));
+        }
+        let messages = chat.messages.into_iter().enumerate();
+        let messages = messages.map(|(i, message)| read_message(i, message));
+        let messages = messages.collect::<Result<_, _>>()?;
+        Ok(Self { sampling, messages, logprobs, max_tokens })
+    }
+}
+
+fn refuse_other_formats(chat: &ChatFields) -> Result<(), ApiError> {
+    if let Some(format) = &chat.response_format
+        && *format != serde_json::json!({ "type": "text" })
+    {
+        let why = "only {\"type\": \"text\"}: there is no plugin that constrains answers";
+        return Err(ApiError::unsupported("response_format", why));
+    }
+    if chat.tool_choice.as_deref().is_some_and(|choice| choice != "none") {
+        return Err(ApiError::unsupported("tool_choice", "there are no tools to choose"));
+    }
+    if chat.modalities.as_ref().is_some_and(|list| list != &["text"]) {
+        return Err(ApiError::unsupported("modalities", "answers are text"));
+    }
+    Ok(())
+}
+
+fn wanted(chat: &ChatFields) -> Result<LogprobsWanted, ApiError> {
+    let (is_wanted, top) = (chat.logprobs == Some(true), chat.top_logprobs.unwrap_or(0));
+    if top > 20 {
+        return Err(ApiError::invalid("top_logprobs", "a number in 0..=20", &top.to_string()));
+    }
+    if top > 0 && !is_wanted {
+        return Err(ApiError::invalid("top_logprobs", "logprobs to be true", "a request without"));
+    }
+    Ok(LogprobsWanted { is_wanted, top: top as usize })
+}
+
+fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message, ApiError> {
+    message.retain(|_, value| !value.is_null());
+    let at = |field: &str| format!("messages[{index}].{field}");
+    for field in ["tool_calls", "tool_call_id", "function_call", "audio"] {
+        if message.contains_key(field) {
+            let why = "there is no plugin that reads tool calls or sounds";
+            return Err(ApiError::unsupported(&at(field), why));
+        }
+    }
+    for field in ["role", "content"] {
+        if !message.contains_key(field) {
+            return Err(ApiError::missing(&at(field)));
+        }
+    }
+    let mut map = Map::new();
+    std::mem::swap(&mut map, &mut message);
+    let message: ChatMessage =
+        typed(map).map_err(|error| error.within(&format!("messages[{index}]")))?;
+    if message.refusal.is_some() {
+        return Err(ApiError::unsupported(&at("refusal"), "answers have none"));
+    }
+    let role = match message.role {
+        Role::System | Role::Developer => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+    };
+    let content = text_of(message.content.unwrap_or_default(), &at("content"))?;
+    let mut read = Message::new(role, content);
+    if let Some(name) = message.name {
+        read.extra.insert("name".to_owned(), Value::String(name));
+    }
+    Ok(read)
+}
+
+/// The text of a message: as it is, or its parts with a line between two.
+fn text_of(content: Value, at: &str) -> Result<String, ApiError> {
+    let parts = match content {
+        Value::String(text) => return Ok(text),
+        Value::Array(parts) => parts,
+        other => return Err(ApiError::invalid(at, "a text or a list of parts", kind_of(&other))),
+    };
+    let mut texts = Vec::with_capacity(parts.len());
+    for (i, part) in parts.iter().enumerate() {
+        let kind = part.get("type").and_then(Value::as_str);
+        match (kind, part.get("text"), part.as_object().map(Map::len)) {
+            (Some("text"), Some(Value::String(text)), Some(2)) => texts.push(text.as_str()),
+            (Some(other), ..) if other != "text" => {
+                let why = format!("parts of type `{other}`: answers and questions are text");
+                return Err(ApiError::unsupported(&format!("{at}[{i}].type"), &why));
+            }
+            _ => {
+                let expected = "an object of \"type\": \"text\" and \"text\"";
+                return Err(ApiError::invalid(&format!("{at}[{i}]"), expected, "something else"));
+            }
+        }
+    }
+    Ok(texts.join("\n"))
+}

@@ -1,0 +1,13 @@
+//! What clients ask, read without guessing: every field is known, of its type and in its range, or
+//! the request is refused with its name.
+
+mod chat;
+mod completion;
+mod fields;
+mod sampling;
+mod unsupported;
+
+pub(crate) use chat::{ChatMessage, ChatRequest, Content};
+pub(crate) use completion::{CompletionRequest, Prompts};
+pub(crate) use fields::{Fields, read_one};
+pub(crate) use sampling::{LogprobsWanted, Stop};

@@ -1,0 +1,260 @@
+//! `/v1/chat/completions`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use jackfield_engine::model::{LoadedModel, Message, PlanDigest};
+use jackfield_engine::{Prompt, Stats};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::responses::Errors;
+use super::wire::{TokenLogprob, Usage, digests, tell_digests, token_logprob};
+use crate::app::{App, now};
+use crate::body::read_json;
+use crate::engine_thread::Token;
+use crate::error::ApiError;
+use crate::generate::{self, Collected, Stage, Wire};
+use crate::ids::Id;
+use crate::params::ChatRequest;
+
+/// A whole answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChatCompletion {
+    id: String,
+    /// `chat.completion`.
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    model: String,
+    choices: Vec<ChatChoice>,
+    usage: Usage,
+    /// What made the first tokens: the beginning of the digest of plan and plugins.
+    system_fingerprint: String,
+}
+
+/// One answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChatChoice {
+    index: usize,
+    message: AnswerMessage,
+    #[schema(required)]
+    logprobs: Option<ChatLogprobs>,
+    /// `stop`, `length` or `content_filter`.
+    finish_reason: &'static str,
+}
+
+/// What was answered.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AnswerMessage {
+    /// `assistant`.
+    role: &'static str,
+    content: String,
+    /// Null.
+    #[schema(required)]
+    refusal: Option<String>,
+}
+
+/// Logarithms of the tokens' probabilities.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChatLogprobs {
+    content: Vec<TokenLogprob>,
+    /// Null.
+    #[schema(required)]
+    refusal: Option<Vec<TokenLogprob>>,
+}
+
+/// One event of a stream.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChatChunk {
+    id: String,
+    /// `chat.completion.chunk`.
+    object: &'static str,
+    created: u64,
+    model: String,
+    choices: Vec<ChunkChoice>,
+    system_fingerprint: String,
+    /// Null but in the last event, and only with `stream_options.include_usage`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+}
+
+/// What is new of one answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ChunkChoice {
+    index: usize,
+    delta: Delta,
+    #[schema(required)]
+    logprobs: Option<ChatLogprobs>,
+    #[schema(required)]
+    finish_reason: Option<&'static str>,
+}
+
+/// Text to append.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(crate) struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+/// Answer a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    tag = "OpenAI",
+    request_body = ChatRequest,
+    responses(
+        (status = 200, description = "The answer, or a stream of `ChatChunk` that ends with `[DONE]`",
+            content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+        Errors,
+    ),
+)]
+pub(crate) async fn complete(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let body = read_json(&app, &parts.headers, body).await?;
+    let request = ChatRequest::read(&body)?;
+    let sampling = request.sampling;
+    let model = Arc::clone(app.model_named(&sampling.model)?);
+    let n = sampling.num_choices();
+    generate::check_choices(&app, 1, n)?;
+    let max_tokens = request.max_tokens.map_or(model.context_length as u64, u64::from);
+    let params = sampling.params(max_tokens, request.logprobs, &app.readers)?;
+    let (messages, of) = (request.messages, Arc::clone(&model));
+    let prompt = generate::blocking(move || templated(&of, &messages)).await??;
+    let prompt = generate::check_length(&app, prompt, "messages").await?;
+    let requests = (0..n).map(|choice| {
+        let mut request = sampling.request(&params, choice);
+        request.prompt = prompt.clone();
+        request
+    });
+    let answers = generate::start(&app, requests.collect(), "messages").await?;
+    let digest = answers.digest;
+    let answer = Answer {
+        id: format!("chatcmpl-{}", Id::new()),
+        created: now(),
+        model_name: sampling.model.clone(),
+        fingerprint: fingerprint(&digest),
+        has_logprobs: request.logprobs.is_wanted,
+        includes_usage: sampling.includes_usage(),
+        n,
+        model,
+    };
+    let (mut response, made_by) = if sampling.is_stream() {
+        (generate::stream(answers, answer), vec![digest])
+    } else {
+        let collected = generate::collect(answers).await?;
+        let made_by = digests(&collected);
+        (Json(answer.whole(collected)).into_response(), made_by)
+    };
+    tell_digests(&parts.headers, &made_by, &mut response);
+    Ok(response)
+}
+
+/// The text that the model's chat template makes of a conversation.
+fn templated(model: &LoadedModel, messages: &[Message]) -> Result<Prompt, ApiError> {
+    let Some(template) = &model.chat_template else {
+        let why = "this model has no chat template; ask /v1/completions";
+        return Err(ApiError::unsupported("messages", why));
+    };
+    let token = |id: Option<u32>| id.and_then(|id| model.tokenizer.id_to_token(id)).unwrap_or("");
+    let (bos, eos) = (token(model.tokenizer.bos()), token(model.tokenizer.eos()));
+    let text = template.render(messages, true, None, bos, eos);
+    let text = text.map_err(|error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        ApiError::invalid(
+            "messages",
+            "a conversation that the model's template takes",
+            &source.unwrap_or_default(),
+        )
+    })?;
+    Ok(Prompt::Templated(text))
+}
+
+/// The beginning of a digest.
+pub(crate) fn fingerprint(digest: &PlanDigest) -> String {
+    format!("fp_{:.12}", digest.to_string())
+}
+
+/// What is alike in everything that is sent of one request.
+struct Answer {
+    id: String,
+    created: u64,
+    model_name: String,
+    fingerprint: String,
+    has_logprobs: bool,
+    includes_usage: bool,
+    n: usize,
+    model: Arc<LoadedModel>,
+}
+
+impl Answer {
+    fn whole(self, collected: Vec<Collected>) -> ChatCompletion {
+        let stats: Vec<Stats> = collected.iter().map(|answer| answer.stats).collect();
+        let choices = collected.into_iter().enumerate().map(|(index, answer)| ChatChoice {
+            index,
+            logprobs: self.has_logprobs.then(|| self.logprobs(&answer.tokens)),
+            message: AnswerMessage { role: "assistant", content: answer.text, refusal: None },
+            finish_reason: answer.finish_reason,
+        });
+        ChatCompletion {
+            choices: choices.collect(),
+            usage: Usage::of(&stats, self.n),
+            id: self.id,
+            object: "chat.completion",
+            created: self.created,
+            model: self.model_name,
+            system_fingerprint: self.fingerprint,
+        }
+    }
+
+    fn logprobs(&self, tokens: &[Token]) -> ChatLogprobs {
+        let content = tokens.iter().map(|token| token_logprob(token, &self.model.tokenizer));
+        ChatLogprobs { content: content.collect(), refusal: None }
+    }
+
+    fn chunk(&self, choices: Vec<ChunkChoice>, usage: Option<Usage>) -> ChatChunk {
+        ChatChunk {
+            id: self.id.clone(),
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: self.model_name.clone(),
+            choices,
+            system_fingerprint: self.fingerprint.clone(),
+            usage: self.includes_usage.then_some(usage),
+        }
+    }
+}
+
+impl Wire for Answer {
+    type Event = ChatChunk;
+
+    fn event(&mut self, index: usize, stage: Stage<'_>) -> Option<ChatChunk> {
+        let (mut delta, mut logprobs, mut finish_reason) = (Delta::default(), None, None);
+        match stage {
+            Stage::Begin => {
+                delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+            }
+            Stage::Token(token) if token.text.is_empty() && !self.has_logprobs => return None,
+            Stage::Token(token) => {
+                delta.content = Some(token.text.clone());
+                logprobs = self.has_logprobs.then(|| self.logprobs(std::slice::from_ref(token)));
+            }
+            Stage::End { text, reason } => {
+                delta.content = (!text.is_empty()).then(|| text.to_owned());
+                finish_reason = Some(reason);
+            }
+        }
+        Some(self.chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason }], None))
+    }
+
+    fn usage(&mut self, stats: &[Stats]) -> Option<ChatChunk> {
+        self.includes_usage.then(|| self.chunk(Vec::new(), Some(Usage::of(stats, self.n))))
+    }
+}

@@ -1,0 +1,15 @@
+//! The server over loopback: statuses, streams, limits, ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test that cannot go on fails"
+)]
+
+mod client;
+mod clients;
+mod limits;
+mod service;
+mod statuses;
+mod streams;

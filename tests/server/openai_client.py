@@ -1,0 +1,123 @@
+"""The official client of the OpenAI interface against a server: chat, streams, logprobs, errors, cancellation.
+
+Arguments: the base URL, the model's name, and whether the server wants the key `secret`.
+"""
+
+import sys
+import urllib.request
+
+import openai
+
+BASE, MODEL = sys.argv[1], sys.argv[2]
+client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="secret", max_retries=0)
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+def metric(name):
+    request = urllib.request.Request(f"{BASE}/metrics", headers={"authorization": "Bearer secret"})
+    text = urllib.request.urlopen(request).read().decode()
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"jackfield:{name}{{"))
+
+
+def models():
+    listed = client.models.list()
+    assert [model.id for model in listed.data] == [MODEL], listed
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+def chat():
+    params = dict(model=MODEL, messages=QUESTION, max_completion_tokens=24, seed=3, temperature=0.7)
+    answer = client.chat.completions.create(**params)
+    choice = answer.choices[0]
+    assert choice.message.role == "assistant" and choice.finish_reason in ("stop", "length")
+    usage = answer.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    pieces, usages = [], []
+    for chunk in client.chat.completions.create(**params, stream=True, stream_options={"include_usage": True}):
+        pieces += [choice.delta.content or "" for choice in chunk.choices]
+        usages += [chunk.usage] if chunk.usage else []
+    assert "".join(pieces) == choice.message.content, (pieces, choice.message.content)
+    assert usages == [usage]
+    with client.chat.completions.stream(**params) as stream:
+        final = stream.get_final_completion()
+    assert final.choices[0].message.content == choice.message.content
+    return choice.message.content
+
+
+def completions():
+    params = dict(model=MODEL, prompt=["One, two,", "Red, green,"], n=2, max_tokens=8, seed=5, echo=True)
+    answer = client.completions.create(**params)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert answer.choices[2].text.startswith("Red, green,")
+    texts = [""] * 4
+    for chunk in client.completions.create(**params, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == [choice.text for choice in answer.choices]
+    stopped = client.completions.create(model=MODEL, prompt="One, two,", max_tokens=40, seed=5, stop=[" ", "e"])
+    assert " " not in stopped.choices[0].text and "e" not in stopped.choices[0].text
+    forced = client.completions.create(
+        model=MODEL, prompt="One", max_tokens=3, logit_bias={"9": 100}, temperature=0, logprobs=0
+    )
+    tokens = forced.choices[0].logprobs.tokens
+    assert len(set(tokens)) == 1 and len(tokens) == 3, tokens
+
+
+def logprobs():
+    answer = client.chat.completions.create(
+        model=MODEL, messages=QUESTION, max_completion_tokens=5, temperature=0, logprobs=True, top_logprobs=3
+    )
+    content = answer.choices[0].logprobs.content
+    assert b"".join(bytes(token.bytes) for token in content).decode(errors="replace") == answer.choices[0].message.content
+    for token in content:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+        assert token.top_logprobs[0].token == token.token
+        assert [top.logprob for top in token.top_logprobs] == sorted((t.logprob for t in token.top_logprobs), reverse=True)
+
+
+def errors():
+    def refused(kind, code, param, call):
+        try:
+            call()
+        except kind as error:
+            assert (error.code, error.param) == (code, param), error
+            assert error.request_id, "errors have names"
+        else:
+            raise AssertionError(f"expected {kind}")
+
+    ask = client.chat.completions.create
+    refused(openai.NotFoundError, "model_not_found", "model", lambda: ask(model="gpt-5", messages=QUESTION))
+    refused(
+        openai.BadRequestError, "invalid_value", "temperature", lambda: ask(model=MODEL, messages=QUESTION, temperature=3)
+    )
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    refused(
+        openai.BadRequestError, "unsupported_parameter", "tools", lambda: ask(model=MODEL, messages=QUESTION, tools=tools)
+    )
+    refused(
+        openai.BadRequestError,
+        "context_length_exceeded",
+        "messages",
+        lambda: ask(model=MODEL, messages=[{"role": "user", "content": "word " * 20_000}]),
+    )
+    stranger = openai.OpenAI(base_url=f"{BASE}/v1", api_key="guess", max_retries=0)
+    refused(openai.AuthenticationError, "invalid_api_key", None, lambda: stranger.models.list())
+    refused(
+        openai.InternalServerError, "unsupported", None, lambda: client.embeddings.create(model=MODEL, input="a")
+    )
+
+
+def cancellation():
+    before = metric("request_cancelled_total")
+    stream = client.completions.create(
+        model=MODEL, prompt="Count:", max_tokens=100_000, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    stream.close()
+    while metric("request_cancelled_total") == before or metric("num_requests_running") > 0:
+        pass
+
+
+for part in (models, chat, completions, logprobs, errors, cancellation):
+    part()
+    print(part.__name__, "as expected", flush=True)

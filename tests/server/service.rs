@@ -1,0 +1,151 @@
+//! A server over the tiny model, in this process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+use jackfield_server::{EngineFacts, Server, ServerConfig};
+use jackfield_tests::{Setup, tiny_model};
+use plugin_api::events::{Flow, Subscriptions};
+use plugin_api::kinds::logits_processor::LogitsProcessor;
+use plugin_api::testing::machine::Machine;
+use plugin_api::{Config, Hook, Kind};
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Connection, bytes, json_bytes};
+
+/// What every request names.
+pub const MODEL: &str = "tiny";
+
+/// Messages with marks of their own, as chat models have them.
+const TEMPLATE: &str =
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>";
+
+/// Steps happen while it is open.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn set(&self, is_open: bool) {
+        *self.0.0.lock().unwrap() = is_open;
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let is_open = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_while(is_open, |is_open| !*is_open).unwrap());
+    }
+}
+
+/// A server that runs until it is dropped.
+pub struct Service {
+    pub address: SocketAddr,
+    pub gate: Gate,
+    stop: Box<dyn Fn() + Send + Sync>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::with(Config::at("server"), |_| {})
+    }
+
+    /// With this table `server`, and an engine of one's own.
+    pub fn with(table: Config, edit: impl FnOnce(&mut Setup) + Send + 'static) -> Self {
+        Self::of(None, table, edit)
+    }
+
+    /// The same over a model that is not the tiny one.
+    pub fn of(
+        model: Option<PathBuf>,
+        table: Config,
+        edit: impl FnOnce(&mut Setup) + Send + 'static,
+    ) -> Self {
+        let mut setup = Setup::new("cpu");
+        edit(&mut setup);
+        let table = table.with("address", "127.0.0.1:0");
+        let config = Config::new().with("server", table);
+        let mut config = ServerConfig::read(&config, "".as_ref()).unwrap();
+        config.model_names.insert(0, MODEL.to_owned());
+        let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME];
+        let readers = kinds.into_iter().flat_map(|kind| setup.wiring.names(kind)).collect();
+        let facts = EngineFacts { readers, num_seqs_max: setup.options.num_seqs_max, board: None };
+        let server = Server::start(config, facts).unwrap();
+        let (address, stop) = (server.address(), Box::new(server.stopper()));
+        let gate = Gate::default();
+        gate.set(true);
+        let mut on = Subscriptions::new();
+        let before = gate.clone();
+        on.before_step(move |_, _| {
+            before.wait();
+            Flow::Continue
+        });
+        setup.subscribe_hooks(|plugin| Machine::new().host(plugin));
+        setup.bus.subscribe(&Machine::new().host("gate"), on);
+        let run = move || {
+            let folder = tiny_model(MODEL);
+            std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
+            let engine = setup.load(model.as_deref().unwrap_or(folder.path())).unwrap();
+            server.run(engine);
+        };
+        let thread = Some(std::thread::spawn(run));
+        let service = Self { address, gate, stop, thread };
+        while service.get("/health").status != 200 {
+            std::thread::yield_now();
+        }
+        service
+    }
+
+    pub fn stop(&self) {
+        (self.stop)();
+    }
+
+    /// Waits until everything is answered and the server has ended.
+    pub fn join(mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        Connection::send(self.address, &bytes("GET", path, &[], "")).answer()
+    }
+
+    pub fn open(&self, path: &str, body: &Value) -> Connection {
+        Connection::send(self.address, &json_bytes(path, body))
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.open(path, body).answer()
+    }
+
+    /// The value of a metric without labels of its own.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").body;
+        let line = text.lines().find(|line| line.starts_with(&format!("jackfield:{name}{{")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not among {text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until a metric has a value.
+    pub fn wait_for(&self, name: &str, value: f64) {
+        while self.metric(name) != value {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.gate.set(true);
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A completion of the tiny model that draws tokens.
+pub fn completion(prompt: &str, max_tokens: u32) -> Value {
+    json!({ "model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "seed": 7, "ignore_eos": true })
+}

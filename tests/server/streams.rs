@@ -1,0 +1,121 @@
+//! Streams: whatever the chunks, they add up to the answer that is not streamed.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::service::{MODEL, Service, completion};
+
+/// Text, reason and tokens with logprobs of every choice of a stream.
+fn joined(events: &[Value], text: fn(&Value) -> &Value) -> Vec<(String, Value)> {
+    let mut choices: Vec<(String, Value)> = Vec::new();
+    for choice in events.iter().flat_map(|event| event["choices"].as_array().unwrap()) {
+        let index = choice["index"].as_u64().unwrap() as usize;
+        choices.resize(choices.len().max(index + 1), (String::new(), Value::Null));
+        let (whole, reason) = &mut choices[index];
+        assert!(reason.is_null(), "nothing comes after the end: {choice}");
+        whole.push_str(text(choice).as_str().unwrap_or_default());
+        *reason = choice["finish_reason"].clone();
+    }
+    choices
+}
+
+fn whole(answer: &Value, text: fn(&Value) -> &Value) -> Vec<(String, Value)> {
+    let choices = answer["choices"].as_array().unwrap().iter();
+    let of = |choice: &Value| {
+        (text(choice).as_str().unwrap().to_owned(), choice["finish_reason"].clone())
+    };
+    choices.map(of).collect()
+}
+
+/// Checks that a request gets the same answer in one piece and in many.
+fn check(service: &Service, path: &str, request: &Value) {
+    let (in_pieces, at_once): (fn(&Value) -> &Value, fn(&Value) -> &Value) =
+        if path.contains("chat") {
+            (|choice| &choice["delta"]["content"], |choice| &choice["message"]["content"])
+        } else {
+            (|choice| &choice["text"], |choice| &choice["text"])
+        };
+    let answer = service.post(path, request);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let mut request = request.clone();
+    request["stream"] = json!(true);
+    request["stream_options"] = json!({ "include_usage": true });
+    let stream = service.post(path, &request);
+    assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+    let mut events = stream.events();
+    let last = events.pop().unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"], answer.json()["usage"]);
+    assert!(events.iter().all(|event| event["usage"].is_null()), "only the last has numbers");
+    assert_eq!(joined(&events, in_pieces), whole(&answer.json(), at_once));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn deltas_add_up_to_the_answer(
+        tokens_per_step in 1_usize..40,
+        prompts in prop::collection::vec("[ -~äé日]{1,40}", 1..3),
+        stop in prop::collection::vec("[a-zA-Z ]{1,3}", 0..3),
+        n in 1_u32..4,
+        seed in any::<i64>(),
+        max_tokens in 1_u32..60,
+    ) {
+        let service = Service::with(plugin_api::Config::at("server"), move |setup| {
+            setup.options.tokens_per_step_max = tokens_per_step;
+        });
+        let common = json!({
+            "model": MODEL, "n": n, "seed": seed, "stop": stop, "max_tokens": max_tokens, "temperature": 1.3,
+        });
+        let mut request = common.clone();
+        request["prompt"] = json!(prompts);
+        check(&service, "/v1/completions", &request);
+        request["echo"] = json!(true);
+        check(&service, "/v1/completions", &request);
+        let mut request = common;
+        request["messages"] = json!([{ "role": "user", "content": prompts[0] }]);
+        check(&service, "/v1/chat/completions", &request);
+    }
+}
+
+#[test]
+fn answers_are_those_of_their_seeds() {
+    let service = Service::new();
+    let ask = |n: u32| {
+        let mut request = completion("The quick", 24);
+        request["n"] = json!(n);
+        whole(&service.post("/v1/completions", &request).json(), |choice| &choice["text"])
+    };
+    let (one, three) = (ask(1), ask(3));
+    assert_eq!(three[0], one[0], "the first is the same however many there are");
+    assert_ne!(three[1], three[2]);
+    assert_eq!(three, ask(3));
+}
+
+#[test]
+fn probabilities_go_with_the_tokens() {
+    let service = Service::new();
+    let question = json!([{ "role": "user", "content": "Hi" }]);
+    let request = json!({
+        "model": MODEL, "messages": question, "max_completion_tokens": 9, "ignore_eos": true,
+        "logprobs": true, "temperature": 0,
+    });
+    let answer = service.post("/v1/chat/completions", &request).json();
+    let content = answer["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    assert_eq!(content.len(), 9);
+    assert_eq!(answer["usage"]["completion_tokens"], 9);
+    let bytes = content.iter().flat_map(|token| token["bytes"].as_array().unwrap());
+    let bytes: Vec<u8> = bytes.map(|byte| byte.as_u64().unwrap() as u8).collect();
+    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert_eq!(String::from_utf8_lossy(&bytes), text);
+    assert!(content.iter().all(|token| token["logprob"].as_f64().unwrap() <= 0.0));
+
+    let mut request = completion("Once", 9);
+    request["logprobs"] = json!(0);
+    let answer = service.post("/v1/completions", &request).json();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    for field in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(logprobs[field].as_array().unwrap().len(), 9, "{field}");
+    }
+    assert_eq!(logprobs["text_offset"][0], 0);
+}
