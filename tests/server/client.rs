@@ -7,24 +7,24 @@ use serde_json::Value;
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// Names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 
     /// The events of a stream, without the last, which is `[DONE]`.
-    pub fn events(&self) -> Vec<Value> {
+    pub(crate) fn events(&self) -> Vec<Value> {
         let lines = self.body.split("\n\n").filter(|event| !event.is_empty());
         let texts = lines.filter(|event| !event.starts_with(':'));
         let mut events: Vec<&str> =
@@ -35,27 +35,27 @@ impl Answer {
 }
 
 /// A connection with a request under way.
-pub struct Connection {
-    pub stream: BufReader<TcpStream>,
+pub(crate) struct Connection {
+    pub(crate) stream: BufReader<TcpStream>,
 }
 
 impl Connection {
     /// Sends bytes as they are.
-    pub fn send(address: SocketAddr, bytes: &[u8]) -> Self {
+    pub(crate) fn send(address: SocketAddr, bytes: &[u8]) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(bytes).unwrap();
         Self { stream: BufReader::new(stream) }
     }
 
     /// A line of what comes, without its end.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     /// Status and headers.
-    pub fn head(&mut self) -> (u16, Vec<(String, String)>) {
+    pub(crate) fn head(&mut self) -> (u16, Vec<(String, String)>) {
         let status = self.line();
         let status = status.split(' ').nth(1).and_then(|s| s.parse().ok());
         let mut headers = Vec::new();
@@ -68,7 +68,7 @@ impl Connection {
     }
 
     /// The whole answer.
-    pub fn answer(mut self) -> Answer {
+    pub(crate) fn answer(mut self) -> Answer {
         let (status, headers) = self.head();
         let has = |name: &str, value: &str| headers.iter().any(|(n, v)| n == name && v == value);
         let mut body = Vec::new();
@@ -93,7 +93,7 @@ impl Connection {
 }
 
 /// The bytes of a request.
-pub fn bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
+pub(crate) fn bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n");
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
@@ -105,6 +105,6 @@ pub fn bytes(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> 
 }
 
 /// The bytes of a request with a body of JSON.
-pub fn json_bytes(path: &str, body: &Value) -> Vec<u8> {
+pub(crate) fn json_bytes(path: &str, body: &Value) -> Vec<u8> {
     bytes("POST", path, &[("content-type", "application/json")], &body.to_string())
 }

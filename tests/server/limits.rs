@@ -27,7 +27,7 @@ fn what_does_not_fit_into_the_queue_is_refused_with_a_time() {
     service.gate.set(false);
     let first = service.open(PATH, &completion("first", 4));
     let second = service.open(PATH, &completion("second", 4));
-    service.wait_for("num_requests_waiting", 1.0);
+    service.wait_for("num_requests_waiting", 2.0);
     let third = service.post(PATH, &completion("third", 4));
     assert_eq!((third.status, third.json()["error"]["code"].as_str()), (429, Some("queue_full")));
     let seconds: u64 = third.header("retry-after").unwrap().parse().unwrap();
@@ -59,7 +59,7 @@ fn clients_that_leave_are_forgotten() {
     let mut leaving = service.open(PATH, &streamed("leaves", 200));
     assert_eq!(leaving.head().0, 200);
     let waiting = service.open(PATH, &completion("leaves too", 200));
-    service.wait_for("num_requests_waiting", 1.0);
+    service.wait_for("num_requests_waiting", 2.0);
     drop((leaving, waiting));
     service.gate.set(true);
     service.wait_for("request_cancelled_total", 2.0);
@@ -76,7 +76,7 @@ fn what_was_asked_before_the_end_is_answered() {
     let mut stream = service.open(PATH, &streamed("last", 50));
     let whole = service.open(PATH, &completion("last", 50));
     assert_eq!(stream.head().0, 200);
-    service.wait_for("num_requests_waiting", 1.0);
+    service.wait_for("num_requests_waiting", 2.0);
     service.stop();
     let refused = service.post(PATH, &completion("too late", 4));
     assert_eq!(refused.status, 503);

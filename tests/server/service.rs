@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Connection, bytes, json_bytes};
 
 /// What every request names.
-pub const MODEL: &str = "tiny";
+pub(crate) const MODEL: &str = "tiny";
 
 /// Messages with marks of their own, as chat models have them.
 const TEMPLATE: &str =
@@ -24,10 +24,10 @@ const TEMPLATE: &str =
 
 /// Steps happen while it is open.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    pub fn set(&self, is_open: bool) {
+    pub(crate) fn set(&self, is_open: bool) {
         *self.0.0.lock().unwrap() = is_open;
         self.0.1.notify_all();
     }
@@ -39,26 +39,26 @@ impl Gate {
 }
 
 /// A server that runs until it is dropped.
-pub struct Service {
-    pub address: SocketAddr,
-    pub gate: Gate,
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    pub(crate) gate: Gate,
     stop: Box<dyn Fn() + Send + Sync>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Service {
     /// With the defaults.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Config::at("server"), |_| {})
     }
 
     /// With this table `server`, and an engine of one's own.
-    pub fn with(table: Config, edit: impl FnOnce(&mut Setup) + Send + 'static) -> Self {
+    pub(crate) fn with(table: Config, edit: impl FnOnce(&mut Setup) + Send + 'static) -> Self {
         Self::of(None, table, edit)
     }
 
     /// The same over a model that is not the tiny one.
-    pub fn of(
+    pub(crate) fn of(
         model: Option<PathBuf>,
         table: Config,
         edit: impl FnOnce(&mut Setup) + Send + 'static,
@@ -98,29 +98,29 @@ impl Service {
         service
     }
 
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         (self.stop)();
     }
 
     /// Waits until everything is answered and the server has ended.
-    pub fn join(mut self) {
+    pub(crate) fn join(mut self) {
         self.thread.take().unwrap().join().unwrap();
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         Connection::send(self.address, &bytes("GET", path, &[], "")).answer()
     }
 
-    pub fn open(&self, path: &str, body: &Value) -> Connection {
+    pub(crate) fn open(&self, path: &str, body: &Value) -> Connection {
         Connection::send(self.address, &json_bytes(path, body))
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Answer {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Answer {
         self.open(path, body).answer()
     }
 
     /// The value of a metric without labels of its own.
-    pub fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").body;
         let line = text.lines().find(|line| line.starts_with(&format!("jackfield:{name}{{")));
         let line = line.unwrap_or_else(|| panic!("{name} is not among {text}"));
@@ -128,7 +128,7 @@ impl Service {
     }
 
     /// Waits until a metric has a value.
-    pub fn wait_for(&self, name: &str, value: f64) {
+    pub(crate) fn wait_for(&self, name: &str, value: f64) {
         while self.metric(name) != value {
             std::thread::yield_now();
         }
@@ -146,6 +146,6 @@ impl Drop for Service {
 }
 
 /// A completion of the tiny model that draws tokens.
-pub fn completion(prompt: &str, max_tokens: u32) -> Value {
+pub(crate) fn completion(prompt: &str, max_tokens: u32) -> Value {
     json!({ "model": MODEL, "prompt": prompt, "max_tokens": max_tokens, "seed": 7, "ignore_eos": true })
 }

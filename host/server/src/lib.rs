@@ -141,7 +141,7 @@ impl Server {
     /// time for that is over.
     pub fn run(self, engine: Engine) {
         engine.swapper().on_offer(self.app.port.waker());
-        self.app.port.loaded(engine.shared_model());
+        self.app.port.loaded(&engine);
         let metrics = Arc::clone(&self.app.metrics);
         EngineThread::new(engine, self.inbox, metrics).run();
         // Answers are on their way: connections get the time to send them.

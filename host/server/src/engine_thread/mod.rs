@@ -155,14 +155,14 @@ impl EngineThread {
         // One moment serves all tokens of a step.
         let mut now = None;
         let result = self.engine.step(&mut |output| match output {
-            Output::Token { request, token, logprob, text, digest, .. } => {
+            Output::Token { request, token, logprob, top_logprobs, text, digest } => {
                 let Some(to) = running.get_mut(&request) else { return };
                 let now = *now.get_or_insert_with(Instant::now);
                 if let Some(last) = to.last_token.replace(now) {
                     metrics.inter_token_seconds.observe(now - last);
                 }
-                let text = text.to_owned();
-                let token = Token { token, logprob, top: Vec::new(), text, digest: *digest };
+                let (text, top) = (text.to_owned(), top_logprobs.to_vec());
+                let token = Token { token, logprob, top, text, digest: *digest };
                 if !to.answer.push(token) {
                     gone.push(request);
                 }

@@ -5,8 +5,9 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use jackfield_engine::generate::{Gauge, Load};
 use jackfield_engine::model::{LoadedModel, PlanDigest};
-use jackfield_engine::{EngineError, Request};
+use jackfield_engine::{Engine, EngineError, Request};
 use tokio::sync::oneshot;
 
 use super::answer::{AnswerStream, answer};
@@ -21,7 +22,7 @@ pub(crate) struct EnginePort {
 
 struct Shared {
     /// There once it is loaded.
-    model: OnceLock<Arc<LoadedModel>>,
+    engine: OnceLock<(Arc<LoadedModel>, Gauge)>,
     is_draining: AtomicBool,
     next_ticket: AtomicU64,
     admission: Arc<Admission>,
@@ -46,7 +47,7 @@ impl EnginePort {
     pub(super) fn new(orders: Sender<Order>, requests_max: usize) -> Self {
         let admission = Admission { used: AtomicUsize::new(0), max: requests_max.into() };
         let shared = Shared {
-            model: OnceLock::new(),
+            engine: OnceLock::new(),
             is_draining: AtomicBool::new(false),
             next_ticket: AtomicU64::new(1),
             admission: Arc::new(admission),
@@ -54,14 +55,19 @@ impl EnginePort {
         Self { shared: Arc::new(shared), orders }
     }
 
-    /// The model is there: requests are taken from here on.
-    pub(crate) fn loaded(&self, model: Arc<LoadedModel>) {
-        let _ = self.shared.model.set(model);
+    /// The engine is there: requests are taken from here on.
+    pub(crate) fn loaded(&self, engine: &Engine) {
+        let _ = self.shared.engine.set((engine.shared_model(), engine.gauge()));
+    }
+
+    /// How busy the engine is, once it is loaded.
+    pub(crate) fn load(&self) -> Option<Load> {
+        self.shared.engine.get().map(|(_, gauge)| gauge.read())
     }
 
     /// The model, once it is loaded.
     pub(crate) fn model(&self) -> Option<&Arc<LoadedModel>> {
-        self.shared.model.get()
+        self.shared.engine.get().map(|(model, _)| model)
     }
 
     pub(crate) fn is_draining(&self) -> bool {

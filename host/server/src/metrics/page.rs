@@ -10,15 +10,27 @@ use crate::app::App;
 pub(crate) fn page(app: &App) -> String {
     let model = app.model_name();
     let mut to = super::exposition(&app.metrics, &model);
-    let in_engine = app.port.num_requests();
-    let running = in_engine.min(app.running_max);
+    let load = app.port.load().unwrap_or_default();
+    // Requests that the engine has not looked at yet wait as well.
+    let waiting = (app.port.num_requests() as u64).saturating_sub(load.running);
+    let usage = load.blocks_used as f64 / load.blocks_total.max(1) as f64;
     #[rustfmt::skip]
     let gauges = [
-        ("num_requests_running", "Requests that the engine works on", running as f64),
-        ("num_requests_waiting", "Requests that wait", (in_engine - running) as f64),
+        ("num_requests_running", "Requests with tokens in the cache", load.running as f64),
+        ("num_requests_waiting", "Requests without", waiting as f64),
+        ("kv_cache_usage_perc", "Share of the cache that is used, 0 to 1", usage),
     ];
     for (name, help, value) in gauges {
         to.one(name, "gauge", help, &model, value);
+    }
+    #[rustfmt::skip]
+    let counters = [
+        ("num_preemptions_total", "Sequences that lost their cache to older ones", load.preemptions),
+        ("engine_steps_total", "Steps that computed something", load.steps),
+        ("engine_tokens_total", "Tokens that were computed, of prompts and answers", load.evaluated_tokens),
+    ];
+    for (name, help, value) in counters {
+        to.one(name, "counter", help, &model, value as f64);
     }
     if let Some(board) = &app.board {
         slots(board, &mut to);
