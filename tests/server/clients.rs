@@ -48,7 +48,7 @@ fn the_official_client_is_served() {
 }
 
 /// Operations that answer 501 by design.
-const NOT_THERE: [&str; 1] = ["/v1/embeddings"];
+const NOT_THERE: [&str; 3] = ["/v1/embeddings", "/train", "/checkpoint"];
 
 fn schemathesis(examples: u32) {
     let Some(programs) = python() else { return };

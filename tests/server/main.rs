@@ -10,6 +10,7 @@
 mod client;
 mod clients;
 mod limits;
+mod operators;
 mod service;
 mod statuses;
 mod streams;

@@ -4,8 +4,9 @@ use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
+use crate::app::App;
 use crate::error::ErrorResponse;
-use crate::params::{ChatMessage, Content, Prompts, Stop};
+use crate::params::{ChatMessage, Content, Prompts, Stop, unread};
 use crate::routes::chat::ChatChunk;
 use crate::routes::{chat, completions, embeddings, models, operation, seeds, tokens};
 
@@ -36,15 +37,27 @@ use crate::routes::{chat, completions, embeddings, models, operation, seeds, tok
 )]
 struct Interface;
 
-/// The document of a server whose model has these names.
-pub(crate) fn json(model_names: &[String]) -> String {
+/// The document of a server: with the names of its model, its limits, and without parameters that
+/// none of its plugins reads.
+pub(crate) fn json(app: &App) -> String {
     let mut document = Interface::openapi();
+    let config = app.config();
     for schema in document.components.iter_mut().flat_map(|c| c.schemas.values_mut()) {
-        if let RefOr::T(Schema::Object(object)) = schema
-            && let Some(RefOr::T(Schema::Object(model))) = object.properties.get_mut("model")
-            && object.additional_properties.is_some()
-        {
-            model.enum_values = Some(model_names.iter().map(|name| name.as_str().into()).collect());
+        let RefOr::T(Schema::Object(object)) = schema else { continue };
+        let fields = &mut object.properties;
+        // Requests take nothing that is not named; what is sent says so of nothing.
+        if object.additional_properties.is_none() {
+            continue;
+        }
+        if let Some(RefOr::T(Schema::Object(model))) = fields.get_mut("model") {
+            let names = config.model_names.iter().map(|name| name.as_str().into());
+            model.enum_values = Some(names.collect());
+        }
+        if let Some(RefOr::T(Schema::Object(n))) = fields.get_mut("n") {
+            n.maximum = Some(config.max_choices.into());
+        }
+        for param in unread(&app.readers) {
+            fields.remove(param);
         }
     }
     document.to_json().unwrap_or_default()

@@ -10,4 +10,4 @@ mod unsupported;
 pub(crate) use chat::{ChatMessage, ChatRequest, Content};
 pub(crate) use completion::{CompletionRequest, Prompts};
 pub(crate) use fields::{Fields, read_one};
-pub(crate) use sampling::{LogprobsWanted, Stop};
+pub(crate) use sampling::{LogprobsWanted, Stop, unread};

@@ -130,6 +130,13 @@ const READERS: [(&str, &str, f64); 7] = [
     ("frequency_penalty",  "occurrence-penalty", 0.0),
 ];
 
+/// Parameters that none of these plugins reads.
+pub(crate) fn unread(readers: &BTreeSet<String>) -> impl Iterator<Item = &'static str> {
+    let others = [("logit_bias", "logit-bias", 0.0), ("stop", "stop-words", 0.0)];
+    let all = READERS.into_iter().chain(others);
+    all.filter(|(_, reader, _)| !readers.contains(*reader)).map(|(param, _, _)| param)
+}
+
 impl Sampling {
     pub(crate) fn is_stream(&self) -> bool {
         self.stream == Some(true)

@@ -11,7 +11,7 @@ use crate::openapi;
 
 /// The interface as OpenAPI 3.1 has it.
 pub(crate) async fn openapi(State(app): State<Arc<App>>) -> Response {
-    let mut response = openapi::json(&app.config().model_names).into_response();
+    let mut response = openapi::json(&app).into_response();
     let media_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response

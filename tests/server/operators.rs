@@ -1,0 +1,165 @@
+//! `jackfield serve` as operators have it: a process with signals, a configuration that changes, and a
+//! listener of their own.
+//!
+//! Needs the `jackfield` binary beside this test.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use jackfield::BuildLane;
+use jackfield_tests::chat::program;
+use jackfield_tests::{root, tiny_model};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Answer, Connection, bytes};
+use crate::service::completion;
+
+/// A server in a process of its own, ended by hand if the test fails.
+struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: SocketAddr,
+    admin: SocketAddr,
+    model: String,
+    _model: TempDir,
+}
+
+impl Process {
+    /// Starts one in `folder`, whose `jackfield.toml` it reads.
+    fn start(folder: &Path) -> Option<Self> {
+        let model = tiny_model("tiny");
+        let mut command = Command::new(program()?);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--model"]);
+        command.arg(model.path()).env("XDG_RUNTIME_DIR", folder).current_dir(folder);
+        std::fs::write(folder.join("admin-keys"), "# for operators\nmaster\n").unwrap();
+        command.args(["--admin-key-file", "admin-keys"]);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let first = line_with(&mut log, "loading");
+        let second = line_with(&mut log, "for operators");
+        line_with(&mut log, "ready");
+        let model_name = first.split(" · ").nth(1).unwrap().to_owned();
+        let (address, admin) = (address_in(&first), address_in(&second));
+        Some(Self { child, log, address, admin, model: model_name, _model: model })
+    }
+
+    fn complete(&self, key: &str) -> Answer {
+        let mut request = completion("One, two,", 12);
+        request["model"] = json!(self.model);
+        request["temperature"] = json!(2);
+        let authorization = format!("Bearer {key}");
+        let headers = [("content-type", "application/json"), ("authorization", &authorization)];
+        let request = bytes("POST", "/v1/completions", &headers, &request.to_string());
+        Connection::send(self.address, &request).answer()
+    }
+
+    fn text(&self) -> Value {
+        self.complete("").json()["choices"][0]["text"].clone()
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json"), ("x-api-key", "master")];
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        Connection::send(self.admin, &bytes(method, path, &headers, &body)).answer()
+    }
+
+    fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        assert!(kill.args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads until a line says so.
+fn line_with(log: &mut impl std::io::BufRead, words: &str) -> String {
+    let mut all = String::new();
+    for line in log.lines().map(Result::unwrap) {
+        if line.contains(words) {
+            return line;
+        }
+        all = all + &line + "\n";
+    }
+    panic!("never said {words:?}: {all}");
+}
+
+fn address_in(line: &str) -> SocketAddr {
+    line.strip_prefix("http://").and_then(|l| l.split(' ').next()?.parse().ok()).expect(line)
+}
+
+#[test]
+fn operators_swap_plugins_while_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("top-k.so");
+    let Some(service) = Process::start(folder.path()) else { return };
+    let source = root().join("plugins/logits-processor/top-k");
+    jackfield::build_plugin(&source, BuildLane::Native, Some(&file)).unwrap();
+    let before = service.text();
+
+    let stranger = Connection::send(service.admin, &bytes("GET", "/plugins", &[], "")).answer();
+    assert_eq!(stranger.status, 401);
+    let swap = |is_dry: bool| {
+        let body = json!({ "file": file, "slot": "temperature", "dry_run": is_dry });
+        service.ask("POST", "/plugins/swap", &body)
+    };
+    let told = swap(true).json();
+    assert_eq!(told["changes"]["name"], json!(["temperature", "top-k"]));
+    assert_eq!(told["changes"]["lane"], json!(["builtin", "native"]));
+    assert_eq!(service.text(), before, "nothing has changed");
+
+    let key = [("x-api-key", "master")];
+    let mut events = Connection::send(service.admin, &bytes("GET", "/events", &key, ""));
+    assert_eq!(events.head().0, 200);
+    let done = swap(false).json();
+    assert_eq!(done["active"], "top-k#2", "{done}");
+    let event = line_with(&mut events.stream, "after-swap");
+    assert!(event.contains("\"name\":\"top-k\""), "{event}");
+    assert_ne!(service.text(), before, "no temperature is applied");
+    let listed = service.ask("GET", "/plugins", &Value::Null).json();
+    let files = listed["files"].as_array().unwrap();
+    assert!(files.iter().any(|f| f["path"] == json!(file) && f["lane"] == "native"), "{listed}");
+
+    let slot = json!({ "kind": "logits-processor", "slot": "temperature" });
+    assert_eq!(service.ask("POST", "/plugins/rollback", &slot).status, 200);
+    assert_eq!(service.text(), before);
+    let again = service.ask("POST", "/plugins/rollback", &slot);
+    assert_eq!((again.status, again.json()["error"]["code"].as_str()), (409, Some("swap_refused")));
+    let none = json!({ "file": "/none.so" });
+    assert_eq!(service.ask("POST", "/plugins/load", &none).status, 409);
+    let relative = service.ask("POST", "/plugins/load", &json!({ "file": "none.so" }));
+    assert_eq!(relative.json()["error"]["param"], "file");
+}
+
+#[test]
+fn signals_apply_the_configuration_and_end_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jackfield.toml");
+    // Read again at a signal, not when it is saved.
+    let watch = "[load]\nwatch = false\n";
+    std::fs::write(&config, watch).unwrap();
+    let Some(mut service) = Process::start(folder.path()) else { return };
+    assert_eq!(service.complete("").status, 200);
+    std::fs::write(&config, format!("{watch}[server]\napi_keys = [\"k\"]\n")).unwrap();
+    service.signal("-HUP");
+    line_with(&mut service.log, "the configuration was read again");
+    assert_eq!(service.complete("").status, 401);
+    assert_eq!(service.complete("k").status, 200);
+    std::fs::write(&config, format!("{watch}[server]\napi_keys = 3\n")).unwrap();
+    service.signal("-HUP");
+    line_with(&mut service.log, "[server] stays as it was");
+    assert_eq!(service.complete("k").status, 200);
+
+    service.signal("-TERM");
+    assert!(service.child.wait().unwrap().success());
+    let mut rest = String::new();
+    service.log.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("panicked"), "{rest}");
+}
