@@ -4,7 +4,7 @@ use plugin_api::Config;
 use serde_json::{Value, json};
 
 use crate::client::{Connection, bytes, json_bytes};
-use crate::service::{Service, completion};
+use crate::service::{MODEL, Service, completion};
 
 const PATH: &str = "/v1/completions";
 
@@ -111,4 +111,36 @@ fn slow_senders_are_hung_up_on() {
     assert_eq!(answer.json()["error"]["code"], "request_timeout");
     let mut headless = Connection::send(service.address, &bytes("GET", "/health", &[], "")[..20]);
     assert_eq!(headless.line(), "", "the connection is closed");
+}
+
+#[test]
+fn who_does_not_read_loses_the_answer_and_nobody_elses() {
+    let table = Config::at("server").with("unread_tokens", 4).with("max_choices", 64);
+    let service = Service::with(table, |_| {});
+    let expected = service.post(PATH, &completion("reads", 100)).json();
+    // More than sockets hold.
+    let request = json!({
+        "model": MODEL, "messages": [{ "role": "user", "content": "Hi" }], "stream": true, "n": 64,
+        "ignore_eos": true, "logprobs": true, "top_logprobs": 20,
+    });
+    let mut dawdler = service.open("/v1/chat/completions", &request);
+    while service.metric("request_cancelled_total") == 0.0 {
+        let left = service.metric("num_requests_running") + service.metric("num_requests_waiting");
+        assert!(left > 0.0, "everything was sent");
+    }
+    let answer = service.post(PATH, &completion("reads", 100)).json();
+    assert_eq!(answer["choices"], expected["choices"]);
+    let mut stream = String::new();
+    loop {
+        let line = dawdler.line();
+        if line == "0" {
+            break;
+        }
+        if line.starts_with("data: ") {
+            stream = line;
+        }
+    }
+    let last: Value = serde_json::from_str(stream.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(last["error"]["code"], "slow_reader", "{last}");
+    service.wait_for("num_requests_running", 0.0);
 }

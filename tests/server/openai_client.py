@@ -37,7 +37,8 @@ def chat():
         pieces += [choice.delta.content or "" for choice in chunk.choices]
         usages += [chunk.usage] if chunk.usage else []
     assert "".join(pieces) == choice.message.content, (pieces, choice.message.content)
-    assert usages == [usage]
+    assert [u.total_tokens for u in usages] == [usage.total_tokens]
+    assert usages[0].prompt_tokens_details.cached_tokens > 0, "the prompt was asked before"
     with client.chat.completions.stream(**params) as stream:
         final = stream.get_final_completion()
     assert final.choices[0].message.content == choice.message.content

@@ -233,9 +233,16 @@ impl ApiError {
     pub(crate) fn of_engine(error: &EngineError, prompt: &str) -> Self {
         match error {
             EngineError::Request { what: "request", .. } => Self::refused(),
-            EngineError::Request { what: "prompt", expected, found } => {
-                let message = format!("{prompt}: expected {expected}, found {found}");
+            EngineError::PromptTooLong { tokens, tokens_max } => {
+                let message =
+                    format!("{prompt}: expected 1 to {tokens_max} tokens, found {tokens}");
                 Self::too_long(prompt, message)
+            }
+            EngineError::Request { what: "prompt", expected, found } => {
+                Self::invalid(prompt, expected, found)
+            }
+            EngineError::Request { what: "strategy", expected, found } => {
+                Self::invalid("decoding_strategy", expected, found)
             }
             EngineError::Request { what, expected, found } => Self::invalid(what, expected, found),
             EngineError::Plugin {

@@ -110,7 +110,7 @@ impl EngineThread {
                 continue;
             }
             if self.drain_until.is_some_and(|until| Instant::now() >= until) {
-                return self.end_all(Ending::Stopped);
+                return self.end_all(&Ending::Stopped);
             }
             self.step();
         }
@@ -191,7 +191,7 @@ impl EngineThread {
         self.failures_in_a_row += 1;
         if self.failures_in_a_row > FAILURES_IN_A_ROW_MAX {
             self.failures_in_a_row = 0;
-            self.end_all(Ending::Failed(error.to_string()));
+            self.end_all(&Ending::Failed(error.to_string()));
             return;
         }
         match self.orders.recv_timeout(RETRY_AFTER) {
@@ -209,7 +209,7 @@ impl EngineThread {
         }
     }
 
-    fn end_all(&mut self, ending: Ending) {
+    fn end_all(&mut self, ending: &Ending) {
         for (request, running) in std::mem::take(&mut self.running) {
             self.engine.cancel(request);
             running.answer.end(ending.clone(), "");

@@ -26,6 +26,8 @@ pub(crate) fn page(app: &App) -> String {
     #[rustfmt::skip]
     let counters = [
         ("num_preemptions_total", "Sequences that lost their cache to older ones", load.preemptions),
+        ("prefix_cache_queries_total", "Tokens of prompts that were begun", load.prompt_tokens),
+        ("prefix_cache_hits_total", "Those of them that were in the cache", load.cached_tokens),
         ("engine_steps_total", "Steps that computed something", load.steps),
         ("engine_tokens_total", "Tokens that were computed, of prompts and answers", load.evaluated_tokens),
     ];
@@ -38,11 +40,14 @@ pub(crate) fn page(app: &App) -> String {
     to.into_text()
 }
 
+/// Name, help, and what is read of a slot.
+type SlotNumber = (&'static str, &'static str, fn(&SlotStatus) -> f64);
+
 /// Which plugin fills each slot, how often it was filled, and how many requests it serves.
 fn slots(board: &Board, to: &mut Exposition) {
     let slots = board.plugins.slots();
     #[rustfmt::skip]
-    let numbers: [(&str, &str, fn(&SlotStatus) -> f64); 4] = [
+    let numbers: [SlotNumber; 4] = [
         ("plugin_info", "What fills a slot", |_| 1.0),
         ("plugin_generation", "How often a slot was filled", |s| f64::from(s.active.generation)),
         ("plugin_requests", "Requests that it serves", |s| s.requests as f64),

@@ -21,16 +21,27 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: u64,
     /// Of both.
     pub(crate) total_tokens: u64,
+    /// What the prompts consist of.
+    pub(crate) prompt_tokens_details: PromptTokensDetails,
+}
+
+/// What prompts consist of.
+#[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
+pub(crate) struct PromptTokensDetails {
+    /// Tokens that were in the cache and not computed again.
+    pub(crate) cached_tokens: u64,
 }
 
 impl Usage {
     /// Of answers to prompts, `n` for each.
     pub(crate) fn of(stats: &[Stats], n: usize) -> Self {
-        let prompts = stats.iter().step_by(n.max(1));
-        let prompt_tokens = prompts.map(|stats| stats.prompt_tokens as u64).sum();
+        let prompts = || stats.iter().step_by(n.max(1));
+        let prompt_tokens = prompts().map(|stats| stats.prompt_tokens as u64).sum();
+        let cached_tokens = prompts().map(|stats| stats.cached_tokens as u64).sum();
         let completion_tokens = stats.iter().map(|stats| stats.tokens as u64).sum();
         let total_tokens = prompt_tokens + completion_tokens;
-        Self { prompt_tokens, completion_tokens, total_tokens }
+        let prompt_tokens_details = PromptTokensDetails { cached_tokens };
+        Self { prompt_tokens, completion_tokens, total_tokens, prompt_tokens_details }
     }
 }
 
