@@ -50,7 +50,7 @@ struct Running {
     ticket: u64,
     answer: AnswerSender,
     last_token: Option<Instant>,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// The side of the channel that the thread reads, before it has an engine.
@@ -136,7 +136,7 @@ impl EngineThread {
         let Submission { ticket, request, answer, permit, taken } = submission;
         match self.engine.submit(request) {
             Ok(id) => {
-                let running = Running { ticket, answer, last_token: None, _permit: permit };
+                let running = Running { ticket, answer, last_token: None, permit };
                 self.running.insert(id, running);
                 self.tickets.insert(ticket, id);
                 // Whoever no longer waits for this cancels as well.
@@ -144,6 +144,7 @@ impl EngineThread {
             }
             Err(error) => {
                 self.metrics.requests_refused.add(1);
+                drop(permit);
                 drop(taken.send(Err(error)));
             }
         }
@@ -172,6 +173,8 @@ impl EngineThread {
                 tickets.remove(&to.ticket);
                 metrics.finished(reason, &stats, error.is_some());
                 let ending = Ending::Done { reason, stats, error: error.cloned() };
+                // Whoever is answered may ask again at once: there is room by then.
+                drop(to.permit);
                 to.answer.end(ending, text);
             }
         });
@@ -212,6 +215,7 @@ impl EngineThread {
     fn end_all(&mut self, ending: &Ending) {
         for (request, running) in std::mem::take(&mut self.running) {
             self.engine.cancel(request);
+            drop(running.permit);
             running.answer.end(ending.clone(), "");
         }
         self.tickets.clear();
