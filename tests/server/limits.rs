@@ -124,8 +124,12 @@ fn who_does_not_read_loses_the_answer_and_nobody_elses() {
         "ignore_eos": true, "logprobs": true, "top_logprobs": 20,
     });
     let mut dawdler = service.open("/v1/chat/completions", &request);
-    while service.metric("request_cancelled_total") == 0.0 {
+    assert_eq!(dawdler.head().0, 200);
+    loop {
         let left = service.metric("num_requests_running") + service.metric("num_requests_waiting");
+        if service.metric("request_cancelled_total") > 0.0 {
+            break;
+        }
         assert!(left > 0.0, "everything was sent");
     }
     let answer = service.post(PATH, &completion("reads", 100)).json();
