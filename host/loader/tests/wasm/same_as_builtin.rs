@@ -183,7 +183,8 @@ fn picks_the_same<T: Capability + Scheduler>() {
     assert_eq!(states.0.is_some(), states.1.is_some());
     if let (Some(there), Some(here)) = states {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        (there.save(&mut a).unwrap(), here.save(&mut b).unwrap());
+        there.save(&mut a).unwrap();
+        here.save(&mut b).unwrap();
         assert_eq!(a, b);
     }
 }
