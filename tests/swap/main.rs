@@ -11,6 +11,7 @@ mod round_robin;
 mod schedulers;
 mod threads;
 mod under_fire;
+mod wasm_faults;
 
 use std::any::Any;
 use std::time::Duration;

@@ -15,12 +15,12 @@ use plugin_api::{Config, Hook};
 use super::instance;
 
 /// Requests at a time.
-const STREAMS: usize = 64;
+pub(super) const STREAMS: usize = 64;
 /// Requests that differ.
-const REQUESTS: usize = 16;
+pub(super) const REQUESTS: usize = 16;
 
 /// Lengths, prompts and seeds of their own.
-fn request(number: usize) -> Request {
+pub(super) fn request(number: usize) -> Request {
     let number = number % REQUESTS;
     let prompt: Vec<u32> =
         (0..1 + number * 5).map(|i| (i * 31 + number * 7) as u32 % 500).collect();
@@ -29,7 +29,7 @@ fn request(number: usize) -> Request {
     request.with("temperature", if number.is_multiple_of(2) { 0.0 } else { 0.9 })
 }
 
-fn setup(backend: &str) -> Setup {
+pub(super) fn setup(backend: &str) -> Setup {
     let mut setup = Setup::new(backend);
     setup.options.num_seqs_max = STREAMS;
     setup.options.logit_rows_max = STREAMS;
@@ -39,9 +39,9 @@ fn setup(backend: &str) -> Setup {
 
 /// What happened.
 #[derive(Debug, Default)]
-struct Tally {
-    finished: usize,
-    wrong: usize,
+pub(super) struct Tally {
+    pub(super) finished: usize,
+    pub(super) wrong: usize,
     swapped: usize,
     /// Refused since three generations had requests in flight.
     drained: usize,
@@ -60,7 +60,8 @@ fn run(backend: &str, time: Duration) -> Tally {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let swapping = scope.spawn(|| swap_all(&swapper, &setup, &is_over));
-        let mut tally = answer_all(&mut engine, &expected, time);
+        let start = Instant::now();
+        let mut tally = answer_until(&mut engine, &expected, || start.elapsed() >= time);
         is_over.store(true, Ordering::Relaxed);
         while !swapping.is_finished() {
             engine.boundary();
@@ -71,12 +72,16 @@ fn run(backend: &str, time: Duration) -> Tally {
 }
 
 /// Keeps as many streams going as there is room for.
-fn answer_all(engine: &mut Engine, expected: &[Vec<u32>], time: Duration) -> Tally {
-    let (start, mut next, mut tally) = (Instant::now(), 0, Tally::default());
+pub(super) fn answer_until(
+    engine: &mut Engine,
+    expected: &[Vec<u32>],
+    is_over: impl Fn() -> bool,
+) -> Tally {
+    let (mut next, mut tally) = (0, Tally::default());
     let mut streams: Vec<(RequestId, usize, Vec<u32>)> = Vec::new();
     let mut ended = Vec::new();
     loop {
-        while streams.len() < STREAMS && start.elapsed() < time {
+        while streams.len() < STREAMS && !is_over() {
             let id = engine.submit(request(next)).unwrap();
             streams.push((id, next % REQUESTS, Vec::new()));
             next += 1;
