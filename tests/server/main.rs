@@ -7,10 +7,12 @@
     reason = "a test that cannot go on fails"
 )]
 
+mod browser;
 mod client;
 mod clients;
 mod limits;
 mod operators;
+mod page;
 mod service;
 mod statuses;
 mod streams;

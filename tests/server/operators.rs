@@ -14,6 +14,7 @@ use jackfield_tests::{root, tiny_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::browser::{Browser, within};
 use crate::client::{Answer, Connection, bytes};
 use crate::service::completion;
 
@@ -136,6 +137,40 @@ fn operators_swap_plugins_while_it_serves() {
     assert_eq!(service.ask("POST", "/plugins/load", &none).status, 409);
     let relative = service.ask("POST", "/plugins/load", &json!({ "file": "none.so" }));
     assert_eq!(relative.json()["error"]["param"], "file");
+}
+
+#[test]
+fn the_page_swaps_plugins_and_takes_them_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("top-k.so");
+    let Some(service) = Process::start(folder.path()) else { return };
+    let Some(browser) = Browser::start() else { return };
+    let source = root().join("plugins/logits-processor/top-k");
+    jackfield::build_plugin(&source, BuildLane::Native, Some(&file)).unwrap();
+    let socket = "[data-slot='logits-processor/temperature']";
+    let name = format!("{socket} .name");
+
+    browser.open(&format!("http://{}/#board", service.address));
+    within("anybody sees the board", || browser.text(&name) == "temperature #1");
+    assert!(browser.text("#board-note").contains("operators"));
+
+    browser.click("[data-tab=settings]");
+    browser.keys("[name=admin_address]", &format!("http://{}", service.admin));
+    browser.keys("[name=admin_key]", "master");
+    browser.click("[data-tab=board]");
+    within("operators see lanes", || browser.text(&format!("{socket} dl")).contains("builtin"));
+    browser.keys("#swap-file", &file.display().to_string());
+    browser.keys("#swap-slot", "temperature");
+    browser.click("#swap [value=dry]");
+    within("the difference is told", || browser.text("#swap-answer").contains("\"dry_run\": true"));
+    assert_eq!(browser.text(&name), "temperature #1");
+
+    browser.click("#swap [value=swap]");
+    within("the plugin is in", || browser.text(&name) == "top-k #2");
+    within("the swap is told", || browser.text("#events").contains("top-k #2 plugged in"));
+    browser.click(&format!("{socket} .row button:last-child"));
+    within("it is taken back", || browser.text(&name).starts_with("temperature #"));
+    assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
 #[test]

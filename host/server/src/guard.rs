@@ -83,7 +83,8 @@ pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
 const REQUEST_ID: &str = "x-request-id";
 
 /// Routes that need no key: they tell nothing of requests.
-const OPEN: [&str; 5] = ["/health", "/ready", "/version", "/openapi.json", "/docs"];
+const OPEN: [&str; 7] =
+    ["/health", "/ready", "/version", "/openapi.json", "/docs", "/", "/page/{file}"];
 
 #[cfg(test)]
 mod tests {

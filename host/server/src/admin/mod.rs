@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -41,9 +42,19 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     let id = request_id(request.headers());
     let is_known = app.config().admin_keys.contain(key(request.headers()));
     let mut response = match is_known {
+        // A browser asks before it sends what a page of another address wants: a key is no cookie,
+        // so that whoever wrote the page has to know it.
+        _ if request.method() == Method::OPTIONS => StatusCode::NO_CONTENT.into_response(),
         true => next.run(request).await,
         false => ApiError::unauthorized().into_response(),
     };
-    response.headers_mut().insert("x-request-id", id);
+    let headers = response.headers_mut();
+    headers.insert("x-request-id", id);
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     response
 }

@@ -6,6 +6,7 @@ pub(crate) mod documents;
 pub(crate) mod embeddings;
 pub(crate) mod models;
 pub(crate) mod operation;
+pub(crate) mod page;
 pub(crate) mod responses;
 pub(crate) mod seeds;
 pub(crate) mod tokens;
@@ -35,6 +36,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/ready", get(operation::ready))
         .route("/version", get(operation::version))
         .route("/metrics", get(operation::metrics))
+        .route("/", get(page::index))
+        .route("/page/{file}", get(page::file))
         .route("/openapi.json", get(documents::openapi))
         .route("/docs", get(documents::page))
         .route("/generate", post(seeds::generate))
