@@ -88,7 +88,7 @@ impl Service {
             let folder = tiny_model(MODEL);
             std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
             let engine = setup.load(model.as_deref().unwrap_or(folder.path())).unwrap();
-            server.run(engine);
+            server.run(engine, || {});
         };
         let thread = Some(std::thread::spawn(run));
         let service = Self { address, gate, stop, thread };

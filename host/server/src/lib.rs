@@ -138,10 +138,11 @@ impl Server {
     }
 
     /// Answers requests with this engine until it is told to stop and all are answered, or the
-    /// time for that is over.
-    pub fn run(self, engine: Engine) {
+    /// time for that is over. `ready` is called as soon as requests are taken.
+    pub fn run(self, engine: Engine, ready: impl FnOnce()) {
         engine.swapper().on_offer(self.app.port.waker());
         self.app.port.loaded(&engine);
+        ready();
         let metrics = Arc::clone(&self.app.metrics);
         EngineThread::new(engine, self.inbox, metrics).run();
         // Answers are on their way: connections get the time to send them.

@@ -47,8 +47,10 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     }
     let engine = session.engine(&options)?;
     let _orders = board::take_orders(session);
-    writeln!(std::io::stderr(), "http://{address} · {own_name} · ready")?;
-    server.run(engine);
+    server.run(engine, || {
+        // Who closed standard error does not want to know.
+        let _ = writeln!(std::io::stderr(), "http://{address} · {own_name} · ready");
+    });
     session.bus.flush();
     Ok(())
 }
