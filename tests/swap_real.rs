@@ -13,7 +13,7 @@ use std::any::Any;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jackfield::BuildLane;
@@ -55,11 +55,15 @@ fn side_request(engine: &mut Engine) {
     engine.submit(short.with("ignore_eos", true)).unwrap();
 }
 
+/// One test at a time: what another one takes in memory would count.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Makes the instance for the swap with this number.
 type Make = Box<dyn Fn(usize) -> Box<dyn Any + Send>>;
 
 #[test]
 fn one_long_answer_survives_160_swaps() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let setup = Setup::new("cpu");
     let make = |kind: &str, name: &str| -> Make {
         let provided = setup.registry.find(kind, name).unwrap().clone();
@@ -71,6 +75,7 @@ fn one_long_answer_survives_160_swaps() {
 
 #[test]
 fn one_long_answer_survives_160_swaps_of_files() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let loader = loader(folder.path());
     let num_builds = std::env::var("JACKFIELD_BUILDS").ok().and_then(|n| n.parse().ok());
