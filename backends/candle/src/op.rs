@@ -79,6 +79,7 @@ impl Op {
             ops::TANH => Self::Unary(Tensor::tanh),
             ops::SIGMOID => Self::Unary(|x| x.neg()?.exp()?.affine(1.0, 1.0)?.recip()),
             ops::SILU => Self::Unary(Tensor::silu),
+            ops::GELU => Self::Unary(Tensor::gelu_erf),
             ops::GELU_TANH => Self::Unary(Tensor::gelu),
             ops::COS => Self::Unary(Tensor::cos),
             ops::SIN => Self::Unary(Tensor::sin),

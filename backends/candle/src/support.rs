@@ -13,6 +13,9 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
         NodeKind::Prim(op, _) if !is_prim(op) => {
             return Support::No(format!("op `{op}` is not in the vocabulary"));
         }
+        NodeKind::Prim(ops::ATTEND_WITHIN, _) => {
+            return Support::No("attention in both directions has no kernel".to_owned());
+        }
         NodeKind::Fused { op, .. } if !FUSED.contains(op) => return Support::Expand,
         NodeKind::Prim(..) | NodeKind::Fused { .. } => {}
     }

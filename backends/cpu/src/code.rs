@@ -244,6 +244,7 @@ pub(crate) enum Op {
     },
     Store(Box<Attention>),
     Attend(Box<Attention>),
+    AttendWithin(Box<Within>),
 }
 
 /// Products of one input with several weights.
@@ -317,6 +318,17 @@ pub(crate) struct Attention {
     pub(crate) offsets: [usize; 2],
     /// Elements of each.
     pub(crate) len: usize,
+}
+
+/// Attention to the tokens of a step alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Within {
+    pub(crate) shape: AttendShape,
+    pub(crate) scale: f32,
+    pub(crate) q: SlotId,
+    pub(crate) k: SlotId,
+    pub(crate) v: SlotId,
+    pub(crate) sequence_index: SlotId,
 }
 
 /// What keys and values are stored as.

@@ -55,6 +55,7 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
         Op::Gated { kind, gate, up } => gated(isa, *kind, [*gate, *up], part),
         Op::Store(attention) => attention::store(attention, part),
         Op::Attend(attention) => attention::attend(attention, part),
+        Op::AttendWithin(within) => attention::attend_within(within, part),
     }
 }
 

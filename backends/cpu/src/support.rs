@@ -48,7 +48,7 @@ fn takes_index(op: OpId, i: usize) -> Option<bool> {
     match (op, i) {
         (ops::EMBED | ops::GATHER | ops::SCATTER_ADD | ops::ROPE, 1) => Some(true),
         (ops::ATTEND, 3) => None,
-        (ops::ATTEND, 4..) => Some(true),
+        (ops::ATTEND, 4..) | (ops::ATTEND_WITHIN, 3) => Some(true),
         (ops::GATHER | ops::CONCAT | ops::SLICE | ops::RESHAPE, _) => None,
         (ops::TRANSPOSE | ops::CAST, _) => None,
         _ => Some(false),

@@ -92,19 +92,49 @@ pub fn attend<S: Element>(
     let places = sequence.blocks.len() * sequence.block_size;
     let is_inside = positions.iter().all(|&position| (position as usize) < places);
     assert!(is_inside, "attend: a position is outside the table");
-    dispatch(isa, Attend { spec, shape, kv_head, q, positions, sequence, k, v, out });
+    let seen = Seen::UpTo(positions);
+    dispatch(isa, Attend { spec, shape, kv_head, q, seen, sequence, k, v, out });
 }
 
-struct Attend<'a, S> {
-    spec: AttendSpec,
-    shape: AttendShape,
-    kv_head: usize,
-    q: &'a [f32],
-    positions: &'a [u32],
-    sequence: SequenceBlocks<'a>,
-    k: &'a [S],
-    v: &'a [S],
-    out: &'a mut [f32],
+/// Attention of some tokens to the positions of one sequence, for one key-value head. Arguments
+/// have been checked.
+pub(crate) struct Attend<'a, S> {
+    pub(crate) spec: AttendSpec,
+    pub(crate) shape: AttendShape,
+    pub(crate) kv_head: usize,
+    pub(crate) q: &'a [f32],
+    pub(crate) seen: Seen<'a>,
+    pub(crate) sequence: SequenceBlocks<'a>,
+    pub(crate) k: &'a [S],
+    pub(crate) v: &'a [S],
+    pub(crate) out: &'a mut [f32],
+}
+
+/// Which positions the tokens see.
+#[derive(Clone, Copy)]
+pub(crate) enum Seen<'a> {
+    /// Those up to their own.
+    UpTo(&'a [u32]),
+    /// Each of `tokens` sees all positions below `end`.
+    All { tokens: usize, end: usize },
+}
+
+impl Seen<'_> {
+    #[inline(always)]
+    fn tokens(self) -> usize {
+        match self {
+            Self::UpTo(positions) => positions.len(),
+            Self::All { tokens, .. } => tokens,
+        }
+    }
+
+    #[inline(always)]
+    fn end(self, token: usize) -> usize {
+        match self {
+            Self::UpTo(positions) => positions[token] as usize + 1,
+            Self::All { end, .. } => end,
+        }
+    }
 }
 
 /// One query head of one token, with its running softmax.
@@ -150,7 +180,7 @@ impl<S: Element> Kernel for Attend<'_, S> {
     fn run<L: Lanes>(mut self) {
         let AttendShape { heads, kv_heads, head_dim } = self.shape;
         let group = heads / kv_heads;
-        let num_rows = self.positions.len() * group;
+        let num_rows = self.seen.tokens() * group;
         let mut weights = [[0.0; SPLIT_POSITIONS]; TILE_ROWS];
         let mut keys = tile::KEYS_ZERO;
         let mut done = 0;
@@ -160,7 +190,7 @@ impl<S: Element> Kernel for Attend<'_, S> {
             for (i, row) in (done..).zip(&mut *rows) {
                 let (token, head) = (i / group, i % group);
                 row.at = (token * heads + head) * head_dim;
-                row.end = self.positions[token] as usize + 1;
+                row.end = self.seen.end(token);
                 let window = self.spec.window;
                 row.first = if window == 0 { 0 } else { row.end.saturating_sub(window) };
             }

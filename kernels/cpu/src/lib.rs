@@ -10,6 +10,7 @@
 mod affine_panels;
 mod argmax;
 mod attend;
+mod attend_within;
 mod byte_dots;
 mod cast;
 mod code_layout;
@@ -54,6 +55,7 @@ pub use affine_panels::{
 };
 pub use argmax::{argmax, max};
 pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
+pub use attend_within::attend_within;
 pub use byte_dots::{BYTE_DOTS_MACS, byte_dots};
 pub use cast::{cast, narrow, widen};
 pub use concat::concat;

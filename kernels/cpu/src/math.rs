@@ -46,6 +46,22 @@ pub(crate) fn gelu_tanh<L: Lanes>(x: L) -> L {
     x.div(L::splat(1.0).add(exp(minus_2u)))
 }
 
+/// `x/2 * (1 + erf(x / sqrt(2)))`: `x` times the normal distribution function, whose tail is
+/// `e^(-x^2/2)` times a polynomial in `t = 1 / (1 + 0.3 |x|)`. The polynomial is a least-squares
+/// fit, weighted to spread the error: relative error 3.4e-8 up to 14, where the tail is no normal
+/// number.
+#[inline(always)]
+pub(crate) fn gelu<L: Lanes>(x: L) -> L {
+    let one = L::splat(1.0);
+    let t = one.div(x.abs().fma(L::splat(GELU_STEP), one));
+    let mut p = L::splat(GELU_POLYNOMIAL[0]);
+    for c in &GELU_POLYNOMIAL[1..] {
+        p = p.fma(t, L::splat(*c));
+    }
+    let tail = p.mul(exp(x.mul(x).mul(L::splat(-0.5))));
+    x.mul(x.if_less(L::splat(0.0), tail, one.sub(tail)))
+}
+
 /// Hyperbolic tangent.
 #[inline(always)]
 pub(crate) fn tanh<L: Lanes>(x: L) -> L {
@@ -71,6 +87,19 @@ const EXP_POLYNOMIAL: [f32; 6] =
     [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
 const GELU_CUBE: f32 = 0.044_715;
 const GELU_MINUS_TWICE_ROOT: f32 = -1.595_769_2; // -2 * sqrt(2 / pi)
+const GELU_STEP: f32 = 0.3;
+const GELU_POLYNOMIAL: [f32; 10] = [
+    -4.509_208_3e-3,
+    6.181_470_3e-2,
+    -2.216_707_6e-1,
+    2.950_402_2e-1,
+    -1.285_674_1e-1,
+    1.687_382_2e-1,
+    8.623_909e-2,
+    1.235_976_14e-1,
+    1.193_015_95e-1,
+    1.595_28e-5,
+];
 const TANH_NEAR: f32 = 0.625;
 const TANH_POLYNOMIAL: [f32; 5] =
     [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1];

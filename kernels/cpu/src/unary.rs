@@ -28,6 +28,8 @@ pub enum UnaryOp {
     /// `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`; Hendrycks and Gimpel,
     /// arXiv:1606.08415, section 2.
     GeluTanh,
+    /// `x/2 * (1 + erf(x / sqrt(2)))`; the same source.
+    Gelu,
     /// Cosine of radians, one element at a time.
     Cos,
     /// Sine of radians, one element at a time.
@@ -53,6 +55,7 @@ pub fn unary(isa: Isa, op: UnaryOp, x: &[f32], out: &mut [f32]) {
         UnaryOp::Sigmoid => dispatch(isa, Map { x, out, op: Sigmoid }),
         UnaryOp::Silu => dispatch(isa, Map { x, out, op: Silu }),
         UnaryOp::GeluTanh => dispatch(isa, Map { x, out, op: GeluTanh }),
+        UnaryOp::Gelu => dispatch(isa, Map { x, out, op: Gelu }),
     }
 }
 
@@ -126,6 +129,7 @@ function!(Tanh, |_, x, L| math::tanh(x));
 function!(Sigmoid, |_, x, L| math::sigmoid(x));
 function!(Silu, |_, x, L| math::silu(x));
 function!(GeluTanh, |_, x, L| math::gelu_tanh(x));
+function!(Gelu, |_, x, L| math::gelu(x));
 function!(Scale(f32), |Scale(factor), x, L| x.mul(L::splat(factor)));
 function!(Offset(f32), |Offset(value), x, L| x.add(L::splat(value)));
 
@@ -137,7 +141,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_near, bits, doubles, floats, isas};
 
-    const OPS: [(UnaryOp, Other); 9] = [
+    const OPS: [(UnaryOp, Other); 10] = [
         (UnaryOp::Neg, Other::Neg),
         (UnaryOp::Exp, Other::Exp),
         (UnaryOp::Log, Other::Log),
@@ -147,6 +151,7 @@ mod tests {
         (UnaryOp::Sigmoid, Other::Sigmoid),
         (UnaryOp::Silu, Other::Silu),
         (UnaryOp::GeluTanh, Other::GeluTanh),
+        (UnaryOp::Gelu, Other::Gelu),
     ];
 
     #[test]
@@ -186,6 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn gelu_is_within_a_millionth_of_its_magnitude_or_of_a_thousandth() {
+        let x: Vec<f32> = (-140_000..140_000).map(|i| i as f32 / 10_000.0).collect();
+        let mut expected = vec![0.0; x.len()];
+        reference::unary(Other::Gelu, &doubles(&x), &mut expected);
+        let mut found = vec![0.0; x.len()];
+        unary(Isa::detect(), UnaryOp::Gelu, &x, &mut found);
+        for ((x, found), expected) in x.iter().zip(found).zip(expected) {
+            let error = (f64::from(found) - expected).abs() / expected.abs().max(1e-3);
+            assert!(error < 1e-6, "gelu({x}) = {found}, not {expected}");
+        }
+    }
+
+    #[test]
     fn special_values_are_those_of_the_functions() {
         const INF: f32 = f32::INFINITY;
         #[rustfmt::skip]
@@ -195,6 +213,7 @@ mod tests {
             (UnaryOp::Tanh,    [-INF, INF, 0.0, 40.0],    [-1.0, 1.0, 0.0, 1.0]),
             (UnaryOp::Sigmoid, [-INF, INF, 0.0, 200.0],   [0.0, 1.0, 0.5, 1.0]),
             (UnaryOp::Silu,    [INF, 0.0, 100.0, -200.0], [INF, 0.0, 100.0, -0.0]),
+            (UnaryOp::Gelu,    [INF, 0.0, 100.0, -200.0], [INF, 0.0, 100.0, -0.0]),
         ];
         for isa in isas() {
             for (op, x, expected) in cases {
@@ -205,7 +224,9 @@ mod tests {
                     assert!(is_near, "{isa:?} {op:?}: {found}, not {expected}");
                 }
             }
-            for op in [UnaryOp::Exp, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::GeluTanh] {
+            for op in
+                [UnaryOp::Exp, UnaryOp::Tanh, UnaryOp::Sigmoid, UnaryOp::GeluTanh, UnaryOp::Gelu]
+            {
                 let mut found = [0.0];
                 unary(isa, op, &[f32::NAN], &mut found);
                 assert!(found[0].is_nan(), "{isa:?} {op:?}");

@@ -7,6 +7,7 @@
 
 mod argmax;
 mod attend;
+mod attend_within;
 pub mod blocks;
 mod cast;
 mod concat;
@@ -36,6 +37,7 @@ pub use argmax::argmax;
 pub use attend::{
     AttendShape, AttendSpec, BlockTable, KvState, SPLIT_POSITIONS, TokenRefs, attend, store_kv,
 };
+pub use attend_within::attend_within;
 pub use cast::cast;
 pub use concat::concat;
 pub use elementwise::{BinaryOp, Rhs, elementwise};

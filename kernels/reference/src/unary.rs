@@ -24,6 +24,9 @@ pub enum UnaryOp {
     /// `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`; Hendrycks and Gimpel,
     /// arXiv:1606.08415, section 2.
     GeluTanh,
+    /// `x/2 * (1 + erf(x / sqrt(2)))`: `x` times the normal distribution function; the same
+    /// source.
+    Gelu,
 }
 
 /// Writes `out[i] = op(x[i])`.
@@ -78,8 +81,30 @@ pub(crate) fn apply<T: Real>(op: UnaryOp, x: T) -> T {
             let inner = root * (x + T::from_f64(0.044_715) * x * x * x);
             T::from_f64(0.5) * x * (one + inner.tanh())
         }
+        UnaryOp::Gelu => {
+            let z = x.to_f64() * std::f64::consts::FRAC_1_SQRT_2;
+            x * T::from_f64(0.5 * (1.0 + erf(z)))
+        }
     }
 }
+
+/// The error function: `2/sqrt(pi) e^(-z^2) (z + 2z^3/3 + 4z^5/15 + ...)`. All terms have the sign
+/// of `z`, so that nothing cancels. Abramowitz and Stegun, 7.1.6.
+fn erf(z: f64) -> f64 {
+    if z.abs() > ERF_IS_ONE {
+        return z.signum();
+    }
+    let (mut term, mut sum, mut n) = (z, z, 0.0);
+    while term.abs() > sum.abs() * f64::EPSILON / 4.0 {
+        n += 1.0;
+        term = term * 2.0 * z * z / (2.0 * n + 1.0);
+        sum += term;
+    }
+    std::f64::consts::FRAC_2_SQRT_PI * (-z * z).exp() * sum
+}
+
+/// Beyond this the error function is one to the last bit of an `f64`.
+const ERF_IS_ONE: f64 = 6.0;
 
 #[cfg(test)]
 mod tests {
@@ -99,12 +124,26 @@ mod tests {
             (UnaryOp::Silu,      1.0,   0.731_058_578_630_004_9),
             (UnaryOp::GeluTanh,  1.0,   0.841_191_990_608_827_7),
             (UnaryOp::GeluTanh, -1.0,  -0.158_808_009_391_172_32),
+            // The normal distribution function at 1 and 2: 0.841344746068542..., 0.977249868051820...
+            (UnaryOp::Gelu,      0.0,   0.0),
+            (UnaryOp::Gelu,      1.0,   0.841_344_746_068_542_9),
+            (UnaryOp::Gelu,     -1.0,  -0.158_655_253_931_457_05),
+            (UnaryOp::Gelu,      2.0,   1.954_499_736_103_641_6),
+            (UnaryOp::Gelu,     -2.0,  -0.045_500_263_896_358_42),
+            (UnaryOp::Gelu,     20.0,   20.0),
         ];
         for (op, x, expected) in cases {
             let mut out = [0.0_f64];
             unary(op, &[x], &mut out);
             assert!((out[0] - expected).abs() < 1e-12, "{op:?}({x}) = {}", out[0]);
         }
+    }
+
+    #[test]
+    fn gelu_keeps_what_is_no_number_and_ends_at_the_line() {
+        let mut out = [0.0_f64; 3];
+        unary(UnaryOp::Gelu, &[f64::NAN, f64::INFINITY, -40.0], &mut out);
+        assert!(out[0].is_nan() && out[1] == f64::INFINITY && out[2] == 0.0, "{out:?}");
     }
 
     #[test]

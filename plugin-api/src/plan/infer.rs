@@ -32,6 +32,7 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
         | ops::TANH
         | ops::SIGMOID
         | ops::SILU
+        | ops::GELU
         | ops::GELU_TANH
         | ops::SOFTMAX
         | ops::COS
@@ -81,6 +82,7 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
             one(Spec::f32([Dim::Fixed(values.len() as u64)]))
         }
         ops::ATTEND => one(attend(op, inputs, attrs)?),
+        ops::ATTEND_WITHIN => one(attend_within(op, inputs, attrs)?),
         _ => Err(Error::NotFound {
             kind: "op".to_owned(),
             name: op.to_string(),
@@ -213,19 +215,37 @@ fn attend(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
     let [q, k, v, _state, positions, sequence_index, block_table] = take(op, inputs)?;
     attrs.get_float("scale")?;
     attrs.get_float("softcap")?;
-    let expected = "q [t, h, d], k and v [t, g, d] with g dividing h, u32[t] twice, u32[s, b]";
-    let found = || format!("{q}, {k}, {v}, {positions}, {sequence_index}, {block_table}");
-    let ([tq, hq, dq], [tk, hk, dk]) = (&q.dims[..], &k.dims[..]) else {
-        return Err(Error::shape(op, expected, found()));
-    };
+    if !(heads_fit(q, k, v) && is_index(positions, q) && is_index(sequence_index, q))
+        || block_table.dims.len() != 2
+    {
+        let expected = "q [t, h, d], k and v [t, g, d] with g dividing h, u32[t] twice, u32[s, b]";
+        let found = format!("{q}, {k}, {v}, {positions}, {sequence_index}, {block_table}");
+        return Err(Error::shape(op, expected, found));
+    }
+    Ok(q.clone())
+}
+
+fn attend_within(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [q, k, v, sequence_index] = take(op, inputs)?;
+    attrs.get_float("scale")?;
+    if !(heads_fit(q, k, v) && is_index(sequence_index, q)) {
+        let expected = "q [t, h, d], k and v [t, g, d] with g dividing h, u32[t]";
+        return Err(Error::shape(op, expected, format!("{q}, {k}, {v}, {sequence_index}")));
+    }
+    Ok(q.clone())
+}
+
+/// Whether these are queries, keys and values of the same tokens.
+fn heads_fit(q: &Spec, k: &Spec, v: &Spec) -> bool {
+    let ([tq, hq, dq], [tk, hk, dk]) = (&q.dims[..], &k.dims[..]) else { return false };
     let heads_fit = match (hq.fixed(), hk.fixed()) {
         (Some(h), Some(g)) => g > 0 && h.is_multiple_of(g),
         _ => false,
     };
-    let is_index = |spec: &Spec| spec.dtype == DType::U32 && spec.dims[..] == [*tq];
-    let fits = tq == tk && dq == dk && heads_fit && k.dims == v.dims;
-    if !(fits && is_index(positions) && is_index(sequence_index) && block_table.dims.len() == 2) {
-        return Err(Error::shape(op, expected, found()));
-    }
-    Ok(q.clone())
+    tq == tk && dq == dk && heads_fit && k.dims == v.dims
+}
+
+/// Whether `spec` is an index for each row of `x`.
+fn is_index(spec: &Spec, x: &Spec) -> bool {
+    spec.dtype == DType::U32 && spec.dims[..] == x.dims[..1]
 }

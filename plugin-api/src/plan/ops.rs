@@ -7,7 +7,7 @@
 //! | `embed` | table `[vocab, width]`, ids `u32 [tokens]` | | `[tokens, width]` |
 //! | `matmul` | x `[.., k]`, w `[n, k]` | | x times w transposed, `[.., n]` |
 //! | `add` `sub` `mul` `div` `max` `min` | a, b: same shape, or b one row `[width]`, or b one value per row `[.., 1]` | | as a |
-//! | `neg` `exp` `log` `sqrt` `rsqrt` `cos` `sin` `tanh` `sigmoid` `silu` `gelu_tanh` | x | | as x |
+//! | `neg` `exp` `log` `sqrt` `rsqrt` `cos` `sin` `tanh` `sigmoid` `silu` `gelu` `gelu_tanh` | x | | as x |
 //! | `scale`, `offset` | x | `by` | as x |
 //! | `reduce_sum` `reduce_mean` `reduce_max` | x `[.., width]` | | `[.., 1]` |
 //! | `softmax` | x | | as x, over each row |
@@ -21,6 +21,7 @@
 //! | `cast` | x | `dtype` | as x |
 //! | `constant` | | `values` | the numbers themselves, `[n]` |
 //! | `attend` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, state, positions, sequence_index `u32 [tokens]`, block_table `u32 [seqs, blocks]` | `scale`, `softcap` (0 = none) | `[tokens, heads, head_dim]` |
+//! | `attend_within` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, sequence_index `u32 [tokens]` | `scale` | `[tokens, heads, head_dim]` |
 //!
 //! Fused, each with an expansion in the above: `rms_norm` (`eps`, `weight_offset`), `layer_norm`
 //! (`eps`), `rope` (`inv_freq`, `pairing`, `attention_factor`), `swiglu`, `geglu`.
@@ -29,6 +30,10 @@
 //! lets each token read its own sequence up to its own position, as far back as the window of the
 //! state says. Its softmax runs in fixed splits of 256 positions, merged in order by
 //! log-sum-exp, so that no bit depends on block size or batch mates.
+//!
+//! `attend_within` lets each token read all tokens of its sequence, later ones too, and keeps nothing:
+//! a sequence is a run of tokens with equal `sequence_index`. `gelu` is the exact form, with the
+//! error function.
 
 use super::spec::Word;
 use crate::error::{Error, Result};
@@ -48,11 +53,12 @@ ops! {
     EMBED = "embed", MATMUL = "matmul",
     ADD = "add", SUB = "sub", MUL = "mul", DIV = "div", MAX = "max", MIN = "min",
     NEG = "neg", EXP = "exp", LOG = "log", SQRT = "sqrt", RSQRT = "rsqrt", TANH = "tanh",
-    SIGMOID = "sigmoid", SILU = "silu", GELU_TANH = "gelu_tanh", SCALE = "scale", OFFSET = "offset",
+    SIGMOID = "sigmoid", SILU = "silu", GELU = "gelu", GELU_TANH = "gelu_tanh",
+    SCALE = "scale", OFFSET = "offset",
     REDUCE_SUM = "reduce_sum", REDUCE_MEAN = "reduce_mean", REDUCE_MAX = "reduce_max",
     SOFTMAX = "softmax", TOP_K = "top_k", GATHER = "gather", SCATTER_ADD = "scatter_add",
     CONCAT = "concat", SLICE = "slice", RESHAPE = "reshape", TRANSPOSE = "transpose",
-    CAST = "cast", ATTEND = "attend", CONSTANT = "constant", COS = "cos", SIN = "sin",
+    CAST = "cast", ATTEND = "attend", ATTEND_WITHIN = "attend_within", CONSTANT = "constant", COS = "cos", SIN = "sin",
     RMS_NORM = "rms_norm", LAYER_NORM = "layer_norm", ROPE = "rope",
     SWIGLU = "swiglu", GEGLU = "geglu",
 }

@@ -8,6 +8,7 @@ mod attention;
 mod cases;
 mod hostile;
 mod rig;
+mod within;
 
 use super::interpreter::{Feed, FusedAs, Numbers};
 use super::traced::ODD_SIZES;
@@ -28,6 +29,7 @@ const MATES: usize = 17;
 pub fn suite(backend: &dyn Backend) {
     ops(backend);
     attention::check(backend);
+    within::check(backend);
     bindings(backend);
     hostile::check_indices(backend);
 }

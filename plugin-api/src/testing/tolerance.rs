@@ -49,7 +49,7 @@ pub fn of_op(op: OpId) -> Tolerance {
         | ops::TOP_K
         | ops::CONSTANT
         | ops::CAST => return Tolerance::EXACT,
-        ops::MATMUL | ops::ATTEND => 3e-6,
+        ops::MATMUL | ops::ATTEND | ops::ATTEND_WITHIN => 3e-6,
         ops::COS | ops::SIN | ops::ROPE => 5e-5, // angles of up to some hundred radians in f32
         ops::EXP | ops::SOFTMAX | ops::LOG => 3e-6,
         _ => 2e-6,

@@ -1,4 +1,4 @@
-//! `attend`: where keys and values lie, and what reads them.
+//! `attend`: where keys and values lie, and what reads them; `attend_within`, which keeps nothing.
 
 use kernels_cpu::{AttendShape, AttendSpec};
 use plugin_api::plan::Per;
@@ -7,7 +7,7 @@ use plugin_api::{DType, Error, Result};
 use super::builder::{Builder, Value};
 use super::lower::Call;
 use crate::check::Check;
-use crate::code::{Attention, Element, Op, SlotId, StateElement, Units};
+use crate::code::{Attention, Element, Op, SlotId, StateElement, Units, Within};
 use crate::run::ATTEND_CONTEXT;
 use crate::size::Size;
 
@@ -72,6 +72,22 @@ impl Builder<'_> {
         let (ns, reads) = (group * ATTEND_CONTEXT / 12, [&[q], &tables[..]].concat());
         let op = Op::Attend(Box::new(attention));
         self.emit(op, units, ns, &reads, &[(out, Size::fixed(group))]);
+        Ok(out)
+    }
+
+    pub(super) fn attend_within(&mut self, call: &Call<'_>) -> Result<SlotId> {
+        let (shape, scale) = (self.attend_shape(call)?, call.float("scale")?);
+        let [q, k, v] = [self.floats(call, 0)?, self.floats(call, 1)?, self.floats(call, 2)?];
+        let sequence_index = self.dense(call.arg(3)?)?;
+        if self.slots[sequence_index].element != Element::U32 {
+            return Err(Error::shape(call.op, "a sequence index of u32", "floats"));
+        }
+        let out = self.scratch_for(call.result(0)?)?;
+        let group = shape.heads / shape.kv_heads * shape.head_dim;
+        let tokens = self.slots[sequence_index].len;
+        let (units, ns) = (Units::Count(tokens.times(shape.kv_heads)), group * ATTEND_CONTEXT / 12);
+        let op = Op::AttendWithin(Box::new(Within { shape, scale, q, k, v, sequence_index }));
+        self.emit(op, units, ns, &[q, k, v, sequence_index], &[(out, Size::fixed(group))]);
         Ok(out)
     }
 

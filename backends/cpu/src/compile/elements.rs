@@ -217,6 +217,7 @@ fn unary_of(op: OpId) -> Result<UnaryOp> {
         ops::TANH => UnaryOp::Tanh,
         ops::SIGMOID => UnaryOp::Sigmoid,
         ops::SILU => UnaryOp::Silu,
+        ops::GELU => UnaryOp::Gelu,
         ops::GELU_TANH => UnaryOp::GeluTanh,
         ops::COS => UnaryOp::Cos,
         ops::SIN => UnaryOp::Sin,

@@ -140,6 +140,7 @@ impl Builder<'_> {
             ops::CAST => self.cast(call).map(slot),
             ops::CONSTANT => self.constant(call).map(slot),
             ops::ATTEND => self.attend(call).map(slot),
+            ops::ATTEND_WITHIN => self.attend_within(call).map(slot),
             ops::RMS_NORM | ops::LAYER_NORM => self.norm(call).map(slot),
             ops::ROPE => self.rope(call).map(slot),
             ops::SWIGLU | ops::GEGLU => self.gated(call).map(slot),

@@ -1,12 +1,14 @@
 //! Attention over the paged cache. Positions and blocks have been checked.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
     self as kernels, BlockTable, Element, KvState, SequenceBlocks, TokenRefs, store_kv,
 };
 
-use crate::code::{Attention, StateElement};
+use crate::code::{Attention, StateElement, Within};
 use crate::frame::Part;
 
 /// Stores keys and values of all tokens: one unit, since tokens may share a slot.
@@ -66,4 +68,36 @@ fn attend_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
             first += mates;
         }
     }
+}
+
+/// Units are those of [`attend`]; keys and values are those of the step.
+pub(super) fn attend_within(op: &Within, part: &mut Part<'_>) {
+    let (isa, kv_heads) = (part.isa(), op.shape.kv_heads);
+    let (group, width) =
+        (op.shape.heads / kv_heads * op.shape.head_dim, kv_heads * op.shape.head_dim);
+    let [k, v] = [op.k, op.v].map(|slot| part.read::<f32>(slot));
+    let sequences = part.read::<u32>(op.sequence_index);
+    let (units, q) = (part.units(), part.read_share::<f32>(op.q, group));
+    let out = part.write(0);
+    for kv_head in 0..kv_heads {
+        let token_from = |unit: usize| unit.saturating_sub(kv_head).div_ceil(kv_heads);
+        let (mut first, end) = (token_from(units.start), token_from(units.end));
+        while first < end {
+            let run = run_around(sequences, first);
+            let count = run.end.min(end) - first;
+            let kv = [k, v].map(|x| &x[run.start * width..run.end * width]);
+            let at = (first * kv_heads + kv_head - units.start) * group;
+            let (q, out) = (&q[at..], &mut out[at..]);
+            kernels::attend_within(isa, op.scale, op.shape, kv_head, count, q, kv, out);
+            first += count;
+        }
+    }
+}
+
+/// The tokens around `token` with its sequence index.
+fn run_around(sequences: &[u32], token: usize) -> Range<usize> {
+    let is_mate = |other: &&u32| **other == sequences[token];
+    let before = sequences[..token].iter().rev().take_while(is_mate).count();
+    let after = sequences[token..].iter().take_while(is_mate).count();
+    token - before..token + after
 }

@@ -1,4 +1,4 @@
-//! Attention over the state arena: stores, gathers what is read, attends.
+//! Attention over the state arena: stores, gathers what is read, attends. And attention without one.
 
 use kernels_reference as kernels;
 
@@ -59,6 +59,21 @@ impl<T: Arithmetic> Call<'_, T> {
         let mut out = vec![T::zero(); tokens * heads * head_dim];
         let state = kernels::KvState { k, v };
         kernels::attend(spec, shape, &self.reals(0)?, refs, seen.table(), &state, &mut out);
+        Ok(out)
+    }
+
+    pub(super) fn attend_within(&self) -> Result<Vec<T>> {
+        let (&[tokens, heads, head_dim], &[_, kv_heads, _]) = (self.shape(0)?, self.shape(1)?)
+        else {
+            return Err(Error::shape(self.op, "q and k of three axes", "others"));
+        };
+        let shape = kernels::AttendShape { heads, kv_heads, head_dim };
+        let sequence_index = self.value(3)?.indices()?;
+        let [q, k, v] = [self.reals(0)?, self.reals(1)?, self.reals(2)?];
+        let mut weights = vec![T::zero(); 2 * tokens];
+        let mut out = vec![T::zero(); tokens * heads * head_dim];
+        let (scale, qkv) = (self.float("scale")?, [&*q, &*k, &*v]);
+        kernels::attend_within(scale, shape, qkv, sequence_index, &mut weights, &mut out);
         Ok(out)
     }
 }

@@ -69,6 +69,7 @@ impl<T: Arithmetic> Call<'_, T> {
             ops::TANH => self.unary(UnaryOp::Tanh),
             ops::SIGMOID => self.unary(UnaryOp::Sigmoid),
             ops::SILU => self.unary(UnaryOp::Silu),
+            ops::GELU => self.unary(UnaryOp::Gelu),
             ops::GELU_TANH => self.unary(UnaryOp::GeluTanh),
             ops::COS => Ok(self.reals(0)?.iter().map(|x| x.cos()).collect()),
             ops::SIN => Ok(self.reals(0)?.iter().map(|x| x.sin()).collect()),
@@ -82,6 +83,7 @@ impl<T: Arithmetic> Call<'_, T> {
                 self.over(|x, out| kernels::softmax(x, width, out))
             }
             ops::SCATTER_ADD => self.scatter_add(),
+            ops::ATTEND_WITHIN => self.attend_within(),
             ops::CONSTANT => {
                 let values = self.attrs.get_floats("values")?;
                 Ok(values.iter().map(|&x| T::from_f64(f64::from(x))).collect())

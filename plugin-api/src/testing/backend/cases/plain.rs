@@ -14,6 +14,7 @@ pub(super) fn elementwise() -> Vec<Case> {
             ops::TANH,
             ops::SIGMOID,
             ops::SILU,
+            ops::GELU,
             ops::GELU_TANH,
             ops::COS,
             ops::SIN,
