@@ -9,6 +9,7 @@ pub use crate::kinds::decoding_strategy::{
     Action, Actions, DecodingStrategy, Eval, Evals, FinishReason, GroupId, Outcome, RequestView,
     SingleAnswer, Want,
 };
+pub use crate::kinds::encoder::Encoder;
 pub use crate::kinds::feed_forward::FeedForward;
 pub use crate::kinds::hook::Hook;
 pub use crate::kinds::kv_cache::{

@@ -9,6 +9,7 @@ use backend_null as _;
 use backend_reference as _;
 use plugin_add as _;
 use plugin_attention as _;
+use plugin_bert as _;
 use plugin_bf16 as _;
 use plugin_contiguous as _;
 use plugin_continuous as _;
@@ -47,4 +48,4 @@ use plugin_top_p as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    40 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    41 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

@@ -41,9 +41,10 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{verdict}"))
 }
 
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "backend",
     "decoding-strategy",
+    "encoder",
     "feed-forward",
     "hook",
     "kv-cache",

@@ -1,4 +1,4 @@
-//! Traced kinds, version 1: norm, residual, rotary embedding, mixer, feed-forward.
+//! Traced kinds, version 1: norm, residual, rotary embedding, mixer, feed-forward, encoder.
 
 use std::ffi::c_void;
 

@@ -11,6 +11,7 @@ use crate::plan::{OpSink, Val};
 
 pub mod backend;
 pub mod decoding_strategy;
+pub mod encoder;
 pub mod feed_forward;
 pub mod hook;
 pub mod kv_cache;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::backend::Backend;
 use crate::kinds::decoding_strategy::DecodingStrategy;
+use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::KvCache;
@@ -267,6 +268,7 @@ macro_rules! rows {
 rows! {
     Backend: backend, BackendV1, b;
     DecodingStrategy: decoding_strategy, DecodingStrategyV1, ds;
+    Encoder: traced, TracedV1, t;
     FeedForward: traced, TracedV1, t;
     Hook: hook, HookV1, h;
     KvCache: kv_cache, KvCacheV1, kv;

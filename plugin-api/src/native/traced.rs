@@ -1,4 +1,4 @@
-//! Traced kinds across the boundary: norm, residual, rotary embedding, mixer, feed-forward.
+//! Traced kinds across the boundary: norm, residual, rotary embedding, mixer, feed-forward, encoder.
 //!
 //! One table serves them all: a trace is a trace. What a mixer or a rotary embedding says beyond
 //! it has a function of its own, which the others answer with an error.
@@ -14,6 +14,7 @@ use super::guard::{self, answer, guard, shared};
 use super::{Owner, op_sink};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::norm::Norm;
@@ -59,7 +60,7 @@ macro_rules! parts {
     };
 }
 parts! {
-    Norm, Residual, FeedForward,
+    Norm, Residual, FeedForward, Encoder,
     Mixer {
         fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
             (**self).state(at)
@@ -199,6 +200,7 @@ impl Traced for Adapter {
 impl Norm for Adapter {}
 impl Residual for Adapter {}
 impl FeedForward for Adapter {}
+impl Encoder for Adapter {}
 
 impl Mixer for Adapter {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
@@ -234,6 +236,7 @@ const ALL_ARE_TRACED: () = assert!(
     <dyn Norm>::IS_TRACED
         && <dyn Residual>::IS_TRACED
         && <dyn FeedForward>::IS_TRACED
+        && <dyn Encoder>::IS_TRACED
         && <dyn Mixer>::IS_TRACED
         && <dyn RotaryEmbedding>::IS_TRACED
 );

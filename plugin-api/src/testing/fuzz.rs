@@ -10,7 +10,7 @@ pub(super) use called::{
     backend, decoding_strategy, hook, kv_cache, logits_processor, model_source, quantizer,
     scheduler,
 };
-pub(super) use traced::{feed_forward, mixer, norm, residual, rotary_embedding};
+pub(super) use traced::{encoder, feed_forward, mixer, norm, residual, rotary_embedding};
 
 use super::random::Random;
 use crate::config::{Config, Value};
@@ -108,7 +108,7 @@ fn number(random: &mut Random) -> f32 {
 }
 
 /// Names that configuration and requests of such plugins use.
-const KEYS: [&str; 43] = [
+const KEYS: [&str; 47] = [
     "alpha",
     "attention_bias",
     "beta",
@@ -134,10 +134,14 @@ const KEYS: [&str; 43] = [
     "mode",
     "never",
     "num_attention_heads",
+    "num_hidden_layers",
     "num_key_value_heads",
     "p",
     "path",
     "penalty",
+    "pooling",
+    "pooling_mode_cls_token",
+    "position_embedding_type",
     "repetition_penalty",
     "rms_norm_eps",
     "rope_pairing",

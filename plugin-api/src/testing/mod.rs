@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod decoding_strategy;
+pub mod encoder;
 pub mod feed_forward;
 mod fuzz;
 pub mod golden;

@@ -3,14 +3,15 @@
 
 use super::random::Random;
 use super::{
-    Make, backend, decoding_strategy, feed_forward, fuzz, hook, kv_cache, logits_processor, mixer,
-    model_source, norm, quantizer, residual, rotary_embedding, scheduler,
+    Make, backend, decoding_strategy, encoder, feed_forward, fuzz, hook, kv_cache,
+    logits_processor, mixer, model_source, norm, quantizer, residual, rotary_embedding, scheduler,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::Kind;
 use crate::kinds::backend::Backend;
 use crate::kinds::decoding_strategy::DecodingStrategy;
+use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::KvCache;
@@ -106,6 +107,7 @@ rows! {
         backend::suite(&*make(c).expect("it has started before"));
     });
     DecodingStrategy: decoding_strategy, |p, c| over(p, c, |m| decoding_strategy::suite_of(m, c));
+    Encoder: encoder, |p, c| over(p, c, |make| encoder::suite_of(make));
     FeedForward: feed_forward, |p, c| over(p, c, |make| feed_forward::suite_of(make));
     Hook: hook, |p, c| over(p, c, |make| hook::suite_of(make, c));
     KvCache: kv_cache, |p, c| over(p, c, |make| kv_cache::suite_of(make, c));

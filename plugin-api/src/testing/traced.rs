@@ -166,8 +166,16 @@ pub(super) fn made<T: Capability>() -> T {
     }
 }
 
-/// Traces twice: equal plans as bytes, which read back as the same plan.
+/// As [`check_plan`]; the value has the shape of the first input.
 pub(super) fn check_trace(scene: &Scene, part: &dyn Traced, inputs: &[(&str, Spec)]) -> Plan {
+    let (plan, id) = (check_plan(scene, part, inputs), part.semantic_id());
+    let first = inputs.first().map(|(_, spec)| spec);
+    assert_eq!(Some(plan.spec(plan.outputs[0].val)), first, "{id}: the shape of its first input");
+    plan
+}
+
+/// Traces twice into one value: equal plans as bytes, which read back as the same plan.
+pub(super) fn check_plan(scene: &Scene, part: &dyn Traced, inputs: &[(&str, Spec)]) -> Plan {
     let id = part.semantic_id();
     assert!(!id.0.is_empty(), "a semantic id says something");
     let traced = || match scene.trace(part, inputs) {
@@ -178,9 +186,7 @@ pub(super) fn check_trace(scene: &Scene, part: &dyn Traced, inputs: &[(&str, Spe
     let bytes = plan.to_bytes();
     assert!(bytes == again.to_bytes(), "{id}: two traces differ:\n{plan}\n{again}");
     assert_eq!(Plan::from_bytes(&bytes).as_ref(), Ok(&plan), "{id}: bytes read back differ");
-    let first = inputs.first().map(|(_, spec)| spec);
     assert_eq!(plan.outputs.len(), 1, "{id}: traces one value");
-    assert_eq!(Some(plan.spec(plan.outputs[0].val)), first, "{id}: the shape of its first input");
     plan
 }
 

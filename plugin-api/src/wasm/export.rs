@@ -17,6 +17,9 @@ macro_rules! export_wasm {
     ("feed-forward", $register:path) => {
         $crate::export_wasm!(@ FeedForward, $register, __export_traced_plugin_impl, traced);
     };
+    ("encoder", $register:path) => {
+        $crate::export_wasm!(@ Encoder, $register, __export_traced_plugin_impl, traced);
+    };
     ("mixer", $register:path) => {
         $crate::export_wasm!(@ Mixer, $register, __export_traced_plugin_impl, traced,
             __export_mixer_part_impl, mixer);

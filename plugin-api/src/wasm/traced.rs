@@ -8,6 +8,7 @@ use super::offers::jackfield::plugin::settings::Config as Settings;
 use super::offers::jackfield::plugin::types::Error as WireError;
 use super::sink::Sink;
 use super::{Plugin, config, make, place, with};
+use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::norm::Norm;
 use crate::kinds::residual::Residual;
@@ -45,7 +46,7 @@ macro_rules! plainly_traced {
         })*
     };
 }
-plainly_traced!(Norm, Residual, FeedForward);
+plainly_traced!(Norm, Residual, FeedForward, Encoder);
 
 impl<P: Plugin<Kind: TracedKind>> wit::Guest for P {
     fn create(settings: &Settings) -> Result<(), WireError> {

@@ -21,6 +21,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     }
     check::<dyn Backend>();
     check::<dyn DecodingStrategy>();
+    check::<dyn Encoder>();
     check::<dyn FeedForward>();
     check::<dyn Hook>();
     check::<dyn KvCache>();
@@ -75,6 +76,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
     check!(
         Backend,
         DecodingStrategy,
+        Encoder,
         FeedForward,
         Hook,
         KvCache,

@@ -26,6 +26,7 @@ pub(crate) struct Subject {
 pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn Backend, Subject>();
     registrar.provide::<dyn DecodingStrategy, Subject>();
+    registrar.provide::<dyn Encoder, Subject>();
     registrar.provide::<dyn FeedForward, Subject>();
     registrar.provide::<dyn Hook, Subject>();
     registrar.provide::<dyn KvCache, Subject>();
@@ -180,6 +181,7 @@ impl Traced for Subject {
 impl Norm for Subject {}
 impl Residual for Subject {}
 impl FeedForward for Subject {}
+impl Encoder for Subject {}
 
 impl Mixer for Subject {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {

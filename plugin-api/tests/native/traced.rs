@@ -37,7 +37,7 @@ fn plans_are_the_same_bytes() {
             )*
         };
     }
-    check!(Norm, Residual, FeedForward, Mixer, RotaryEmbedding);
+    check!(Norm, Residual, FeedForward, Encoder, Mixer, RotaryEmbedding);
 }
 
 #[test]

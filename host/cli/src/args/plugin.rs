@@ -58,6 +58,7 @@ Kinds, and what they can be written in:
   quantizer           rust, rust-wasm         reads and writes a format of weights
   norm, residual, rotary-embedding, mixer, feed-forward
                       rust, rust-wasm         describe a part of the model, once
+  encoder             rust, rust-wasm         turns texts into vectors
   model-source        rust, rust-wasm         finds and fetches models
   hook                rust, rust-wasm         listens to what happens, may end or refuse an answer
   kv-cache            rust                    places keys and values of past tokens

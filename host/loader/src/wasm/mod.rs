@@ -216,6 +216,7 @@ fn provided(
 ) -> Result<Provided, WasmError> {
     match kind {
         "decoding-strategy" => decoding_strategy::provided(plugin, linked),
+        "encoder" => norm::encoder(plugin, linked),
         "feed-forward" => norm::feed_forward(plugin, linked),
         "hook" => hook::provided(plugin, linked),
         "logits-processor" => logits_processor::provided(plugin, linked),

@@ -1,8 +1,9 @@
-//! Norms, residuals and feed-forward parts: nothing more than traced.
+//! Norms, residuals, feed-forward parts and encoders: nothing more than traced.
 
 use std::sync::Arc;
 
 use plugin_api::Provided;
+use plugin_api::kinds::encoder::Encoder;
 use plugin_api::kinds::feed_forward::FeedForward;
 use plugin_api::kinds::norm::Norm;
 use plugin_api::kinds::residual::Residual;
@@ -42,4 +43,4 @@ macro_rules! plainly_traced {
         )*
     };
 }
-plainly_traced!(norm: Norm, residual: Residual, feed_forward: FeedForward);
+plainly_traced!(norm: Norm, residual: Residual, feed_forward: FeedForward, encoder: Encoder);

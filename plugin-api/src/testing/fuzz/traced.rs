@@ -2,6 +2,7 @@
 
 use super::{Asked, value};
 use crate::config::Config;
+use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::norm::Norm;
@@ -41,6 +42,15 @@ pub(in crate::testing) fn feed_forward(
 ) -> Vec<String> {
     let Ok(part) = make(config) else { return Vec::new() };
     trace(&*part, &["x"], config, random, |_| ())
+}
+
+pub(in crate::testing) fn encoder(
+    make: Make<'_, dyn Encoder>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["token_ids"], config, random, |_| ())
 }
 
 pub(in crate::testing) fn mixer(
@@ -124,10 +134,11 @@ fn hyperparameters(asked: &Asked<'_>, random: &mut Random) -> Config {
     config
 }
 
-const USUAL: [(&str, i64); 8] = [
+const USUAL: [(&str, i64); 9] = [
     ("hidden_size", 8),
     ("intermediate_size", 6),
     ("num_attention_heads", 2),
+    ("num_hidden_layers", 1),
     ("num_key_value_heads", 1),
     ("head_dim", 4),
     ("sliding_window", 0),
@@ -135,7 +146,7 @@ const USUAL: [(&str, i64); 8] = [
     ("partial_rotary_factor", 1),
 ];
 
-const WEIGHTS: [&str; 11] = [
+const WEIGHTS: [&str; 18] = [
     "weight",
     "bias",
     "gate_proj.weight",
@@ -147,4 +158,11 @@ const WEIGHTS: [&str; 11] = [
     "o_proj.weight",
     "q_proj.bias",
     "q_norm.weight",
+    "embeddings.word_embeddings.weight",
+    "embeddings.position_embeddings.weight",
+    "embeddings.token_type_embeddings.weight",
+    "embeddings.LayerNorm.weight",
+    "embeddings.LayerNorm.bias",
+    "encoder.layer.0.attention.self.query.weight",
+    "encoder.layer.0.attention.self.query.bias",
 ];

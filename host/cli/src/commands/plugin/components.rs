@@ -84,7 +84,7 @@ fn world<'a>(folder: &Path, kind: &'a str) -> Result<&'a str> {
         "model-source" => "model-source-plugin",
         "rotary-embedding" => "rotary-embedding-plugin",
         "hook" => "hook-plugin",
-        "norm" | "residual" | "feed-forward" => "traced-plugin",
+        "norm" | "residual" | "feed-forward" | "encoder" => "traced-plugin",
         _ => bail!("{kind}: {}", templates::no_wasm(kind)),
     })
 }

@@ -6,13 +6,14 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 13] = [
+const RUST: [(&str, &str, &str); 14] = [
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     (
         "decoding-strategy",
         "greedy",
         include_str!("../../../../../plugins/decoding-strategy/greedy/src/lib.rs"),
     ),
+    ("encoder", "bert", include_str!("../../../../../plugins/encoder/bert/src/lib.rs")),
     ("feed-forward", "my-plugin", include_str!("../../../templates/rust/feed_forward.rs")),
     ("hook", "my-plugin", include_str!("../../../templates/rust/hook.rs")),
     (
@@ -35,7 +36,7 @@ const RUST: [(&str, &str, &str); 13] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 13] {
+pub(super) fn kinds() -> [&'static str; 14] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -87,8 +88,9 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 11] = [
+pub(super) const WASM: [&str; 12] = [
     "decoding-strategy",
+    "encoder",
     "feed-forward",
     "hook",
     "logits-processor",
