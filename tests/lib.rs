@@ -43,6 +43,23 @@ pub fn tiny_model(name: &str) -> TempDir {
     folder
 }
 
+/// The tiny seeded BERT of the golden vectors, laid out as a model folder.
+///
+/// # Panics
+///
+/// If the files are not there.
+pub fn tiny_encoder() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    for (from, to) in [
+        ("tiny_bert.config.json", "config.json"),
+        ("tiny_bert.safetensors", "model.safetensors"),
+        ("tiny_bert.tokenizer.json", "tokenizer.json"),
+    ] {
+        fs::copy(golden(from), folder.path().join(to)).expect(from);
+    }
+    folder
+}
+
 /// A real model in the folder that `JACKFIELD_MODELS` names; nothing, with the reason printed, if
 /// it is not there.
 #[allow(clippy::print_stderr, reason = "a skipped test says why")]

@@ -2,12 +2,14 @@
 //!
 //! The engine knows language models and plugin kinds; it never learns a plugin's lane.
 
+pub mod encode;
 pub mod error;
 pub mod generate;
 pub mod model;
 pub mod swap;
 pub mod wiring;
 
+pub use encode::{Embedder, EncoderModel, EncoderOptions};
 pub use error::EngineError;
 pub use generate::{Engine, Gauge, Load, Output, Prompt, Request, RequestId, Stats};
 pub use swap::Swapper;

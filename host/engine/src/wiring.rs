@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
-    Backend, Config, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual, RotaryEmbedding,
-    Scheduler, Traced, Value,
+    Backend, Config, Encoder, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual,
+    RotaryEmbedding, Scheduler, Traced, Value,
 };
 
 use crate::error::EngineError;
@@ -24,12 +24,13 @@ pub struct Wiring {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 7] = [
+const DEFAULTS: [(&str, &[&str]); 8] = [
     ("backend",           &["cpu"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
     ("logits-processor",  &["repetition-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
     ("decoding-strategy", &["sample", "greedy"]),
+    ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
     ("model-source",      &["file", "pypi", "hf-hub"]),
 ];
@@ -165,6 +166,11 @@ impl Wiring {
     ///
     /// What [`Registry::make`] returns; likewise for the others.
     pub fn backend(&self, registry: &Registry) -> Result<(String, Box<dyn Backend>), EngineError> {
+        self.make_one(registry)
+    }
+
+    /// Makes the encoder.
+    pub fn encoder(&self, registry: &Registry) -> Result<(String, Box<dyn Encoder>), EngineError> {
         self.make_one(registry)
     }
 

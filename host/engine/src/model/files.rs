@@ -189,7 +189,8 @@ impl ModelFiles {
         }
     }
 
-    fn folder(&self) -> &Path {
+    /// Where the files of the model lie.
+    pub fn folder(&self) -> &Path {
         if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(Path::new("")) }
     }
 

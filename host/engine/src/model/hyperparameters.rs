@@ -40,11 +40,7 @@ impl Architecture {
                 let blueprint = Blueprint::find(name)?;
                 let mut config = Config::at("config.json");
                 merge(&mut config, &blueprint.hyperparameters);
-                for (key, value) in json.as_object().into_iter().flatten() {
-                    if let Some(value) = from_json(key, value, MAX_DEPTH) {
-                        config.set(key, value);
-                    }
-                }
+                read_config(json, &mut config);
                 if let Ok(scalar) = config.number("query_pre_attn_scalar", 1.0..=1e6) {
                     config.set("attention_scale", scalar.powf(-0.5));
                 }
@@ -141,6 +137,15 @@ fn merge(config: &mut Config, table: &toml::Table) {
             toml::Value::Boolean(x) => config.set(key, *x),
             toml::Value::String(x) => config.set(key, x.as_str()),
             _ => {}
+        }
+    }
+}
+
+/// Sets what an object of `config.json` holds.
+pub(crate) fn read_config(json: &serde_json::Value, config: &mut Config) {
+    for (key, value) in json.as_object().into_iter().flatten() {
+        if let Some(value) = from_json(key, value, MAX_DEPTH) {
+            config.set(key, value);
         }
     }
 }

@@ -218,7 +218,7 @@ impl LoadedModel {
 }
 
 /// Packs all weights of a plan into one piece of memory.
-fn pack(
+pub(crate) fn pack(
     plan: &Plan,
     table: &WeightTable,
     files: &ModelFiles,

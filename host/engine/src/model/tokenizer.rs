@@ -48,6 +48,11 @@ struct Roles {
 /// One way from text to ids.
 trait Encoder: Debug + Send + Sync {
     fn encode(&self, vocab: &Vocab, text: &str, parse_special: bool) -> Vec<u32>;
+
+    /// Special tokens in the text are text.
+    fn encode_framed(&self, vocab: &Vocab, text: &str) -> Vec<u32> {
+        self.encode(vocab, text, false)
+    }
 }
 
 impl Tokenizer {
@@ -58,6 +63,12 @@ impl Tokenizer {
     /// ordinary words (GGUF: user-defined) are found either way.
     pub fn encode(&self, text: &str, parse_special: bool) -> Vec<u32> {
         self.encoder.encode(&self.vocab, text, parse_special)
+    }
+
+    /// The ids of `text` with what the tokenizer's file puts around a text (`[CLS]` … `[SEP]`), as
+    /// encoders take it. Special tokens in the text are text like any other.
+    pub fn encode_framed(&self, text: &str) -> Vec<u32> {
+        self.encoder.encode_framed(&self.vocab, text)
     }
 
     /// The bytes that a token stands for; they may be part of a character, so that text is made

@@ -7,7 +7,7 @@ use jackfield_runtime::Label;
 use plugin_api::plan::{
     Attrs, OpId, OpSink, OpSinkExt, Plan, PlanBuilder, Spec, StateSpec, Val, ops,
 };
-use plugin_api::{Config, Error, LayerRef, Result, Traced, plan::Dim};
+use plugin_api::{Config, Encoder, Error, LayerRef, Result, Traced, plan::Dim};
 
 use super::hyperparameters::Architecture;
 
@@ -39,7 +39,7 @@ pub fn trace_decoder(
     parts: &TracedParts,
     weights: &dyn WeightShapes,
 ) -> Result<Plan> {
-    let mut g = Tracer::new(architecture, parts, weights)?;
+    let mut g = Tracer::new(architecture.layer(0)?, parts, weights);
     let ids = g.input("token_ids", Spec::u32([Dim::TOKENS]))?;
     let table = g.weight("embed_tokens.weight")?;
     let mut x = g.embed(table, ids)?;
@@ -65,6 +65,28 @@ pub fn trace_decoder(
         logits = g.scale(squashed, cap)?;
     }
     g.output("logits", logits)?;
+    Ok(g.builder.finish())
+}
+
+/// Describes one step of an encoder: token ids in, a vector for each sequence out.
+///
+/// # Errors
+///
+/// What the plugin returns; [`Error::ShapeMismatch`] for more results than one.
+pub fn trace_encoder(
+    encoder: &dyn Encoder,
+    config: Config,
+    weights: &dyn WeightShapes,
+) -> Result<Plan> {
+    let parts = TracedParts::new();
+    let mut g = Tracer::new(config, &parts, weights);
+    let ids = g.input("token_ids", Spec::u32([Dim::TOKENS]))?;
+    let layer = Arc::clone(&g.layer);
+    let at = LayerRef { index: 0, config: &layer };
+    match encoder.trace(&mut g, &[ids], &at)?[..] {
+        [vectors] => g.output("vectors", vectors)?,
+        ref other => return Err(Error::shape("encoder", "one result", other.len())),
+    }
     Ok(g.builder.finish())
 }
 
@@ -101,14 +123,9 @@ struct Tracer<'a> {
 }
 
 impl<'a> Tracer<'a> {
-    fn new(
-        architecture: &Architecture,
-        parts: &'a TracedParts,
-        weights: &'a dyn WeightShapes,
-    ) -> Result<Self> {
-        let layer = Arc::new(architecture.layer(0)?);
+    fn new(layer: Config, parts: &'a TracedParts, weights: &'a dyn WeightShapes) -> Self {
         let (builder, scope) = (PlanBuilder::new(), String::new());
-        Ok(Self { builder, parts, weights, scope, index: 0, layer })
+        Self { builder, parts, weights, scope, index: 0, layer: Arc::new(layer) }
     }
 
     fn enter_layer(&mut self, index: u32, config: Config) {

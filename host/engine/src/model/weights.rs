@@ -35,14 +35,20 @@ impl WeightTable {
     /// Lists the tensors of a model under our names.
     pub fn of(files: &ModelFiles, blueprint: &Blueprint) -> Self {
         let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
+        Self::named(files, |theirs| {
+            if is_gguf {
+                blueprint.gguf_weight(theirs)
+            } else {
+                Some(theirs.strip_prefix("model.").unwrap_or(theirs).to_owned())
+            }
+        })
+    }
+
+    /// Lists the tensors of a model that `ours` has a name for.
+    pub fn named(files: &ModelFiles, ours: impl Fn(&str) -> Option<String>) -> Self {
         let mut entries = BTreeMap::new();
         for tensor in files.tensors() {
-            let ours = if is_gguf {
-                blueprint.gguf_weight(tensor.name)
-            } else {
-                Some(tensor.name.strip_prefix("model.").unwrap_or(tensor.name).to_owned())
-            };
-            if let Some(ours) = ours {
+            if let Some(ours) = ours(tensor.name) {
                 let theirs = tensor.name.to_owned();
                 entries.insert(ours, Entry { theirs, dims: tensor.dims.to_vec() });
             }

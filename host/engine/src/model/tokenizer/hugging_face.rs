@@ -79,18 +79,27 @@ struct HuggingFace {
 
 impl Encoder for HuggingFace {
     fn encode(&self, _: &Vocab, text: &str, parse_special: bool) -> Vec<u32> {
-        let tokenizer = if parse_special {
-            &self.inner
-        } else {
-            self.plain.get_or_init(|| {
-                let mut plain = self.inner.clone();
-                plain.set_encode_special_tokens(true);
-                plain
-            })
-        };
+        self.ids(if parse_special { &self.inner } else { self.plain() }, text, false)
+    }
+
+    fn encode_framed(&self, _: &Vocab, text: &str) -> Vec<u32> {
+        self.ids(self.plain(), text, true)
+    }
+}
+
+impl HuggingFace {
+    fn plain(&self) -> &HfTokenizer {
+        self.plain.get_or_init(|| {
+            let mut plain = self.inner.clone();
+            plain.set_encode_special_tokens(true);
+            plain
+        })
+    }
+
+    fn ids(&self, tokenizer: &HfTokenizer, text: &str, is_framed: bool) -> Vec<u32> {
         // Building probed for the one error that encoding knows; should it still occur, the text
         // is unknown to this vocabulary, and that is what the ids say.
-        match guard(|| tokenizer.encode_fast(text, false)) {
+        match guard(|| tokenizer.encode_fast(text, is_framed)) {
             Ok(encoding) => encoding.get_ids().to_vec(),
             Err(_) => self.unknown.into_iter().collect(),
         }

@@ -1,0 +1,196 @@
+//! Vectors of texts: those of sentence-transformers, on every backend, alone and in company.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use jackfield_engine::encode::Reply;
+use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EngineError};
+use jackfield_tests::{Setup, golden, real_model, tiny_encoder};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Largest distance of a number: vectors of length one, F32 sums in another order, six layers deep
+/// (sentence-transformers in a batch and alone lie 2e-7 apart).
+const TOLERANCE: f64 = 2e-6;
+/// Least cosine of a vector with the expected one.
+const COSINE: f64 = 0.999_999;
+
+fn load(setup: &Setup, path: &Path, options: &EncoderOptions) -> EncoderModel {
+    EncoderModel::load(path, &setup.wiring, &setup.registry, options, &mut |_, _| {}).unwrap()
+}
+
+fn entries(name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(golden(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+/// The ids of each text, which have to be those of the `tokenizers` of Python.
+fn ids_of(model: &EncoderModel, entries: &[Value]) -> Vec<Vec<u32>> {
+    let ids = |entry: &Value| {
+        let text = entry["text"].as_str().unwrap();
+        let found = model.tokenizer().encode_framed(text);
+        let expected: Vec<u32> = numbers(&entry["ids"]).iter().map(|id| *id as u32).collect();
+        assert_eq!(found, expected, "{text:?}");
+        found
+    };
+    entries.iter().map(ids).collect()
+}
+
+/// One batch has the expected vectors; alone, in pairs and backwards the bits are the same.
+fn check(model: &mut EncoderModel, ids: &[Vec<u32>], expected: &[Vec<f64>], what: &str) {
+    let width = model.width();
+    let together = model.encode(ids.iter().map(Vec::as_slice)).unwrap();
+    assert_eq!(together.len(), ids.len() * width);
+    for (i, (found, expected)) in together.chunks_exact(width).zip(expected).enumerate() {
+        let pairs = || found.iter().map(|x| f64::from(*x)).zip(expected.iter().copied());
+        let farthest = pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let cosine: f64 = pairs().map(|(a, b)| a * b).sum();
+        assert!(farthest <= TOLERANCE, "{what}, text {i}: a number lies {farthest:e} off");
+        assert!(cosine >= COSINE, "{what}, text {i}: cosine {cosine}");
+    }
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    for (i, one) in ids.iter().enumerate() {
+        let row = bits(&together[i * width..][..width]);
+        let alone = model.encode([&one[..]]).unwrap();
+        assert_eq!(bits(&alone), row, "{what}, text {i} alone");
+        let next = &ids[(i + 1) % ids.len()];
+        let pair = model.encode([&next[..], one]).unwrap();
+        assert_eq!(bits(&pair[width..]), row, "{what}, text {i} after another");
+    }
+    let backwards = model.encode(ids.iter().rev().map(Vec::as_slice)).unwrap();
+    for (a, b) in backwards.chunks_exact(width).zip(together.chunks_exact(width).rev()) {
+        assert_eq!(bits(a), bits(b), "{what}, backwards");
+    }
+}
+
+#[test]
+fn a_tiny_bert_has_the_vectors_of_the_reference_with_either_pooling() {
+    let folder = tiny_encoder();
+    let entries = entries("tiny_bert_expected.json");
+    for backend in ["reference", "cpu"] {
+        for pooling in ["mean", "cls"] {
+            let setup = Setup::new(backend).set("bert", "pooling", pooling);
+            let mut model = load(&setup, folder.path(), &EncoderOptions::default());
+            assert_eq!((model.width(), model.tokens_max(), model.vocab_size()), (32, 64, 120));
+            let ids = ids_of(&model, &entries);
+            let expected: Vec<Vec<f64>> = entries.iter().map(|e| numbers(&e[pooling])).collect();
+            check(&mut model, &ids, &expected, &format!("{backend}, {pooling}"));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_encoded_is_refused_and_leaves_the_model_as_it_was() {
+    let folder = tiny_encoder();
+    let mut model = load(&Setup::new("cpu"), folder.path(), &EncoderOptions::default());
+    let before = model.encode([&[2, 18, 3][..]]).unwrap();
+    #[rustfmt::skip]
+    let cases = [
+        (vec![],        "input: expected 1 to 64 tokens, found 0"),
+        (vec![5; 65],   "input: expected 1 to 64 tokens, found 65"),
+        (vec![2, 120],  "input: expected ids below 120, found 120"),
+    ];
+    for (ids, expected) in cases {
+        assert_eq!(model.encode([&ids[..]]).unwrap_err().to_string(), expected);
+    }
+    assert_eq!(model.encode([&[2, 18, 3][..]]).unwrap(), before);
+    assert!(model.encode([]).unwrap().is_empty());
+}
+
+#[test]
+fn all_minilm_l6_v2_has_the_vectors_of_sentence_transformers() {
+    let Some(path) = real_model("all-MiniLM-L6-v2", "model.safetensors") else { return };
+    let entries = entries("embeddings.json");
+    let bytes = std::fs::read(golden("embeddings.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = tensors.tensor("embeddings").unwrap();
+    let (chunks, _) = tensor.data().as_chunks::<4>();
+    let values: Vec<f64> = chunks.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+    let expected: Vec<Vec<f64>> = values.chunks_exact(384).map(<[f64]>::to_vec).collect();
+    for (backend, few) in [("cpu", entries.len()), ("reference", 3)] {
+        let mut model = load(&Setup::new(backend), &path, &EncoderOptions::default());
+        assert_eq!((model.width(), model.tokens_max()), (384, 256));
+        let ids = ids_of(&model, &entries);
+        check(&mut model, &ids[..few], &expected[..few], backend);
+    }
+}
+
+/// A reply that a test waits for.
+struct Sent {
+    to: SyncSender<Result<Vec<f32>, EngineError>>,
+    is_unwanted: bool,
+}
+
+impl Reply for Sent {
+    fn is_unwanted(&self) -> bool {
+        self.is_unwanted
+    }
+
+    fn answer(self: Box<Self>, vectors: Result<Vec<f32>, EngineError>) {
+        let _ = self.to.send(vectors);
+    }
+}
+
+fn submit(embedder: &Embedder, sequences: Vec<Vec<u32>>, is_unwanted: bool) -> Waited {
+    let (to, from) = sync_channel(1);
+    assert!(embedder.submit(sequences, Box::new(Sent { to, is_unwanted })).is_ok());
+    from
+}
+
+type Waited = Receiver<Result<Vec<f32>, EngineError>>;
+
+#[test]
+fn the_thread_answers_every_job_with_the_vectors_that_it_has_alone() {
+    let folder = tiny_encoder();
+    let options = EncoderOptions { tokens_per_step_max: 64, num_seqs_max: 5, threads: 1 };
+    let ids = |seed: usize| -> Vec<u32> {
+        (0..1 + seed % 60).map(|i| ((seed * 7 + i) % 120) as u32).collect()
+    };
+    let jobs: Vec<Vec<Vec<u32>>> =
+        (0..40).map(|j| (0..j % 9).map(|i| ids(j * 31 + i)).collect()).collect();
+    let mut model = load(&Setup::new("cpu"), folder.path(), &options);
+    let expected: Vec<Vec<f32>> =
+        jobs.iter().map(|job| model.encode(job.iter().map(Vec::as_slice)).unwrap()).collect();
+    let embedder = Embedder::start(model, jobs.len() * 2).unwrap();
+    let mut waited = Vec::new();
+    for job in &jobs {
+        waited.push(submit(&embedder, job.clone(), false));
+        let unwanted = submit(&embedder, vec![vec![1]; 50], true);
+        drop(unwanted);
+    }
+    for (found, expected) in waited.into_iter().zip(expected) {
+        assert_eq!(found.recv().unwrap().unwrap(), expected);
+    }
+    // What was submitted is answered before the thread ends.
+    let last = submit(&embedder, vec![vec![2, 18, 3]], false);
+    drop(embedder);
+    assert_eq!(last.recv().unwrap().unwrap().len(), 32);
+}
+
+#[test]
+fn a_full_queue_gives_a_job_back() {
+    let folder = tiny_encoder();
+    let model = load(&Setup::new("cpu"), folder.path(), &EncoderOptions::default());
+    let embedder = Embedder::start(model, 1).unwrap();
+    // The thread waits in the first answer until somebody takes it.
+    let (to, from) = sync_channel(0);
+    let reply = |to: &SyncSender<_>| Box::new(Sent { to: to.clone(), is_unwanted: false });
+    let mut refused = 0;
+    let mut taken = 0;
+    while refused == 0 {
+        match embedder.submit(vec![vec![1]], reply(&to)) {
+            Ok(()) => taken += 1,
+            Err(_) => refused += 1,
+        }
+        assert!(taken < 100, "a queue of one is full before that");
+    }
+    for _ in 0..taken {
+        from.recv().unwrap().unwrap();
+    }
+}
