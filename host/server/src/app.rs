@@ -68,6 +68,11 @@ impl App {
         self.model()
     }
 
+    /// The same where a request may leave the name out.
+    pub(crate) fn model_asked(&self, name: Option<&str>) -> Result<&Arc<LoadedModel>, ApiError> {
+        name.map_or_else(|| self.model(), |name| self.model_named(name))
+    }
+
     /// The model, if requests are taken.
     pub(crate) fn model(&self) -> Result<&Arc<LoadedModel>, ApiError> {
         if self.port.is_draining() {

@@ -63,8 +63,9 @@ impl Engine {
     }
 }
 
-/// Stands in for a scheduler that failed, or whose picks have no room: requests do not wait for a broken policy. What runs goes
-/// on, what waits starts in order of arrival, and what is atomic runs whole or not at all.
+/// Stands in for a scheduler that failed, or whose picks have no room: requests do not wait for a
+/// broken policy. What runs goes on, what waits starts in order of arrival, and what is atomic runs
+/// whole or not at all.
 fn by_arrival(queue: &[Waiting], limits: &Limits, out: &mut Vec<Picked>) {
     let (mut tokens_left, mut seqs_left) = (limits.tokens, limits.seqs);
     for is_running in [true, false] {

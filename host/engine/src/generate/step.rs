@@ -66,7 +66,7 @@ impl Engine {
         self.load.steps += 1;
         self.load.evaluated_tokens += tokens as u64;
         self.tell_load();
-        let blocks_used = self.cache.get().usage().used;
+        let blocks_used = self.load.blocks_used as usize;
         let mut event = AfterStep { step, tokens, seqs, model_us, blocks_used, lent };
         let _ = self.topics.after_step.emit(&mut event);
         Ok(StepReport { tokens, seqs, model_us })

@@ -69,8 +69,7 @@ pub(crate) async fn tokenize(
     static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::of::<TokenizeRequest>);
     let (parts, body) = request.into_parts();
     let asked: TokenizeRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
-    let model = asked.model.as_deref().map_or_else(|| app.model(), |name| app.model_named(name));
-    let model = Arc::clone(model?);
+    let model = Arc::clone(app.model_asked(asked.model.as_deref())?);
     let max_model_len = model.context_length;
     let tokens = blocking(move || {
         let tokenizer = &model.tokenizer;
@@ -101,8 +100,7 @@ pub(crate) async fn detokenize(
     let (parts, body) = request.into_parts();
     let asked: DetokenizeRequest =
         read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
-    let model = asked.model.as_deref().map_or_else(|| app.model(), |name| app.model_named(name));
-    let model = Arc::clone(model?);
+    let model = Arc::clone(app.model_asked(asked.model.as_deref())?);
     let vocab_size = model.tokenizer.vocab_size();
     if let Some(id) = asked.tokens.iter().find(|id| **id as usize >= vocab_size) {
         let expected = format!("token ids below {vocab_size}");

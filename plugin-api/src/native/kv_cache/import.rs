@@ -42,8 +42,8 @@ impl Adapter {
         RemoteHandover { remote: &self.remote, table: &self.table.handover }
     }
 
-    fn prefixes(&self) -> prefix::Remotely<'_> {
-        prefix::Remotely { remote: &self.remote, table: &self.table.prefix_caching }
+    fn prefixes(&self) -> prefix::RemotePrefixCaching<'_> {
+        prefix::RemotePrefixCaching { remote: &self.remote, table: &self.table.prefix_caching }
     }
 
     /// A call that may append to `moves`: all of them or none.

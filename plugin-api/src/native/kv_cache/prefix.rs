@@ -96,12 +96,12 @@ fn no_caching() -> Error {
 
 /// The functions of a plugin in another library, on the host's side.
 #[derive(Clone, Copy)]
-pub(super) struct Remotely<'a> {
+pub(super) struct RemotePrefixCaching<'a> {
     pub(super) remote: &'a Remote,
     pub(super) table: &'a PrefixCachingV1,
 }
 
-impl Remotely<'_> {
+impl RemotePrefixCaching<'_> {
     /// Whether the others can be called.
     pub(super) fn is_offered(self) -> bool {
         let mut answer = 0;
