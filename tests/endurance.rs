@@ -7,6 +7,7 @@
 
 use std::alloc::System;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
 use jackfield_engine::{Engine, Output, Request};
 use jackfield_tests::{Setup, real_model, tiny_model};
@@ -115,10 +116,14 @@ fn slope(engine: &mut Engine, count: usize) -> Option<f64> {
     Some(covariance / variance)
 }
 
+/// One at a time: what another test takes in memory would count.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 #[ignore = "takes minutes"]
 #[allow(clippy::print_stderr, reason = "the number is what it is for")]
 fn resident_memory_stays_over_200_000_requests() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tiny_model("tiny");
     let mut engine = setup().load(folder.path()).unwrap();
     let Some(slope) = slope(&mut engine, 200_000) else { return };
@@ -130,6 +135,7 @@ fn resident_memory_stays_over_200_000_requests() {
 #[ignore = "takes minutes"]
 #[allow(clippy::print_stderr, reason = "the number is what it is for")]
 fn resident_memory_stays_over_5_000_requests_of_a_real_model() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
     let Some(model) = real_model("SmolLM2-135M-Instruct", file) else { return };
     let mut setup = setup();

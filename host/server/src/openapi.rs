@@ -1,5 +1,6 @@
 //! The interface as OpenAPI 3.1 describes it, from the types that the routes read and write.
 
+use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
@@ -51,7 +52,10 @@ pub(crate) fn json(app: &App) -> String {
         }
         if let Some(RefOr::T(Schema::Object(model))) = fields.get_mut("model") {
             let names = config.model_names.iter().map(|name| name.as_str().into());
-            model.enum_values = Some(names.collect());
+            // Who may leave it out may say null as well.
+            let null =
+                (!object.required.iter().any(|field| field == "model")).then_some(Value::Null);
+            model.enum_values = Some(names.chain(null).collect());
         }
         if let Some(RefOr::T(Schema::Object(n))) = fields.get_mut("n") {
             n.maximum = Some(config.max_choices.into());
