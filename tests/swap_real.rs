@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jackfield::BuildLane;
+use jackfield_engine::model::PlanDigest;
 use jackfield_engine::{Engine, Output, Request};
 use jackfield_loader::{Format, Grants, Loader, LoaderOptions, Services, Trial, seal};
 use jackfield_runtime::SwapTarget;
@@ -94,6 +95,52 @@ fn one_long_answer_survives_160_swaps_of_files() {
     survives(swaps.into());
 }
 
+/// The version that is linked in, the one from a file, and the first again: each of the kinds that
+/// keep state or numbers in the middle of an answer, a processor between two answers.
+#[test]
+fn there_and_back_again_leaves_no_trace() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let Some(path) = real_model("SmolLM2-135M-Instruct", file) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let loader = loader(folder.path());
+    let setup = Setup::new("cpu");
+    let mut engine = setup.load(&path).unwrap();
+    let (expected, _) = answer(&mut engine, 60, |_, _| {});
+    let swapper = engine.swapper();
+    for (kind, name, _) in SWAPS {
+        let file = match kind {
+            "backend" => builds_of_cpu(1, folder.path()).remove(0),
+            _ => build(&format!("plugins/{kind}/{name}"), kind, folder.path()),
+        };
+        let second = loader.load(&file, &Config::new()).unwrap().provided.remove(0);
+        let first = setup.registry.find(kind, name).unwrap();
+        let swap = |version: &Provided| {
+            let made = (version.make)(&Config::new()).unwrap();
+            swapper.swap(kind, name, made, Duration::ZERO).unwrap();
+        };
+        let mut made_by = Vec::new();
+        if kind == "logits-processor" {
+            for version in [&second, first] {
+                swap(version);
+                let (tokens, digests) = answer(&mut engine, 60, |_, _| {});
+                assert_eq!(tokens, expected, "{kind}");
+                made_by.extend(digests);
+            }
+        } else {
+            let (tokens, digests) = answer(&mut engine, 60, |_, num_tokens| match num_tokens {
+                20 => swap(&second),
+                40 => swap(first),
+                _ => {}
+            });
+            assert_eq!(tokens, expected, "{kind}");
+            made_by = digests;
+        }
+        made_by.dedup();
+        assert!(made_by.len() >= 2, "{kind}: the second version made no token");
+    }
+}
+
 /// A loader that tries shared libraries in the command line's process, where it has been built.
 #[allow(clippy::print_stderr, reason = "what is left out says so")]
 fn loader(folder: &Path) -> Loader {
@@ -148,21 +195,27 @@ fn builds_of_cpu(num_builds: usize, folder: &Path) -> Vec<PathBuf> {
     (0..num_builds).map(build).collect()
 }
 
-/// The tokens of the long answer, with a side request each so many steps.
-fn without_swaps(engine: &mut Engine, num_tokens: i64, steps: usize) -> Vec<u32> {
+/// The tokens of the long answer and the digest of each; `before_step` is told how many there are.
+fn answer(
+    engine: &mut Engine,
+    num_tokens: i64,
+    mut before_step: impl FnMut(&mut Engine, usize),
+) -> (Vec<u32>, Vec<PlanDigest>) {
     let id = engine.submit(request(num_tokens)).unwrap();
-    let mut tokens = Vec::new();
+    let (mut tokens, mut digests) = (Vec::new(), Vec::new());
     while engine.num_running() > 0 {
-        if tokens.len() % steps == 1 {
-            side_request(engine);
-        }
+        before_step(engine, tokens.len());
         let sink = &mut |output: Output<'_>| match output {
-            Output::Token { request, token, .. } if request == id => tokens.push(token),
-            _ => {}
+            Output::Token { request, token, digest, .. } if request == id => {
+                tokens.push(token);
+                digests.push(*digest);
+            }
+            Output::Finished { error, .. } => assert_eq!(error, None),
+            Output::Token { .. } => {}
         };
         engine.step(sink).unwrap();
     }
-    tokens
+    (tokens, digests)
 }
 
 /// Swaps as often as each entry says while one long answer grows.
@@ -176,7 +229,11 @@ fn survives(mut left: Vec<(&str, &str, usize, Make)>) {
     let mut engine = setup.load(&path).unwrap();
     let steps_per_swap = (num_tokens as usize / 200).max(1);
     // Whatever memory such answers take is taken before the first swap.
-    let expected = without_swaps(&mut engine, num_tokens, 4 * steps_per_swap);
+    let (expected, _) = answer(&mut engine, num_tokens, |engine, num_tokens| {
+        if num_tokens % (4 * steps_per_swap) == 1 {
+            side_request(engine);
+        }
+    });
     assert!(expected.len() == num_tokens as usize);
 
     let (mut random, mut swapped) = (Random::new(3), false);

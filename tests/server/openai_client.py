@@ -62,6 +62,10 @@ def completions():
     )
     tokens = forced.choices[0].logprobs.tokens
     assert len(set(tokens)) == 1 and len(tokens) == 3, tokens
+    # Bias that an outgrown penalty takes back: 100 - 2 for each time the token was there already.
+    varied = dict(prompt="One", max_tokens=4, logit_bias={"9": 100, "10": 99}, temperature=0, logprobs=0)
+    answer = client.completions.create(model=MODEL, **varied, frequency_penalty=2, presence_penalty=2)
+    assert answer.choices[0].logprobs.tokens[:2] != tokens[:2], answer
 
 
 def logprobs():

@@ -71,7 +71,7 @@ fn wrong_fields_are_named() {
         (COMPLETION, json!({ "model": MODEL, "prompt": "a", "max_tokens": 0 }), 400, "invalid_value", Some("max_tokens")),
         (COMPLETION, json!({ "model": MODEL, "prompt": "a", "logit_bias": { "x": 1 } }), 400, "invalid_value", Some("logit_bias")),
         (COMPLETION, json!({ "model": MODEL, "prompt": "a", "logit_bias": { "1": 101 } }), 400, "invalid_value", Some("logit_bias")),
-        (COMPLETION, json!({ "model": MODEL, "prompt": "a", "presence_penalty": 1 }), 400, "unsupported_parameter", Some("presence_penalty")),
+        (COMPLETION, json!({ "model": MODEL, "prompt": "a", "presence_penalty": 2.1 }), 400, "invalid_value", Some("presence_penalty")),
         (COMPLETION, json!({ "model": MODEL, "prompt": "a", "suffix": "z" }), 400, "unsupported_parameter", Some("suffix")),
         (COMPLETION, json!({ "model": MODEL, "prompt": "a", "decoding_strategy": "none" }), 400, "invalid_value", Some("decoding_strategy")),
         ("/tokenize", json!({}),                                    400, "missing_required_parameter", Some("prompt")),
@@ -81,6 +81,23 @@ fn wrong_fields_are_named() {
     for (path, body, status, code, param) in cases {
         check_error(&service.post(path, &body), status, code, param);
     }
+}
+
+/// What is asked of a plugin that is not there is not ignored.
+#[test]
+fn parameters_without_a_reader_are_refused() {
+    let service = Service::with(Config::at("server"), |setup| {
+        setup.wiring.choose("logits-processor", "temperature");
+    });
+    for (param, value) in
+        [("presence_penalty", json!(1)), ("top_k", json!(3)), ("logit_bias", json!({ "1": 5 }))]
+    {
+        let body = json!({ "model": MODEL, "prompt": "a", param: value });
+        check_error(&service.post(COMPLETION, &body), 400, "unsupported_parameter", Some(param));
+    }
+    let neutral =
+        json!({ "model": MODEL, "prompt": "a", "presence_penalty": 0, "temperature": 0.5 });
+    assert_eq!(service.post(COMPLETION, &neutral).status, 200);
 }
 
 #[test]

@@ -140,6 +140,14 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "R")]
     pub(crate) repetition_penalty: Option<f32>,
 
+    /// Penalty for tokens that the answer has, whatever their number; from -2 to 2
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+
+    /// Penalty for tokens that the answer has, for each time; from -2 to 2
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
+
     /// Makes sampling repeatable
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

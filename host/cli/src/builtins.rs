@@ -25,6 +25,7 @@ use plugin_llama3 as _;
 use plugin_logit_bias as _;
 use plugin_metrics_jsonl as _;
 use plugin_min_p as _;
+use plugin_occurrence_penalty as _;
 use plugin_paged as _;
 use plugin_priority as _;
 use plugin_pypi as _;

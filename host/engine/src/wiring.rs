@@ -28,7 +28,7 @@ const DEFAULTS: [(&str, &[&str]); 8] = [
     ("backend",           &["cpu"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
-    ("logits-processor",  &["repetition-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
+    ("logits-processor",  &["repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
     ("decoding-strategy", &["sample", "greedy"]),
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),

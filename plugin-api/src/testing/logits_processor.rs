@@ -44,17 +44,44 @@ pub fn apply<T>(params: &Config, history: &[u32], logits: &[f32]) -> Vec<f32>
 where
     T: Capability + LogitsProcessor + 'static,
 {
-    apply_one(&make::<dyn LogitsProcessor, T>, params, history, logits)
+    apply_after::<T>(params, history, &[], logits)
+}
+
+/// The same once the request has the tokens `answer`.
+///
+/// # Panics
+///
+/// If the processor refuses the parameters.
+pub fn apply_after<T>(params: &Config, prompt: &[u32], answer: &[u32], logits: &[f32]) -> Vec<f32>
+where
+    T: Capability + LogitsProcessor + 'static,
+{
+    apply_grown(&make::<dyn LogitsProcessor, T>, params, prompt, answer, logits)
 }
 
 fn apply_one(
     make: Make<'_, dyn LogitsProcessor>,
     params: &Config,
-    history: &[u32],
+    prompt: &[u32],
+    logits: &[f32],
+) -> Vec<f32> {
+    apply_grown(make, params, prompt, &[], logits)
+}
+
+/// What a new processor makes of a row with a prompt and an answer so far.
+fn apply_grown(
+    make: Make<'_, dyn LogitsProcessor>,
+    params: &Config,
+    prompt: &[u32],
+    answer: &[u32],
     logits: &[f32],
 ) -> Vec<f32> {
     let mut processor = open(make);
-    add(&mut *processor, 0, params, history);
+    add(&mut *processor, 0, params, prompt);
+    for &token in answer {
+        let change = BatchChange::Advanced { row: RowId(0), token };
+        processor.batch(&change).expect("a fair change");
+    }
     edit(&mut *processor, &[0], &[logits.to_vec()]).remove(0)
 }
 
@@ -131,8 +158,12 @@ fn follows_the_batch(make: Make<'_, dyn LogitsProcessor>, params: &Config) {
     change(BatchChange::Advanced { row: RowId(2), token: 9 });
     change(BatchChange::RolledBack { row: RowId(2), history: &[1, 2, 7] });
     let after = edit(&mut *processor, &[2, 5], &[row.clone(), row.clone()]);
-    assert_eq!(after[0], apply_one(make, params, &[1, 2, 7], row), "rolled back to three tokens");
-    assert_eq!(after[1], apply_one(make, params, &[1, 2, 7, 8], row), "forked, then advanced");
+    assert_eq!(
+        after[0],
+        apply_grown(make, params, &[1, 2], &[7], row),
+        "rolled back to three tokens"
+    );
+    assert_eq!(after[1], apply_grown(make, params, &[1, 2], &[7, 8], row), "forked, then advanced");
 
     // Row 2 now belongs to somebody without parameters.
     processor.batch(&BatchChange::Removed { row: RowId(2) }).expect("a known row");

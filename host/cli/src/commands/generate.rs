@@ -92,6 +92,8 @@ pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) ->
         ("top_p", number(sampling.top_p, "top-p", "top_p", DEFAULT_TOP_P)),
         ("min_p", sampling.min_p.map(Value::from)),
         ("repetition_penalty", sampling.repetition_penalty.map(Value::from)),
+        ("presence_penalty", sampling.presence_penalty.map(Value::from)),
+        ("frequency_penalty", sampling.frequency_penalty.map(Value::from)),
         ("top_k", sampling.top_k.map(Value::from)),
         ("max_tokens", sampling.max_tokens.map(Value::from)),
         ("seed", sampling.seed.map(|seed| Value::Int(seed as i64))),
