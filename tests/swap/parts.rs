@@ -60,10 +60,11 @@ impl RotaryEmbedding for Faster {
     }
 }
 
-/// A cache that counts its instances and does what is asked of it at a handover.
+/// A cache that does what is asked of it at a handover, and may use less memory than it is given.
 pub(crate) struct Odd {
     inner: Box<dyn KvCache>,
     handover: Handing,
+    size_bytes_max: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,22 +73,25 @@ enum Handing {
     FailsToSave,
     FailsToRestore,
     RestoresNothing,
+    Works,
 }
 
 impl Capability for Odd {
     const NAME: &'static str = "odd";
 
     fn from_config(config: &Config) -> Result<Self> {
-        let kinds = ["never", "fails-to-save", "fails-to-restore", "restores-nothing"];
+        let kinds = ["never", "fails-to-save", "fails-to-restore", "restores-nothing", "works"];
         let handover = match config.one_of("handover", &kinds)? {
             "fails-to-save" => Handing::FailsToSave,
             "fails-to-restore" => Handing::FailsToRestore,
             "restores-nothing" => Handing::RestoresNothing,
+            "works" => Handing::Works,
             _ => Handing::Never,
         };
         let registry = jackfield_registry();
         let inner = registry.make::<dyn KvCache>("paged", &Config::new());
-        Ok(Self { inner: inner.map_err(|e| Error::outside("odd", e))?, handover })
+        let size_bytes_max = config.count_or("size_bytes_max", u64::MAX >> 1, 0..=u64::MAX >> 1)?;
+        Ok(Self { inner: inner.map_err(|e| Error::outside("odd", e))?, handover, size_bytes_max })
     }
 }
 
@@ -97,7 +101,8 @@ fn jackfield_registry() -> jackfield_runtime::Registry {
 
 impl KvCache for Odd {
     fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec> {
-        self.inner.pool(states, limits)
+        let size_bytes_max = self.size_bytes_max.min(limits.size_bytes_max);
+        self.inner.pool(states, &PoolLimits { size_bytes_max, ..*limits })
     }
 
     fn reserve(&mut self, seq: SeqId, tokens: usize, moves: &mut Vec<BlockCopy>) -> Result<&[u32]> {
@@ -121,7 +126,11 @@ impl KvCache for Odd {
     }
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {
-        (self.handover != Handing::Never).then_some(self as &mut dyn Handover)
+        match self.handover {
+            Handing::Never => None,
+            Handing::Works => self.inner.handover(),
+            _ => Some(self),
+        }
     }
 }
 

@@ -89,14 +89,13 @@ fn refuses(setup: &Setup, kind: &str, name: &str, made: Box<dyn Any + Send>, exp
 fn failures_at_every_point_change_nothing() {
     let text = |key: &str, value: &str| Config::new().with(key, value);
     #[rustfmt::skip]
-    let cases: [(&str, &str, Config, &str); 11] = [
+    let cases: [(&str, &str, Config, &str); 10] = [
         ("backend",          "reference", Config::new(),                    "layout of weight"),
         ("backend",          "broken",    text("fails", "layout"),          "turned round"),
         ("backend",          "broken",    text("fails", "compile"),         "this one fails to compile"),
         ("rotary-embedding", "faster",    Config::new().with("fails", true), "trace: rotation is unsupported"),
         ("rotary-embedding", "faster",    text("needs", "missing.weight"),  "missing.weight`: not in the model"),
         ("kv-cache",         "paged",     Config::new().with("block_size", 8), "pool: expected"),
-        ("kv-cache",         "paged",     text("dtype", "f32"),             "kv f32/1"),
         ("kv-cache",         "odd",       text("handover", "never"),        "a new one that does not"),
         ("kv-cache",         "odd",       text("handover", "fails-to-restore"), "handover: restore"),
         ("kv-cache",         "odd",       text("handover", "restores-nothing"), "blocks in use after"),

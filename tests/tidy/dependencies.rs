@@ -49,7 +49,7 @@ const ALLOWED: [(&str, &[&str], &str); 40] = [
     ("bytemuck",           &["host/engine", "backends/"],  "typed views of aligned memory without unsafe"),
     ("candle-core",        &["backends/candle"],           "a second real backend, and an oracle"),
     ("clap",               &["host/cli"],                  "arguments and their help"),
-    ("half",               &["kernels/", "backends/", "plugins/quantizer/", "plugin-api"], "16-bit floats"),
+    ("half",               &["kernels/", "backends/", "plugins/quantizer/", "plugin-api", "host/engine"], "16-bit floats"),
     ("indicatif",          &["host/cli"],                  "progress bars"),
     ("inventory",          &["plugin-api"],                "builtin plugins register themselves"),
     ("libc",               &["backends/cpu"],              "waiting threads"),

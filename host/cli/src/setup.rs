@@ -171,6 +171,8 @@ impl Session {
             options.logit_rows_max = size("logit_rows", options.num_seqs_max, 4096)?;
             options.context_length_max =
                 size("context_length", options.context_length_max, 1 << 24)?;
+            options.convert_bytes_per_step =
+                table.count_or("convert_kib_per_step", 1024, 1..=1 << 30)? << 10;
             options.state_bytes_max = table.count_or("kv_memory_mib", 1024, 1..=1 << 20)? << 20;
         }
         Ok(options)

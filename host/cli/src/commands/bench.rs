@@ -31,7 +31,7 @@ pub(crate) fn run(session: &Session, args: &Bench) -> Result<()> {
     let prefill = median(runs.iter().map(|run| run.0));
     let decode = median(runs.iter().map(|run| run.1));
     let context = args.prefill + args.decode / 2;
-    let bytes = engine.model().weight_bytes() + engine.model().state_bytes_per_token() * context;
+    let bytes = engine.model().weight_bytes() + engine.state_layout().bytes_per_token * context;
     let threads = session.config.count_or("threads", default_threads(), 1..=256)? as usize;
     let bandwidth = read_bandwidth(threads, bytes);
     let share = decode / args.sequences as f64 * bytes as f64 / bandwidth;
@@ -92,7 +92,7 @@ impl MemoryUse {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = peak.and_then(|text| text.split_whitespace().next()?.parse::<usize>().ok());
         let model = engine.model();
-        let (weights, cache) = (model.weight_bytes(), model.state_bytes);
+        let (weights, cache) = (model.weight_bytes(), engine.state_layout().size_bytes);
         Self { weights, cache, peak: kib.map(|kib| kib * 1024) }
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     writeln!(out, "logit_rows = {}", options.logit_rows_max)?;
     writeln!(out, "context_length = {}", options.context_length_max)?;
     writeln!(out, "kv_memory_mib = {}", options.state_bytes_max >> 20)?;
+    writeln!(out, "convert_kib_per_step = {}", options.convert_bytes_per_step >> 10)?;
     writeln!(out, "\n[plugins]")?;
     let kinds = [
         "backend",

@@ -116,7 +116,7 @@ impl Engine {
         self.cache.get_mut().release(seq, keep);
         sequence.tokens.truncate(keep);
         sequence.num_evaluated = keep;
-        sequence.chain.cut(keep, self.model.pool.block_size);
+        sequence.chain.cut(keep, self.layout.pool.block_size);
         let Some(group) = self.groups.get_mut(index) else { return };
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
         let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
@@ -190,9 +190,12 @@ impl Engine {
         if self.work.moves.is_empty() {
             return;
         }
-        let block_size = self.model.pool.block_size;
+        if let Some(conversion) = &mut self.conversion {
+            conversion.moved(&self.work.moves);
+        }
+        let block_size = self.layout.pool.block_size;
         let bytes = self.state.as_mut_slice();
-        for (state, place) in self.model.states.iter().zip(&self.model.places) {
+        for (state, place) in self.model.states.iter().zip(&self.layout.places) {
             if !matches!(state.per, Per::Token { .. }) {
                 continue;
             }

@@ -140,6 +140,18 @@ impl StepBatch {
         }));
     }
 
+    pub(super) fn num_tokens(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// Block and offset in it of every token.
+    pub(super) fn places(&self, block_size: usize) -> impl Iterator<Item = (u32, usize)> {
+        self.positions.iter().zip(&self.sequence_index).map(move |(&position, &index)| {
+            let (column, offset) = (position as usize / block_size, position as usize % block_size);
+            (self.block_table[index as usize * self.blocks + column], offset)
+        })
+    }
+
     pub(super) fn sizes(&self) -> &[usize] {
         &self.sizes
     }

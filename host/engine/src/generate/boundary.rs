@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use jackfield_runtime::{DRAINING_MAX, Generation, SwapError};
 use plugin_api::{Handover, KvCache, Scheduler};
 
+use super::convert::Conversion;
 use super::engine::Engine;
 use super::plans::CompiledPlan;
 use crate::model::memory::AlignedBytes;
@@ -23,16 +24,30 @@ impl Engine {
         self.topics.on_fault.refresh();
         self.tell_hook_faults();
         let offers = self.shared.mailbox.take();
-        if offers.is_empty() {
+        if offers.is_empty() && self.conversion.is_none() {
             return;
         }
         let taken_us = self.clock.now_us();
+        let mut has_changed = !offers.is_empty();
         for Offer { ticket, change } in offers {
             let mut leftover = Leftover::new();
-            let result = self.take(change, &mut leftover);
+            let result = match change {
+                // Noted once it is through.
+                Change::Convert(takeover) => {
+                    self.conversion = Some(Conversion::new(ticket, *takeover));
+                    continue;
+                }
+                change => self.take(change, &mut leftover),
+            };
             self.shared.note(Note { ticket, result, taken_us, leftover });
         }
-        self.update_digests();
+        if let Some((ticket, result, leftover)) = self.convert() {
+            self.shared.note(Note { ticket, result, taken_us, leftover });
+            has_changed = true;
+        }
+        if has_changed {
+            self.update_digests();
+        }
     }
 
     /// Puts what was offered into its slot. What is out of use afterwards, or refused, is left
@@ -42,6 +57,7 @@ impl Engine {
             Change::Plans { plans, scratch } => return self.take_plans(plans, scratch, leftover),
             Change::Cache { next, room } => return self.take_cache(next, room, leftover),
             Change::Scheduler { next, room } => return self.take_scheduler(next, room, leftover),
+            Change::Convert(takeover) => leftover.push(takeover),
             Change::Quantizer(place, next) => {
                 leftover.push(Box::new(self.quantizers[place].replace(next)));
             }
@@ -157,7 +173,7 @@ impl Engine {
 }
 
 /// Saves the tables of one cache and restores them in another of the same pool.
-fn hand_over(
+pub(super) fn hand_over(
     old: &mut dyn KvCache,
     new: &mut dyn KvCache,
     room: &mut Vec<u8>,
@@ -171,15 +187,15 @@ fn hand_over(
     let from = old.handover().ok_or_else(|| missing("an old one"))?;
     let into = new.handover().ok_or_else(|| missing("a new one"))?;
     pass_on("kv-cache", from, into, room)?;
-    let (before, after) = (old.usage(), new.usage());
+    let (before, after) = (old.usage().used, new.usage().used);
     if before == after {
         return Ok(());
     }
     Err(SwapError::Differs {
         slot: "kv-cache".to_owned(),
         what: "blocks in use after the handover".to_owned(),
-        expected: format!("{} of {}", before.used, before.total),
-        found: format!("{} of {}", after.used, after.total),
+        expected: before.to_string(),
+        found: after.to_string(),
     })
 }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jackfield_runtime::{Bus, Clock, Generation, Label, Registry, RequestSlot, Slot, Topic};
+use jackfield_runtime::{
+    Bus, Clock, Generation, Label, Registry, RequestSlot, Slot, SwapError, Topic,
+};
 use plugin_api::events::{
     AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, OnCancel, OnFault,
 };
@@ -17,14 +19,15 @@ use plugin_api::{Backend, DecodingStrategy, Error, Kind, KvCache, Quantizer, Sch
 
 use super::alternatives::Alternatives;
 use super::batch::StepBatch;
+use super::convert::Conversion;
 use super::group::{Group, Sequence, Slab};
 use super::load::{Load, Numbers};
 use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
 use crate::error::EngineError;
-use crate::model::memory::AlignedBytes;
+use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::{LoadOptions, LoadedModel, PlanDigest};
-use crate::swap::{Filled, Shared, State, SwapTopics, Swapper};
+use crate::swap::{Filled, Note, Shared, State, SwapTopics, Swapper};
 use crate::wiring::Wiring;
 
 /// Runs requests step by step. One thread owns it; swaps reach it through a [`Swapper`].
@@ -41,7 +44,12 @@ pub struct Engine {
     pub(super) scheduler_faults: Vec<Error>,
     pub(super) processors: Vec<(String, RequestSlot<dyn LogitsProcessor>)>,
     pub(super) strategies: Vec<(String, RequestSlot<dyn DecodingStrategy>)>,
+    /// How `state` lies.
+    pub(super) layout: Arc<StateLayout>,
     pub(super) state: AlignedBytes,
+    /// The cache of another type that is taking over.
+    pub(super) conversion: Option<Box<Conversion>>,
+    pub(super) convert_bytes_per_step: u64,
     pub(super) scratch: AlignedBytes,
     pub(super) groups: Slab<Group>,
     pub(super) sequences: Slab<Sequence>,
@@ -123,7 +131,8 @@ impl Engine {
         let (model, first) =
             LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, options, progress)?;
         let backend = Arc::new(Generation::new(Label::first(&backend_name), backend));
-        let plan = CompiledPlan::new(&model, 1, first.traced, first.plan, backend)?;
+        let layout = first.layout;
+        let plan = CompiledPlan::new(&model, &layout, 1, first.traced, first.plan, backend)?;
         let (model, plan) = (Arc::new(model), Arc::new(plan));
         let cache = Slot::new(&cache_name, cache);
         let scheduler = Slot::new(&scheduler_name, scheduler);
@@ -139,7 +148,7 @@ impl Engine {
             processors: &processors,
             strategies: &strategies,
         };
-        let state = State::new(filled.slots(), &plan);
+        let state = State::new(filled.slots(), &plan, &layout);
         let quantized = quantizers.iter().map(|slot| (slot.get().format(), slot.get().lowering()));
         let shared = Shared::new(
             &model,
@@ -150,14 +159,17 @@ impl Engine {
         );
         shared.scratch_bytes.store(plan.exe.scratch_bytes, Ordering::Relaxed);
         let mut engine = Self {
-            state: AlignedBytes::zeroed(model.state_bytes),
+            state: AlignedBytes::zeroed(layout.size_bytes),
             scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
             rows: Rows::new(options.logit_rows_max, model.num_logits),
-            work: Work { batch: StepBatch::new(model.pool.blocks_per_seq_max), ..Work::default() },
+            work: Work { batch: StepBatch::new(layout.pool.blocks_per_seq_max), ..Work::default() },
             shared: Arc::new(shared),
             plans: Plans::new(plan),
             quantizers,
             model,
+            layout,
+            conversion: None,
+            convert_bytes_per_step: options.convert_bytes_per_step,
             cache,
             scheduler,
             scheduler_faults: Vec::new(),
@@ -245,6 +257,11 @@ impl Engine {
         self.groups.len()
     }
 
+    /// How the cache's memory lies.
+    pub fn state_layout(&self) -> &StateLayout {
+        &self.layout
+    }
+
     /// How full the cache is.
     pub fn cache_usage(&self) -> PoolUsage {
         self.cache.get().usage()
@@ -263,6 +280,16 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        if let Some(conversion) = self.conversion.take() {
+            let (ticket, taken_us) = (conversion.ticket, self.clock.now_us());
+            let result = Err(SwapError::Ended { slot: "engine".to_owned() });
+            self.shared.note(Note {
+                ticket,
+                result,
+                taken_us,
+                leftover: conversion.into_leftover(),
+            });
+        }
         self.shared.end();
     }
 }

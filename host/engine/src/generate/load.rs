@@ -28,6 +28,8 @@ pub struct Load {
     pub tokens: u64,
     /// How often a sequence lost its cache to an older one.
     pub preemptions: u64,
+    /// Bytes of state that were converted for a cache of another type.
+    pub converted_bytes: u64,
 }
 
 /// Reads the load of an engine from any thread. Numbers are those of the last step, cancellation or
@@ -53,6 +55,7 @@ impl Gauge {
             cached_tokens: of(&n.cached_tokens),
             tokens: of(&n.tokens),
             preemptions: of(&n.preemptions),
+            converted_bytes: of(&n.converted_bytes),
         }
     }
 }
@@ -70,6 +73,7 @@ pub(super) struct Numbers {
     cached_tokens: AtomicU64,
     tokens: AtomicU64,
     preemptions: AtomicU64,
+    converted_bytes: AtomicU64,
 }
 
 impl Numbers {
@@ -85,6 +89,7 @@ impl Numbers {
         tell(&self.cached_tokens, load.cached_tokens);
         tell(&self.tokens, load.tokens);
         tell(&self.preemptions, load.preemptions);
+        tell(&self.converted_bytes, load.converted_bytes);
     }
 }
 

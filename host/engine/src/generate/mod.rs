@@ -5,6 +5,7 @@ mod alternatives;
 mod answer;
 mod batch;
 mod boundary;
+mod convert;
 mod engine;
 mod evaluate;
 mod fault;

@@ -11,6 +11,7 @@ use plugin_api::plan::Plan;
 use super::batch::PlanInputs;
 use crate::error::EngineError;
 use crate::model::loaded::logits_width;
+use crate::model::memory::StateLayout;
 use crate::model::trace::TracedParts;
 use crate::model::{LoadedModel, PlanDigest};
 
@@ -43,6 +44,7 @@ impl CompiledPlan {
     /// lie in memory; [`EngineError::Plugin`] if the backend refuses it.
     pub(crate) fn new(
         model: &LoadedModel,
+        layout: &StateLayout,
         generation: u32,
         parts: TracedParts,
         plan: Plan,
@@ -63,8 +65,8 @@ impl CompiledPlan {
             memory.weights.push(place.clone());
             weights.push(Arc::clone(buf));
         }
-        memory.states.clone_from(&model.places);
-        memory.block_size = model.pool.block_size;
+        memory.states.clone_from(&layout.places);
+        memory.block_size = layout.pool.block_size;
         let exe = compile(&backend, model, &plan, &memory)?;
         Ok(Self {
             generation,
@@ -90,7 +92,31 @@ impl CompiledPlan {
         model: &LoadedModel,
         backend: Arc<Generation<dyn Backend>>,
     ) -> Result<Self, EngineError> {
-        let exe = compile(&backend, model, &self.plan, &self.memory)?;
+        self.rebuilt(model, backend, self.memory.clone())
+    }
+
+    /// The same plan of the same generation, for states that lie elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub(crate) fn over(
+        &self,
+        model: &LoadedModel,
+        layout: &StateLayout,
+    ) -> Result<Self, EngineError> {
+        let states = layout.places.clone();
+        let memory = MemoryMap { states, ..self.memory.clone() };
+        self.rebuilt(model, Arc::clone(&self.backend), memory)
+    }
+
+    fn rebuilt(
+        &self,
+        model: &LoadedModel,
+        backend: Arc<Generation<dyn Backend>>,
+        memory: MemoryMap,
+    ) -> Result<Self, EngineError> {
+        let exe = compile(&backend, model, &self.plan, &memory)?;
         Ok(Self {
             generation: self.generation,
             requests: Arc::clone(&self.requests),
@@ -98,7 +124,7 @@ impl CompiledPlan {
             plan: Arc::clone(&self.plan),
             digest: self.digest,
             inputs: PlanInputs::of(&self.plan)?,
-            memory: self.memory.clone(),
+            memory,
             weights: self.weights.clone(),
             exe,
             backend,

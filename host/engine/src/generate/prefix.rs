@@ -126,6 +126,7 @@ impl Engine {
             |kind: &str| kind != <dyn KvCache>::NAME && kind != <dyn Scheduler>::NAME;
         let labels = self.engine_labels(plan).filter(|(kind, _)| shapes_numbers(kind));
         let mut hash = Sha256::new_with_prefix(plan.digest.with(labels).as_bytes());
+        hash.update(&self.layout.pool.semantic_id.0);
         // Requests with different salts share nothing, as vLLM has it.
         for (field, value) in
             [("adapter", ""), ("salt", params.text_or("cache_salt", "").unwrap_or(""))]
@@ -159,7 +160,7 @@ impl Engine {
             return;
         }
         let Some(group) = self.groups.get_mut(sequence.group) else { return };
-        let block_size = self.model.pool.block_size;
+        let block_size = self.layout.pool.block_size;
         let tokens = adopt(self.cache.get_mut(), seq, sequence, &group.seed_key, block_size);
         // What is adopted again after a preemption was counted when it was first.
         if group.cached_tokens.is_none() {

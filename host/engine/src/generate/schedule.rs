@@ -25,7 +25,7 @@ impl Engine {
                     let mut pending = sequence.pending();
                     if sequence.num_evaluated == 0 && !sequence.is_atomic && lookups_left > 0 {
                         let (cache, key) = (self.cache.get_mut(), &group.seed_key);
-                        pending -= prefix::find(cache, sequence, key, self.model.pool.block_size);
+                        pending -= prefix::find(cache, sequence, key, self.layout.pool.block_size);
                         lookups_left -= 1;
                     }
                     work.queue.push(Waiting {

@@ -232,6 +232,9 @@ impl Engine {
             scratch: self.scratch.as_mut_slice(),
             outputs: &mut outputs,
         };
+        if let Some(conversion) = &mut self.conversion {
+            conversion.written(batch, self.layout.pool.block_size);
+        }
         let before = self.clock.now_us();
         let backend = &plan.backend.instance;
         let result = backend.run(&plan.exe, StreamId(0), &mut bindings);
@@ -334,7 +337,7 @@ impl Engine {
                 cache.commit(entry.seq, entry.tokens, &mut self.work.moves);
                 sequence.num_evaluated += entry.tokens;
                 if let Some(group) = self.groups.get(sequence.group) {
-                    let block_size = self.model.pool.block_size;
+                    let block_size = self.layout.pool.block_size;
                     prefix::publish(cache, entry.seq, sequence, &group.seed_key, block_size);
                 }
             }

@@ -65,7 +65,7 @@ impl Engine {
             num_evaluated: 0,
             want: Want::Nothing,
             is_atomic: false,
-            chain: Chain::for_tokens(num_tokens, self.model.pool.block_size),
+            chain: Chain::for_tokens(num_tokens, self.layout.pool.block_size),
         });
         self.groups.insert(Group {
             request: id,
@@ -171,7 +171,7 @@ impl Engine {
 
     /// Tokens of the longest sequence, prompt and answer: what the model takes and the cache holds.
     pub fn tokens_per_seq_max(&self) -> usize {
-        let in_pool = self.model.pool.num_blocks.saturating_mul(self.model.pool.block_size);
+        let in_pool = self.layout.pool.num_blocks.saturating_mul(self.layout.pool.block_size);
         self.model.context_length.min(in_pool)
     }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry};
 use plugin_api::Quantizer;
-use plugin_api::kinds::backend::{Backend, Bucket, Buf, StatePlace, WeightPlace};
-use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec, bytes_per_token};
+use plugin_api::kinds::backend::{Backend, Bucket, Buf, WeightPlace};
+use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec};
 use plugin_api::plan::{Dim, Plan, Port, StateSpec};
 use sha2::{Digest as _, Sha256};
 
 use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
-use super::memory::{AlignedBytes, Piece, lay_out, room_for};
+use super::memory::{AlignedBytes, Piece, StateLayout, room_for};
 use super::trace::{TracedParts, trace_decoder};
 use super::weights::{Quantizers, WeightTable};
 use super::{ChatTemplate, Tokenizer};
@@ -34,6 +34,9 @@ pub struct LoadOptions {
     pub context_length_max: usize,
     /// Bytes for the states of all sequences.
     pub state_bytes_max: u64,
+    /// Bytes of the old state memory that one step reads while a cache of another type takes over,
+    /// beside those that the step before it wrote.
+    pub convert_bytes_per_step: u64,
     /// Threads that read and pack weights.
     pub threads: usize,
 }
@@ -46,6 +49,7 @@ impl Default for LoadOptions {
             logit_rows_max: 16,
             context_length_max: 8192,
             state_bytes_max: 1 << 30,
+            convert_bytes_per_step: 1 << 20,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
@@ -117,14 +121,8 @@ pub struct LoadedModel {
     pub bucket: Bucket,
     /// What is kept between steps.
     pub states: Vec<StateSpec>,
-    /// Where that lies in the arena.
-    pub places: Vec<StatePlace>,
     /// What the cache was asked to hold.
     pub limits: PoolLimits,
-    /// The cache's layout.
-    pub pool: PoolSpec,
-    /// Bytes of the state arena.
-    pub state_bytes: usize,
     /// Longest sequence.
     pub context_length: usize,
     /// Logits in a row.
@@ -139,6 +137,8 @@ pub struct FirstParts {
     pub plan: Plan,
     /// The quantizers of its weights, by the name of their plugin.
     pub quantizers: Vec<(String, Box<dyn Quantizer>)>,
+    /// How the cache's memory lies.
+    pub layout: Arc<StateLayout>,
 }
 
 impl LoadedModel {
@@ -173,7 +173,7 @@ impl LoadedModel {
         };
         let states: Vec<StateSpec> = plan.states.iter().map(|port| port.spec.clone()).collect();
         let pool = cache.pool(&states, &limits).map_err(EngineError::plugin("kv-cache"))?;
-        let (places, state_bytes) = lay_out(&states, &pool, options.num_seqs_max);
+        let layout = Arc::new(StateLayout::new(&states, pool, options.num_seqs_max));
 
         let packed = pack(&plan, &table, &files, &quantizers, backend, options.threads, progress)?;
 
@@ -184,19 +184,16 @@ impl LoadedModel {
         let model = Self {
             tokenizer: Arc::new(files.tokenizer()?),
             chat_template: files.chat_template()?.map(Arc::new),
-            bucket: bucket(options, &pool),
+            bucket: bucket(options, &layout.pool),
             num_logits: logits_width(&plan)?,
             architecture,
             table,
             packed,
             states,
-            places,
             limits,
-            pool,
-            state_bytes,
             context_length,
         };
-        Ok((model, FirstParts { traced, plan, quantizers }))
+        Ok((model, FirstParts { traced, plan, quantizers, layout }))
     }
 
     /// Bytes of all packed weights.
@@ -209,11 +206,6 @@ impl LoadedModel {
         let layers = self.packed.iter().filter(|(name, _)| name.starts_with("layers."));
         let matrices = layers.map(|(_, (place, _))| &place.desc).filter(|desc| desc.rows > 1);
         matrices.map(|desc| desc.rows * desc.cols).sum()
-    }
-
-    /// Bytes that one more token takes in the cache.
-    pub fn state_bytes_per_token(&self) -> usize {
-        bytes_per_token(&self.states, self.pool.dtype).map_or(0, |bytes| bytes as usize)
     }
 }
 

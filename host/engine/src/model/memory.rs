@@ -116,22 +116,41 @@ impl Memory for AlignedBytes {
     }
 }
 
-/// Where each state lies in one arena, and the arena's size in bytes.
-pub fn lay_out(states: &[StateSpec], pool: &PoolSpec, num_seqs: usize) -> (Vec<StatePlace>, usize) {
-    let mut end = 0_usize;
-    let mut places = Vec::with_capacity(states.len());
-    for spec in states {
-        let (num_blocks, copies) = match spec.per {
-            Per::Token { .. } => (pool.num_blocks, pool.num_blocks * pool.block_size),
-            Per::Sequence => (num_seqs, num_seqs),
-        };
-        let mut offsets = Vec::with_capacity(spec.parts.len());
-        for part in &spec.parts {
-            offsets.push(end);
-            let bytes = copies * part.num_elements() as usize * pool.dtype.size_bytes();
-            end = (end + bytes).next_multiple_of(LINE_BYTES);
+/// How a cache's pool lies in one arena.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateLayout {
+    /// What the cache answered.
+    pub pool: PoolSpec,
+    /// Where each state lies.
+    pub places: Vec<StatePlace>,
+    /// Size of the arena.
+    pub size_bytes: usize,
+    /// Of those, what one more token takes.
+    pub bytes_per_token: usize,
+}
+
+impl StateLayout {
+    /// Lays out `states` for up to `num_seqs` sequences.
+    pub fn new(states: &[StateSpec], pool: PoolSpec, num_seqs: usize) -> Self {
+        let mut end = 0_usize;
+        let mut bytes_per_token = 0;
+        let mut places = Vec::with_capacity(states.len());
+        for spec in states {
+            let is_per_token = matches!(spec.per, Per::Token { .. });
+            let (num_blocks, copies) = if is_per_token {
+                (pool.num_blocks, pool.num_blocks * pool.block_size)
+            } else {
+                (num_seqs, num_seqs)
+            };
+            let mut offsets = Vec::with_capacity(spec.parts.len());
+            for part in &spec.parts {
+                let bytes = part.num_elements() as usize * pool.dtype.size_bytes();
+                offsets.push(end);
+                end = (end + copies * bytes).next_multiple_of(LINE_BYTES);
+                bytes_per_token += if is_per_token { bytes } else { 0 };
+            }
+            places.push(StatePlace { dtype: pool.dtype, offsets, num_blocks });
         }
-        places.push(StatePlace { dtype: pool.dtype, offsets, num_blocks });
+        Self { pool, places, size_bytes: end, bytes_per_token }
     }
-    (places, end)
 }

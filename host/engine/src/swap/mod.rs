@@ -25,7 +25,7 @@ use jackfield_runtime::{Label, SlotStatus, SwapError, SwapTarget, Swapped};
 use plugin_api::events::{AfterRollback, BeforeSwap, Flow};
 
 pub(crate) use book::{Leftover, Note, Shared, SwapTopics};
-pub(crate) use prepare::{Change, Offer};
+pub(crate) use prepare::{Change, Offer, Takeover};
 pub(crate) use slots::Filled;
 pub(crate) use state::State;
 
@@ -73,17 +73,17 @@ impl Swapper {
         let (kind, slot) = shared.slot(index);
         self.ask_hooks(&kind, &slot, next)?;
         let start_us = shared.clock.now_us();
-        let Prepared { change, reach } = shared.prepare(index, next, instance)?;
+        let Prepared { change, reach } = shared.prepare(index, ticket, next, instance)?;
         let prepare_us = shared.clock.now_us() - start_us;
         let active = next.clone();
         let swapped = Swapped { retired: None, active, reach, prepare_us, wait_us: 0 };
-        let (plans, requests) = (change.plans(), change.requests());
+        let (plans, layout, requests) = (change.plans(), change.layout(), change.requests());
         let mut state = lock(&shared.state);
         if state.has_ended {
             return Err(SwapError::Ended { slot });
         }
         let offered_us = shared.clock.now_us();
-        let pending = Pending { swapped: swapped.clone(), offered_us, plans, requests };
+        let pending = Pending { swapped: swapped.clone(), offered_us, plans, layout, requests };
         state.offered(ticket, pending);
         shared.mailbox.offer(Offer { ticket, change });
         drop(state);

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use jackfield_runtime::{DRAINING_MAX, Generation, Label, Reach, SwapError};
+use plugin_api::kinds::kv_cache::PoolSpec;
+use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
-    Backend, DecodingStrategy, FeedForward, Kind, KvCache, LogitsProcessor, Mixer, Norm, Quantizer,
-    Residual, RotaryEmbedding, Scheduler, Traced,
+    Backend, DType, DecodingStrategy, FeedForward, Kind, KvCache, LogitsProcessor, Mixer, Norm,
+    Quantizer, Residual, RotaryEmbedding, Scheduler, Traced,
 };
 
 use super::book::Shared;
@@ -15,7 +17,7 @@ use super::state::{Role, SlotIndex, lock};
 use crate::error::EngineError;
 use crate::generate::plans::CompiledPlan;
 use crate::model::LoadedModel;
-use crate::model::memory::AlignedBytes;
+use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::trace::{TracedPart, trace_decoder};
 
 /// Something ready to be taken in at a boundary.
@@ -37,6 +39,8 @@ pub(crate) enum Change {
         /// Room for what the old cache hands over.
         room: Vec<u8>,
     },
+    /// The cache of a pool with other numbers, which takes over once they are converted.
+    Convert(Box<Takeover>),
     Scheduler {
         next: Generation<dyn Scheduler>,
         /// Likewise.
@@ -52,7 +56,16 @@ impl Change {
     pub(super) fn plans(&self) -> Vec<Weak<CompiledPlan>> {
         match self {
             Self::Plans { plans, .. } => plans.iter().map(Arc::downgrade).collect(),
+            Self::Convert(takeover) => takeover.plans.iter().map(Arc::downgrade).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// How the cache's memory will lie, if otherwise than before.
+    pub(super) fn layout(&self) -> Option<Arc<StateLayout>> {
+        match self {
+            Self::Convert(takeover) => Some(Arc::clone(&takeover.layout)),
+            _ => None,
         }
     }
 
@@ -64,6 +77,20 @@ impl Change {
             _ => None,
         }
     }
+}
+
+/// Everything that a cache of another pool comes with.
+pub(crate) struct Takeover {
+    pub(crate) next: Generation<dyn KvCache>,
+    /// Room for what the old cache hands over.
+    pub(crate) room: Vec<u8>,
+    /// The live plans, for the new memory.
+    pub(crate) plans: Vec<Arc<CompiledPlan>>,
+    pub(crate) scratch: Option<AlignedBytes>,
+    pub(crate) layout: Arc<StateLayout>,
+    pub(crate) state: AlignedBytes,
+    /// For each block of the old pool, how many tokens at its front are converted: none.
+    pub(crate) num_converted: Vec<usize>,
 }
 
 pub(super) struct Prepared {
@@ -83,6 +110,7 @@ impl Shared {
     pub(super) fn prepare(
         &self,
         index: SlotIndex,
+        ticket: u64,
         next: &Label,
         instance: Box<dyn Any + Send>,
     ) -> Result<Prepared, SwapError> {
@@ -93,7 +121,7 @@ impl Shared {
         let change = match role {
             Role::Backend => self.prepare_backend(&model, &at, at.unpack(instance)?)?,
             Role::Traced => return self.prepare_part(&model, &at, at.unpack_part(instance)?),
-            Role::Cache => prepare_cache(&model, &at, at.unpack(instance)?)?,
+            Role::Cache => self.prepare_cache(&model, &at, ticket, at.unpack(instance)?)?,
             Role::Scheduler => {
                 let room = Vec::with_capacity(model.limits.num_seqs_max * SEQ_BYTES);
                 Change::Scheduler { next: at.generation(instance)?, room }
@@ -147,10 +175,13 @@ impl Shared {
         parts.insert(at.kind.to_owned(), Arc::new(part));
         let plan = trace_decoder(&model.architecture, &parts, &model.table)
             .map_err(|source| at.failed("trace", source))?;
-        let generation = lock(&self.state).num_plans + 1;
-        let compiled =
-            CompiledPlan::new(model, generation, parts, plan, Arc::clone(&active.backend))
-                .map_err(|error| at.refused(error))?;
+        let (generation, layout) = {
+            let state = lock(&self.state);
+            (state.num_plans + 1, Arc::clone(&state.layout))
+        };
+        let backend = Arc::clone(&active.backend);
+        let compiled = CompiledPlan::new(model, &layout, generation, parts, plan, backend)
+            .map_err(|error| at.refused(error))?;
         if is_same {
             let change = self.plans(vec![Arc::new(compiled.replacing(active))]);
             return Ok(Prepared { change, reach: Reach::MidStream });
@@ -160,9 +191,53 @@ impl Shared {
     }
 
     fn plans(&self, plans: Vec<Arc<CompiledPlan>>) -> Change {
+        let scratch = self.scratch_for(&plans);
+        Change::Plans { plans, scratch }
+    }
+
+    /// Larger scratch memory, if one of the plans needs it.
+    fn scratch_for(&self, plans: &[Arc<CompiledPlan>]) -> Option<AlignedBytes> {
         let needed = plans.iter().map(|plan| plan.exe.scratch_bytes).max().unwrap_or(0);
         let is_larger = needed > self.scratch_bytes.load(Ordering::Relaxed);
-        Change::Plans { plans, scratch: is_larger.then(|| AlignedBytes::zeroed(needed)) }
+        is_larger.then(|| AlignedBytes::zeroed(needed))
+    }
+
+    /// Lays out the pool again. Where it comes out as it lies, tables are handed over; where only the
+    /// type of its numbers or the number of its blocks is another, they are converted.
+    fn prepare_cache(
+        &self,
+        model: &LoadedModel,
+        at: &Target<'_>,
+        ticket: u64,
+        mut instance: Box<dyn KvCache>,
+    ) -> Result<Change, SwapError> {
+        let pool = instance.pool(&model.states, &model.limits);
+        let pool = pool.map_err(|source| at.failed("pool", source))?;
+        let old = Arc::clone(&lock(&self.state).layout);
+        let num_blocks = pool.num_blocks.max(old.pool.num_blocks);
+        let room = num_blocks * BLOCK_BYTES + model.limits.num_seqs_max * SEQ_BYTES;
+        let (next, room) = (Generation::new(at.next.clone(), instance), Vec::with_capacity(room));
+        if pool == old.pool {
+            return Ok(Change::Cache { next, room });
+        }
+        if !is_convertible(&old.pool, &pool, &model.states) {
+            return Err(at.differs("pool", format!("{:?}", old.pool), format!("{pool:?}")));
+        }
+        // The plans read the memory that changes: none of them may be replaced meanwhile.
+        lock(&self.state).claim_plans(ticket)?;
+        let layout = StateLayout::new(&model.states, pool, model.limits.num_seqs_max);
+        let plans =
+            self.live_plans().into_iter().map(|plan| plan.over(model, &layout).map(Arc::new));
+        let plans = plans.collect::<Result<Vec<_>, _>>().map_err(|error| at.refused(error))?;
+        Ok(Change::Convert(Box::new(Takeover {
+            next,
+            room,
+            scratch: self.scratch_for(&plans),
+            plans,
+            state: AlignedBytes::zeroed(layout.size_bytes),
+            layout: Arc::new(layout),
+            num_converted: vec![0; old.pool.num_blocks],
+        })))
     }
 
     /// What lies packed was read by the old quantizer: the new one has to mean the same.
@@ -186,20 +261,15 @@ impl Shared {
     }
 }
 
-/// Lays out the pool again, which has to come out as it lies.
-fn prepare_cache(
-    model: &LoadedModel,
-    at: &Target<'_>,
-    mut instance: Box<dyn KvCache>,
-) -> Result<Change, SwapError> {
-    let pool =
-        instance.pool(&model.states, &model.limits).map_err(|source| at.failed("pool", source))?;
-    if pool != model.pool {
-        return Err(at.differs("pool", format!("{:?}", model.pool), format!("{pool:?}")));
-    }
-    let room = pool.num_blocks * BLOCK_BYTES + model.limits.num_seqs_max * SEQ_BYTES;
-    let next = Generation::new(at.next.clone(), instance);
-    Ok(Change::Cache { next, room: Vec::with_capacity(room) })
+/// Whether tokens of one pool may be converted into the other, each in the block of its number.
+fn is_convertible(old: &PoolSpec, new: &PoolSpec, states: &[StateSpec]) -> bool {
+    let is_float = |dtype: DType| matches!(dtype, DType::F16 | DType::F32);
+    let shape = |pool: &PoolSpec| (pool.block_size, pool.blocks_per_seq_max);
+    let is_per_token = |state: &StateSpec| matches!(state.per, Per::Token { .. });
+    is_float(old.dtype)
+        && is_float(new.dtype)
+        && shape(old) == shape(new)
+        && states.iter().all(is_per_token)
 }
 
 impl Target<'_> {

@@ -8,6 +8,7 @@ use jackfield_runtime::{Label, Reach, SlotStatus, SwapError, Swapped};
 
 use super::book::Shared;
 use crate::generate::plans::CompiledPlan;
+use crate::model::memory::StateLayout;
 
 /// Where a slot stands in the list.
 pub(super) type SlotIndex = usize;
@@ -42,6 +43,8 @@ pub(crate) struct SlotState {
 /// Everything that swappers share, behind one lock that no step takes.
 pub(crate) struct State {
     pub(crate) slots: Vec<SlotState>,
+    /// How the cache's memory lies.
+    pub(crate) layout: Arc<StateLayout>,
     /// Live plan generations, oldest first; the engine owns them.
     pub(crate) plans: Vec<Weak<CompiledPlan>>,
     /// Plan generations so far.
@@ -58,6 +61,8 @@ pub(crate) struct State {
 struct UnderWay {
     ticket: u64,
     slot: SlotIndex,
+    /// Whether it replaces plans, too, whatever its slot is.
+    takes_plans: bool,
     /// Set once it is offered.
     pending: Option<Pending>,
     /// Whether the caller still waits for the outcome.
@@ -70,14 +75,21 @@ pub(super) struct Pending {
     pub(super) offered_us: u64,
     /// Plans that take the place of their generation.
     pub(super) plans: Vec<Weak<CompiledPlan>>,
+    /// How the cache's memory will lie, if otherwise than before.
+    pub(super) layout: Option<Arc<StateLayout>>,
     /// Requests that will be pinned to it.
     pub(super) requests: Option<Weak<AtomicUsize>>,
 }
 
 impl State {
-    pub(crate) fn new(slots: Vec<SlotState>, plan: &Arc<CompiledPlan>) -> Self {
+    pub(crate) fn new(
+        slots: Vec<SlotState>,
+        plan: &Arc<CompiledPlan>,
+        layout: &Arc<StateLayout>,
+    ) -> Self {
         Self {
             slots,
+            layout: Arc::clone(layout),
             plans: vec![Arc::downgrade(plan)],
             num_plans: plan.generation,
             has_ended: false,
@@ -89,10 +101,28 @@ impl State {
 
     /// Whether a swap of this slot, or of one that has to fit to it, is under way.
     fn is_busy(&self, slot: SlotIndex) -> bool {
-        let is_plan =
-            |slot: SlotIndex| matches!(self.slots[slot].role, Role::Backend | Role::Traced);
-        let mut others = self.under_way.iter().map(|u| u.slot);
-        others.any(|other| other == slot || (is_plan(other) && is_plan(slot)))
+        self.under_way
+            .iter()
+            .any(|other| other.slot == slot || (self.is_plan(slot) && self.replaces_plans(other)))
+    }
+
+    fn is_plan(&self, slot: SlotIndex) -> bool {
+        matches!(self.slots[slot].role, Role::Backend | Role::Traced)
+    }
+
+    fn replaces_plans(&self, swap: &UnderWay) -> bool {
+        swap.takes_plans || self.is_plan(swap.slot)
+    }
+
+    /// Lets a swap of another slot replace plans, too.
+    pub(super) fn claim_plans(&mut self, ticket: u64) -> Result<(), SwapError> {
+        if let Some(other) = self.under_way.iter().find(|other| self.replaces_plans(other)) {
+            return Err(SwapError::Pending { slot: self.slots[other.slot].path() });
+        }
+        if let Some(swap) = self.under_way.iter_mut().find(|swap| swap.ticket == ticket) {
+            swap.takes_plans = true;
+        }
+        Ok(())
     }
 
     fn find(&self, slot: &str, name: &str) -> Result<SlotIndex, SwapError> {
@@ -121,7 +151,7 @@ impl State {
     ) -> Option<(SlotIndex, Label, Result<Swapped, SwapError>)> {
         let u = self.under_way.iter_mut().find(|u| u.ticket == ticket)?;
         let (index, pending) = (u.slot, u.pending.take()?);
-        let Pending { mut swapped, offered_us, plans, requests } = pending;
+        let Pending { mut swapped, offered_us, plans, layout, requests } = pending;
         swapped.wait_us = taken_us.saturating_sub(offered_us);
         let next = swapped.active.clone();
         if let Err(error) = result {
@@ -129,6 +159,9 @@ impl State {
         }
         for plan in plans {
             self.settle_plan(plan);
+        }
+        if let Some(layout) = layout {
+            self.layout = layout;
         }
         let slot = &mut self.slots[index];
         let old = std::mem::replace(&mut slot.active, next.clone());
@@ -238,7 +271,13 @@ impl Shared {
         }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
-        state.under_way.push(UnderWay { ticket, slot, pending: None, is_awaited: true });
+        state.under_way.push(UnderWay {
+            ticket,
+            slot,
+            takes_plans: false,
+            pending: None,
+            is_awaited: true,
+        });
         let next = state.slots[slot].active.next(name);
         Ok((slot, ticket, next))
     }

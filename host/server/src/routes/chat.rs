@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::responses::Errors;
-use super::wire::{TokenLogprob, Usage, digests, tell_digests, token_logprob};
+use super::wire::{StreamEvent, TokenLogprob, Usage, digests, tell_digests, token_logprob};
 use crate::app::{App, now};
 use crate::body::read_json;
 use crate::engine_thread::Token;
@@ -109,7 +109,7 @@ pub(crate) struct Delta {
     request_body = ChatRequest,
     responses(
         (status = 200, description = "The answer, or a stream of `ChatChunk` that ends with `[DONE]`",
-            content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+            content((ChatCompletion = "application/json"), (StreamEvent = "text/event-stream"))),
         Errors,
     ),
 )]

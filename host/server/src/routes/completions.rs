@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::chat::fingerprint;
 use super::responses::Errors;
-use super::wire::{CompletionLogprobs, Usage, digests, tell_digests};
+use super::wire::{CompletionLogprobs, StreamEvent, Usage, digests, tell_digests};
 use crate::app::{App, now};
 use crate::body::read_json;
 use crate::engine_thread::Token;
@@ -58,7 +58,7 @@ pub(crate) struct CompletionChoice {
     request_body = CompletionRequest,
     responses(
         (status = 200, description = "The answer, or a stream of `Completion` that ends with `[DONE]`",
-            content((Completion = "application/json"), (String = "text/event-stream"))),
+            content((Completion = "application/json"), (StreamEvent = "text/event-stream"))),
         Errors,
     ),
 )]

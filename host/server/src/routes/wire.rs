@@ -12,6 +12,14 @@ use utoipa::ToSchema;
 use crate::engine_thread::Token;
 use crate::generate::Collected;
 
+/// One event of a stream: what tools take the schema of `text/event-stream` to describe.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "is described, never made")]
+pub(crate) struct StreamEvent {
+    /// An object as JSON; `[DONE]` at the end.
+    data: String,
+}
+
 /// Numbers of tokens.
 #[derive(Debug, Clone, Copy, Default, Serialize, ToSchema)]
 pub(crate) struct Usage {

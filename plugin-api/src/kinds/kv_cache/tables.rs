@@ -1,5 +1,5 @@
 //! Block tables as bytes, in one schema for all caches that keep some: what one saves, another of
-//! the same shape restores.
+//! the same shape restores, and one of more blocks, or of fewer if no sequence has those beyond.
 //!
 //! Little-endian `u32`s: schema, shape, free blocks with their number first, then each sequence:
 //! id, committed and reserved tokens, blocks with their number first.
@@ -65,12 +65,13 @@ pub struct SavedTables {
 }
 
 impl SavedTables {
-    /// Reads what [`save_tables`] wrote for the same shape.
+    /// Reads what [`save_tables`] wrote for this shape, or for another number of blocks: those that
+    /// are new are free.
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] for another schema, another shape, and tables that contradict
-    /// themselves.
+    /// [`Error::Malformed`] for another schema, another shape, tables that contradict themselves,
+    /// and sequences that have blocks beyond the last one.
     pub fn parse(bytes: &[u8], shape: &TableShape) -> Result<Self> {
         let (words, rest) = bytes.as_chunks::<4>();
         let mut words = Words(words);
@@ -79,11 +80,18 @@ impl SavedTables {
             return Err(Error::malformed(WHAT, format!("schema {SCHEMA}"), schema));
         }
         let found = words.take(4)?.collect::<Vec<u32>>();
-        if found != words_of(shape) {
+        let (saved_blocks, num_blocks) = (found[1], shape.num_blocks as u32);
+        let saved_shape = TableShape { num_blocks: saved_blocks as usize, ..*shape };
+        if found != words_of(&saved_shape) {
             let expected = format!("the shape {:?}", words_of(shape));
             return Err(Error::malformed(WHAT, expected, format!("{found:?}")));
         }
-        let free: Vec<u32> = words.counted()?.collect();
+        let mut free: Vec<u32> = words.counted()?.collect();
+        if let Some(&block) = free.iter().find(|&&block| block >= saved_blocks) {
+            return Err(no_block(block));
+        }
+        free.retain(|&block| block < num_blocks);
+        free.extend(saved_blocks..num_blocks);
         let num_seqs = words.next()? as usize;
         let mut seqs = Vec::with_capacity(num_seqs.min(shape.num_seqs_max));
         for _ in 0..num_seqs {
@@ -212,5 +220,19 @@ mod tests {
             let found = saved(free, seqs);
             assert!(matches!(found, Err(Error::Malformed { .. })), "{name}: {found:?}");
         }
+    }
+
+    #[test]
+    fn pools_may_grow_and_shrink() {
+        let mut bytes = Vec::new();
+        let blocks: &[u32] = &[2, 0];
+        let table = SeqTable { seq: SeqId(7), len: 5, reserved: 0, blocks };
+        save_tables(&mut bytes, &SHAPE, &[3, 1], [table].into_iter());
+        let parse = |num_blocks| SavedTables::parse(&bytes, &TableShape { num_blocks, ..SHAPE });
+        let grown = parse(6).unwrap();
+        assert_eq!((grown.free, grown.num_owners), (vec![3, 1, 4, 5], vec![1, 0, 1, 0, 0, 0]));
+        let shrunk = parse(3).unwrap();
+        assert_eq!((shrunk.free, shrunk.num_owners), (vec![1], vec![1, 0, 1]));
+        assert!(matches!(parse(2), Err(Error::Malformed { .. })), "block 2 is owned");
     }
 }

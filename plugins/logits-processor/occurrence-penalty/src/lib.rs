@@ -112,18 +112,19 @@ mod tests {
     #[test]
     fn subtracts_by_occurrence_in_the_answer() {
         const CUT: f32 = f32::NEG_INFINITY;
+        /// Name, penalties, prompt, answer, and what becomes of the logits 2, -2, 1 and a masked one.
+        type Case = (&'static str, [f64; 2], &'static [u32], &'static [u32], [f32; 4]);
         #[rustfmt::skip]
-        let cases: [(&str, f64, f64, &[u32], &[u32], [f32; 4]); 7] = [
-            // name            presence frequency prompt  answer        out of [2, -2, 1, masked]
-            ("once",              0.5,  0.0,      &[],    &[0, 0, 1],   [1.5, -2.5, 1.0, CUT]),
-            ("each time",         0.0,  0.5,      &[],    &[0, 0, 1],   [1.0, -2.5, 1.0, CUT]),
-            ("both",              1.0,  0.5,      &[],    &[0, 0, 1],   [0.0, -3.5, 1.0, CUT]),
-            ("the prompt is free",1.0,  1.0,      &[0, 2],&[1],         [2.0, -4.0, 1.0, CUT]),
-            ("below 0 it favours",-1.0, -0.5,     &[],    &[2, 2],      [2.0, -2.0, 3.0, CUT]),
-            ("masked stays so",   -2.0, -2.0,     &[],    &[3],         [2.0, -2.0, 1.0, CUT]),
-            ("beyond the vocabulary", 1.0, 1.0,   &[],    &[99],        [2.0, -2.0, 1.0, CUT]),
+        let cases: [Case; 7] = [
+            ("once",                  [0.5, 0.0],   &[],     &[0, 0, 1], [1.5, -2.5, 1.0, CUT]),
+            ("each time",             [0.0, 0.5],   &[],     &[0, 0, 1], [1.0, -2.5, 1.0, CUT]),
+            ("both",                  [1.0, 0.5],   &[],     &[0, 0, 1], [0.0, -3.5, 1.0, CUT]),
+            ("the prompt is free",    [1.0, 1.0],   &[0, 2], &[1],       [2.0, -4.0, 1.0, CUT]),
+            ("below 0 it favours",    [-1.0, -0.5], &[],     &[2, 2],    [2.0, -2.0, 3.0, CUT]),
+            ("masked stays so",       [-2.0, -2.0], &[],     &[3],       [2.0, -2.0, 1.0, CUT]),
+            ("beyond the vocabulary", [1.0, 1.0],   &[],     &[99],      [2.0, -2.0, 1.0, CUT]),
         ];
-        for (name, presence, frequency, prompt, answer, expected) in cases {
+        for (name, [presence, frequency], prompt, answer, expected) in cases {
             let params = Config::new()
                 .with("presence_penalty", presence)
                 .with("frequency_penalty", frequency);

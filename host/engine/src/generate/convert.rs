@@ -1,0 +1,192 @@
+//! A cache takes over whose pool holds other numbers, while sequences hold tokens.
+//!
+//! Boundary by boundary a budget of bytes is converted into the new memory, which steps do not read
+//! yet; what they write meanwhile goes to the old one and is converted in its turn. At the boundary
+//! that leaves nothing to convert, tables are handed over, and cache, memory and plans change
+//! together. So no step ever sees tokens of two kinds.
+
+use std::sync::atomic::Ordering;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use jackfield_runtime::SwapError;
+use plugin_api::DType;
+use plugin_api::kinds::kv_cache::{BlockCopy, SeqId};
+
+use super::batch::StepBatch;
+use super::boundary::hand_over;
+use super::engine::Engine;
+use crate::swap::{Leftover, Takeover};
+
+/// A takeover that is under way.
+pub(super) struct Conversion {
+    pub(super) ticket: u64,
+    into: Takeover,
+    /// Tokens that steps have written since the last boundary.
+    num_written: usize,
+}
+
+impl Conversion {
+    pub(super) fn new(ticket: u64, into: Takeover) -> Box<Self> {
+        Box::new(Self { ticket, into, num_written: 0 })
+    }
+
+    /// Nothing came of it: everything that was prepared.
+    pub(super) fn into_leftover(self) -> Leftover {
+        vec![Box::new(self.into)]
+    }
+
+    /// Notes which tokens a step writes: they are to be converted, again where they were.
+    pub(super) fn written(&mut self, batch: &StepBatch, block_size: usize) {
+        self.num_written += batch.num_tokens();
+        for (block, offset) in batch.places(block_size) {
+            self.keep(block, offset);
+        }
+    }
+
+    /// Notes that blocks were overwritten.
+    pub(super) fn moved(&mut self, moves: &[BlockCopy]) {
+        moves.iter().for_each(|copy| self.keep(copy.to, 0));
+    }
+
+    fn keep(&mut self, block: u32, num_tokens: usize) {
+        if let Some(converted) = self.into.num_converted.get_mut(block as usize) {
+            *converted = num_tokens.min(*converted);
+        }
+    }
+}
+
+impl Engine {
+    /// Converts as much as one boundary may. The ticket and what came of it, at the end.
+    pub(super) fn convert(&mut self) -> Option<(u64, Result<(), SwapError>, Leftover)> {
+        let mut conversion = self.conversion.take()?;
+        match self.convert_some(&mut conversion) {
+            Ok(false) => {
+                self.conversion = Some(conversion);
+                None
+            }
+            Ok(true) => Some(self.take_over(*conversion)),
+            Err(error) => Some((conversion.ticket, Err(error), conversion.into_leftover())),
+        }
+    }
+
+    /// Whether everything that sequences hold is converted.
+    fn convert_some(&mut self, conversion: &mut Conversion) -> Result<bool, SwapError> {
+        let (old, per_token) = (&self.layout, self.layout.bytes_per_token.max(1));
+        let budget = self.convert_bytes_per_step as usize / per_token;
+        // What steps write comes on top: else a prompt that is evaluated could outrun the budget.
+        let mut tokens_left = budget.max(1) + std::mem::take(&mut conversion.num_written);
+        let (block_size, into) = (old.pool.block_size, &mut conversion.into);
+        let cache = self.cache.get_mut();
+        for (place, sequence) in self.sequences.iter() {
+            if sequence.num_evaluated == 0 {
+                continue;
+            }
+            let table = cache.reserve(SeqId(place as u32), 0, &mut self.work.moves);
+            let table = table.map_err(|source| SwapError::Plugin {
+                slot: "kv-cache".to_owned(),
+                what: "table of a sequence".to_owned(),
+                source,
+            })?;
+            let num_blocks = into.layout.pool.num_blocks;
+            if let Some(beyond) = table.iter().find(|&&block| block as usize >= num_blocks) {
+                return Err(SwapError::Differs {
+                    slot: "kv-cache".to_owned(),
+                    what: "blocks that sequences hold".to_owned(),
+                    expected: format!("those of a pool of {num_blocks}"),
+                    found: format!("block {beyond}: try again when less is held"),
+                });
+            }
+            for (i, &block) in table.iter().enumerate() {
+                let held = sequence.num_evaluated.saturating_sub(i * block_size).min(block_size);
+                let from = into.num_converted[block as usize];
+                let to = held.min(from + tokens_left);
+                if from >= held {
+                    continue;
+                }
+                let tokens = block as usize * block_size + from..block as usize * block_size + to;
+                tokens_left -= tokens.len();
+                self.load.converted_bytes += (tokens.len() * per_token) as u64;
+                into.num_converted[block as usize] = to;
+                let (from_bytes, to_bytes) = (self.state.as_slice(), into.state.as_mut_slice());
+                for (i, state) in self.model.states.iter().enumerate() {
+                    let (old, new) = (&old.places[i], &into.layout.places[i]);
+                    for (j, part) in state.parts.iter().enumerate() {
+                        let elements = part.num_elements() as usize;
+                        let bytes = |offset: usize, dtype: DType| {
+                            let size = elements * dtype.size_bytes();
+                            offset + tokens.start * size..offset + tokens.end * size
+                        };
+                        let (from, to) =
+                            (bytes(old.offsets[j], old.dtype), bytes(new.offsets[j], new.dtype));
+                        convert(old.dtype, &from_bytes[from], new.dtype, &mut to_bytes[to]);
+                    }
+                }
+                if tokens_left == 0 {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Everything is converted: cache, memory and plans change.
+    fn take_over(&mut self, conversion: Conversion) -> (u64, Result<(), SwapError>, Leftover) {
+        let Conversion { ticket, mut into, .. } = conversion;
+        if self.cache.get().usage().used > 0 {
+            let (old, next) = (self.cache.get_mut(), &mut *into.next.instance);
+            if let Err(error) = hand_over(old, next, &mut into.room) {
+                return (ticket, Err(error), vec![Box::new(into)]);
+            }
+        }
+        let Takeover { next, room, plans, scratch, layout, state, num_converted } = into;
+        let mut leftover: Leftover = vec![Box::new((room, num_converted))];
+        for plan in plans {
+            // All of them are builds of live generations, or of drained ones.
+            let (Ok(retired) | Err(retired)) = self.plans.replace(plan).map_err(Some);
+            leftover.push(Box::new(retired));
+        }
+        if let Some(larger) = scratch {
+            self.shared.scratch_bytes.store(larger.as_slice().len(), Ordering::Relaxed);
+            leftover.push(Box::new(std::mem::replace(&mut self.scratch, larger)));
+        }
+        leftover.push(Box::new(self.cache.replace(next)));
+        leftover.push(Box::new(std::mem::replace(&mut self.state, state)));
+        self.layout = layout;
+        self.sequences.iter_mut().for_each(|sequence| sequence.chain.unpublish());
+        (ticket, Ok(()), leftover)
+    }
+}
+
+/// Converts numbers, rounding to the nearest, ties to even, as backends do.
+fn convert(from_type: DType, from: &[u8], to_type: DType, to: &mut [u8]) {
+    match (from_type, to_type) {
+        (DType::F32, DType::F16) => {
+            let (from, to) = (bytemuck::cast_slice(from), bytemuck::cast_slice_mut::<_, f16>(to));
+            to.convert_from_f32_slice(from);
+        }
+        (DType::F16, DType::F32) => {
+            let (from, to) = (bytemuck::cast_slice::<_, f16>(from), bytemuck::cast_slice_mut(to));
+            from.convert_to_f32_slice(to);
+        }
+        _ => to.copy_from_slice(from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_to_even_and_come_back() {
+        // Halfway between 1 and the next number of 10 bits, and between that and the one after.
+        let numbers = [1.0, 1.0 + 1.0 / 2048.0, 1.0 + 3.0 / 2048.0, -65504.0, 1e9, 0.0];
+        let rounded = [1.0, 1.0, 1.0 + 2.0 / 1024.0, -65504.0, f32::INFINITY, 0.0];
+        let (mut halves, mut back) = ([f16::ZERO; 6], [0_f32; 6]);
+        let bytes = bytemuck::cast_slice_mut(&mut halves);
+        convert(DType::F32, bytemuck::cast_slice(&numbers.map(|n: f32| n)), DType::F16, bytes);
+        let bytes = bytemuck::cast_slice(&halves);
+        convert(DType::F16, bytes, DType::F32, bytemuck::cast_slice_mut(&mut back));
+        assert_eq!(back, rounded);
+    }
+}
