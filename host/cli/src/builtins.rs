@@ -49,4 +49,4 @@ use plugin_top_p as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    41 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    42 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
