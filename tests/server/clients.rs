@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use jackfield_tests::chat::built;
-use jackfield_tests::{real_model, root};
+use jackfield_tests::{real_model, root, tiny_encoder};
 use plugin_api::{Config, Value as Param};
 
-use crate::service::Service;
+use crate::service::{EMBEDDING_MODEL, MODEL, Models, Service};
 
 /// What is installed, so that a run means the same tomorrow.
 const PACKAGES: [&str; 2] = ["openai==3.54.0", "schemathesis==4.32.5"];
@@ -39,20 +39,24 @@ fn the_official_client_is_served() {
     let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
     let Some(model) = real_model("SmolLM2-135M-Instruct", file) else { return };
     let table = Config::at("server").with("api_keys", vec![Param::from("secret")]);
-    let service = Service::of(Some(model), table, |_| {});
+    // Without the real one, vectors of the tiny one have to do.
+    let real = real_model("all-MiniLM-L6-v2", "model.safetensors");
+    let (is_real, tiny) = (real.is_some(), tiny_encoder());
+    let encoder = Some(real.unwrap_or_else(|| tiny.path().to_owned()));
+    let service = Service::of(Models { decoder: Some(model), encoder }, table, |_| {});
     let mut client = Command::new(programs.join("python"));
     client.arg(root().join("tests/server/openai_client.py"));
-    let status =
-        client.arg(format!("http://{}", service.address)).arg(crate::service::MODEL).status();
+    client.arg(format!("http://{}", service.address)).args([MODEL, EMBEDDING_MODEL]);
+    let status = client.arg(if is_real { "real" } else { "tiny" }).status();
     assert!(status.unwrap().success());
 }
 
 /// Operations that answer 501 by design.
-const NOT_THERE: [&str; 3] = ["/v1/embeddings", "/train", "/checkpoint"];
+const NOT_THERE: [&str; 2] = ["/train", "/checkpoint"];
 
 fn schemathesis(examples: u32) {
     let Some(programs) = python() else { return };
-    let service = Service::new();
+    let service = Service::encoding();
     let folder = tempfile::tempdir().unwrap();
     let mut run = Command::new(programs.join("st"));
     run.arg("run").arg(format!("http://{}/openapi.json", service.address)).current_dir(&folder);

@@ -10,6 +10,7 @@
 mod browser;
 mod client;
 mod clients;
+mod embeddings;
 mod limits;
 mod operators;
 mod page;

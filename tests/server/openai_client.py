@@ -1,6 +1,7 @@
-"""The official client of the OpenAI interface against a server: chat, streams, logprobs, errors, cancellation.
+"""The official client of the OpenAI interface against a server: chat, streams, logprobs, embeddings, errors, cancellation.
 
-Arguments: the base URL, the model's name, and whether the server wants the key `secret`.
+Arguments: the base URL, the names of the models that generate and make embeddings, and whether the latter is `real`.
+The server wants the key `secret`.
 """
 
 import sys
@@ -8,7 +9,7 @@ import urllib.request
 
 import openai
 
-BASE, MODEL = sys.argv[1], sys.argv[2]
+BASE, MODEL, EMBEDDING_MODEL, IS_REAL = *sys.argv[1:4], sys.argv[4] == "real"
 client = openai.OpenAI(base_url=f"{BASE}/v1", api_key="secret", max_retries=0)
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -21,7 +22,7 @@ def metric(name):
 
 def models():
     listed = client.models.list()
-    assert [model.id for model in listed.data] == [MODEL], listed
+    assert [model.id for model in listed.data] == [MODEL, EMBEDDING_MODEL], listed
     assert client.models.retrieve(MODEL).id == MODEL
 
 
@@ -80,6 +81,26 @@ def logprobs():
         assert [top.logprob for top in token.top_logprobs] == sorted((t.logprob for t in token.top_logprobs), reverse=True)
 
 
+def embeddings():
+    texts = ["That is a happy person", "That is a very happy person", "Today is a sunny day"]
+    ask = client.embeddings.create
+    answer = ask(model=EMBEDDING_MODEL, input=texts)  # the client asks for Base64 and decodes it
+    vectors = [entry.embedding for entry in answer.data]
+    assert [entry.index for entry in answer.data] == [0, 1, 2]
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens > 0
+    plain = ask(model=EMBEDDING_MODEL, input=texts, encoding_format="float")
+    for vector, entry in zip(vectors, plain.data):
+        assert len(vector) == len(entry.embedding)
+        assert all(abs(a - b) < 1e-7 for a, b in zip(vector, entry.embedding))
+        assert abs(sum(x * x for x in vector) - 1) < 1e-5
+    alone = ask(model=EMBEDDING_MODEL, input=texts[1], dimensions=len(vectors[1]))
+    assert alone.data[0].embedding == vectors[1]
+    dot = lambda i, j: sum(a * b for a, b in zip(vectors[i], vectors[j]))
+    if IS_REAL:
+        # As the card of the model has it: 0.943 and 0.257.
+        assert abs(dot(0, 1) - 0.943) < 0.001 and abs(dot(0, 2) - 0.257) < 0.001, (dot(0, 1), dot(0, 2))
+
+
 def errors():
     def refused(kind, code, param, call):
         try:
@@ -107,9 +128,9 @@ def errors():
     )
     stranger = openai.OpenAI(base_url=f"{BASE}/v1", api_key="guess", max_retries=0)
     refused(openai.AuthenticationError, "invalid_api_key", None, lambda: stranger.models.list())
-    refused(
-        openai.InternalServerError, "unsupported", None, lambda: client.embeddings.create(model=MODEL, input="a")
-    )
+    embed = client.embeddings.create
+    refused(openai.NotFoundError, "model_not_found", "model", lambda: embed(model=MODEL, input="a"))
+    refused(openai.BadRequestError, "invalid_value", "input[1]", lambda: embed(model=EMBEDDING_MODEL, input=["a", ""]))
 
 
 def cancellation():
@@ -123,6 +144,6 @@ def cancellation():
         pass
 
 
-for part in (models, chat, completions, logprobs, errors, cancellation):
+for part in (models, chat, completions, logprobs, embeddings, errors, cancellation):
     part()
     print(part.__name__, "as expected", flush=True)

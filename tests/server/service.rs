@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use jackfield_engine::{Embedder, EncoderModel, EncoderOptions};
 use jackfield_server::{EngineFacts, Server, ServerConfig};
-use jackfield_tests::{Setup, tiny_model};
+use jackfield_tests::{Setup, tiny_encoder, tiny_model};
 use plugin_api::events::{Flow, Subscriptions};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::testing::machine::Machine;
@@ -17,6 +18,8 @@ use crate::client::{Answer, Connection, bytes, json_bytes};
 
 /// What every request names.
 pub(crate) const MODEL: &str = "tiny";
+/// What requests for embeddings name, where there is a model for them.
+pub(crate) const EMBEDDING_MODEL: &str = "tiny-bert";
 
 /// Messages with marks of their own, as chat models have them.
 const TEMPLATE: &str =
@@ -38,6 +41,15 @@ impl Gate {
     }
 }
 
+/// Models that are not the usual ones.
+#[derive(Default)]
+pub(crate) struct Models {
+    /// What generates; the tiny model where none is named.
+    pub(crate) decoder: Option<PathBuf>,
+    /// What makes embeddings, if anything.
+    pub(crate) encoder: Option<PathBuf>,
+}
+
 /// A server that runs until it is dropped.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
@@ -54,12 +66,19 @@ impl Service {
 
     /// With this table `server`, and an engine of one's own.
     pub(crate) fn with(table: Config, edit: impl FnOnce(&mut Setup) + Send + 'static) -> Self {
-        Self::of(None, table, edit)
+        Self::of(Models::default(), table, edit)
     }
 
-    /// The same over a model that is not the tiny one.
+    /// With a model for embeddings, the tiny one.
+    pub(crate) fn encoding() -> Self {
+        let folder = tiny_encoder();
+        let models = Models { encoder: Some(folder.path().to_owned()), ..Models::default() };
+        Self::of(models, Config::at("server"), |_| {})
+    }
+
+    /// The same over other models.
     pub(crate) fn of(
-        model: Option<PathBuf>,
+        models: Models,
         table: Config,
         edit: impl FnOnce(&mut Setup) + Send + 'static,
     ) -> Self {
@@ -69,6 +88,7 @@ impl Service {
         let config = Config::new().with("server", table);
         let mut config = ServerConfig::read(&config, "".as_ref()).unwrap();
         config.model_names.insert(0, MODEL.to_owned());
+        config.embedding_model = models.encoder.is_some().then(|| EMBEDDING_MODEL.to_owned());
         let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME];
         let readers = kinds.into_iter().flat_map(|kind| setup.wiring.names(kind)).collect();
         let facts = EngineFacts { readers, num_seqs_max: setup.options.num_seqs_max, board: None };
@@ -87,7 +107,13 @@ impl Service {
         let run = move || {
             let folder = tiny_model(MODEL);
             std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
-            let engine = setup.load(model.as_deref().unwrap_or(folder.path())).unwrap();
+            if let Some(path) = models.encoder {
+                let (wiring, registry) = (&setup.wiring, &setup.registry);
+                let options = EncoderOptions::default();
+                let model = EncoderModel::load(&path, wiring, registry, &options, &mut |_, _| {});
+                server.embed_with(Embedder::start(model.unwrap(), 64).unwrap());
+            }
+            let engine = setup.load(models.decoder.as_deref().unwrap_or(folder.path())).unwrap();
             server.run(engine, || {});
         };
         let thread = Some(std::thread::spawn(run));

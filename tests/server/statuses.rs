@@ -7,7 +7,7 @@ use crate::client::{Answer, Connection, bytes};
 use crate::service::{MODEL, Service};
 
 /// Checks that an answer is an error as clients expect them.
-fn check_error(answer: &Answer, status: u16, code: &str, param: Option<&str>) {
+pub(crate) fn check_error(answer: &Answer, status: u16, code: &str, param: Option<&str>) {
     assert_eq!(answer.status, status, "{}", answer.body);
     assert_eq!(answer.header("content-type"), Some("application/json"));
     assert!(answer.header("x-request-id").is_some());

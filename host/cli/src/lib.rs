@@ -8,6 +8,7 @@ mod board;
 mod builtins;
 mod commands;
 mod control;
+mod embedder;
 mod folders;
 mod hosts;
 mod live_config;

@@ -121,6 +121,12 @@ impl Session {
         Ok(self.config.text_or("model", DEFAULT_MODEL)?.to_owned())
     }
 
+    /// The name of the model that turns texts into vectors, if there is to be one.
+    pub(crate) fn embedding_model(&self) -> Result<Option<String>> {
+        let has_one = self.config.has("embedding_model");
+        Ok(has_one.then(|| self.config.text("embedding_model")).transpose()?.map(str::to_owned))
+    }
+
     /// The model sources in the order they are asked, each with its host handle.
     pub(crate) fn sources(&self, model: &str) -> Result<Vec<Source>> {
         let mut sources = Vec::new();

@@ -1,9 +1,10 @@
 //! What every route works with.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jackfield_engine::Embedder;
 use jackfield_engine::model::LoadedModel;
 
 use crate::EngineFacts;
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub(crate) board: Option<Board>,
     /// When the server was started, in seconds since 1970.
     pub(crate) started: u64,
+    /// What turns texts into vectors, once it is loaded.
+    pub(crate) embedder: OnceLock<Embedder>,
     config: RwLock<Arc<ServerConfig>>,
 }
 
@@ -37,7 +40,8 @@ impl App {
     ) -> Self {
         let EngineFacts { readers, num_seqs_max: running_max, board } = facts;
         let config = RwLock::new(Arc::new(config));
-        Self { port, metrics, readers, running_max, board, started: now(), config }
+        let embedder = OnceLock::new();
+        Self { port, metrics, readers, running_max, board, started: now(), embedder, config }
     }
 
     /// The configuration as it is.
@@ -50,6 +54,7 @@ impl App {
         let mut config = self.config.write().unwrap_or_else(PoisonError::into_inner);
         (next.address, next.admin_address) = (config.address, config.admin_address);
         next.model_names.clone_from(&config.model_names);
+        next.embedding_model.clone_from(&config.embedding_model);
         self.port.set_requests_max(self.running_max + next.max_queued);
         *config = Arc::new(next);
     }
@@ -71,6 +76,23 @@ impl App {
     /// The same where a request may leave the name out.
     pub(crate) fn model_asked(&self, name: Option<&str>) -> Result<&Arc<LoadedModel>, ApiError> {
         name.map_or_else(|| self.model(), |name| self.model_named(name))
+    }
+
+    /// What turns texts into vectors, if that is what `name` is called.
+    pub(crate) fn embedder_named(&self, name: &str) -> Result<&Embedder, ApiError> {
+        let config = self.config();
+        let Some(known) = &config.embedding_model else {
+            let why = "no model for them is configured: set `embedding_model`, or start with \
+                       `--embedding-model`";
+            return Err(ApiError::not_there("embeddings", why));
+        };
+        if known != name {
+            return Err(ApiError::no_model(name, known));
+        }
+        if self.port.is_draining() {
+            return Err(ApiError::draining());
+        }
+        self.embedder.get().ok_or_else(ApiError::loading)
     }
 
     /// The model, if requests are taken.

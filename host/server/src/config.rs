@@ -23,6 +23,8 @@ pub struct ServerConfig {
     pub hosts: Vec<String>,
     /// Names of the model, the first one being its own.
     pub model_names: Vec<String>,
+    /// The name of the model that turns texts into vectors, if there is to be one.
+    pub embedding_model: Option<String>,
     /// Requests that may wait while as many run as the engine takes.
     pub max_queued: usize,
     /// Answers that one request may ask for: choices times prompts.
@@ -67,6 +69,7 @@ impl ServerConfig {
             admin_keys: keys(table, "admin_keys", "admin_key_file", base)?,
             hosts: texts(table, "hosts")?,
             model_names: texts(table, "model_names")?,
+            embedding_model: None,
             max_queued: table.count_or("max_queued", 64, 0..=1 << 20)? as usize,
             max_choices: size("max_choices", 16, 1 << 12)?,
             max_connections: size("max_connections", 1024, 1 << 16)?,

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jackfield_engine::Engine;
+use jackfield_engine::{Embedder, Engine};
 use plugin_api::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -135,6 +135,12 @@ impl Server {
     pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
         let app = Arc::clone(&self.app);
         move || app.port.drain(Instant::now() + app.config().drain_time)
+    }
+
+    /// Turns texts into vectors with this from now on; the configuration names it.
+    pub fn embed_with(&self, embedder: Embedder) {
+        // The first stays: there is one name to call it by.
+        let _ = self.app.embedder.set(embedder);
     }
 
     /// Answers requests with this engine until it is told to stop and all are answered, or the

@@ -1,14 +1,15 @@
 //! The interface as OpenAPI 3.1 describes it, from the types that the routes read and write.
 
 use serde_json::Value;
-use utoipa::OpenApi;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
+use utoipa::{OpenApi, ToSchema as _};
 
 use crate::app::App;
 use crate::error::ErrorResponse;
 use crate::params::{ChatMessage, Content, Prompts, Stop, unread};
 use crate::routes::chat::ChatChunk;
+use crate::routes::embeddings::{EmbeddingRequest, Vector};
 use crate::routes::{chat, completions, embeddings, models, operation, seeds, tokens};
 
 #[derive(OpenApi)]
@@ -34,7 +35,7 @@ use crate::routes::{chat, completions, embeddings, models, operation, seeds, tok
         seeds::checkpoint,
         seeds::plugins,
     ),
-    components(schemas(ErrorResponse, ChatChunk, ChatMessage, Content, Prompts, Stop))
+    components(schemas(ErrorResponse, ChatChunk, ChatMessage, Content, Prompts, Stop, Vector))
 )]
 struct Interface;
 
@@ -43,7 +44,8 @@ struct Interface;
 pub(crate) fn json(app: &App) -> String {
     let mut document = Interface::openapi();
     let config = app.config();
-    for schema in document.components.iter_mut().flat_map(|c| c.schemas.values_mut()) {
+    let schemas = document.components.iter_mut().flat_map(|c| c.schemas.iter_mut());
+    for (schema_name, schema) in schemas {
         let RefOr::T(Schema::Object(object)) = schema else { continue };
         let fields = &mut object.properties;
         // Requests take nothing that is not named; what is sent says so of nothing.
@@ -51,11 +53,16 @@ pub(crate) fn json(app: &App) -> String {
             continue;
         }
         if let Some(RefOr::T(Schema::Object(model))) = fields.get_mut("model") {
-            let names = config.model_names.iter().map(|name| name.as_str().into());
+            let names: Vec<&String> = match *schema_name == EmbeddingRequest::name() {
+                true => config.embedding_model.iter().collect(),
+                false => config.model_names.iter().collect(),
+            };
+            let names = names.into_iter().map(|name| name.as_str().into());
             // Who may leave it out may say null as well.
             let null =
                 (!object.required.iter().any(|field| field == "model")).then_some(Value::Null);
-            model.enum_values = Some(names.chain(null).collect());
+            let names: Vec<Value> = names.chain(null).collect();
+            model.enum_values = (!names.is_empty()).then_some(names);
         }
         if let Some(RefOr::T(Schema::Object(n))) = fields.get_mut("n") {
             n.maximum = Some(config.max_choices.into());

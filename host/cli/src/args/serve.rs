@@ -45,6 +45,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "NAME")]
     pub(crate) model_name: Vec<String>,
 
+    /// Model for /v1/embeddings, such as all-MiniLM-L6-v2 [default: `embedding_model`, else none]
+    #[arg(long, env = "JACKFIELD_EMBEDDING_MODEL", value_name = "NAME")]
+    pub(crate) embedding_model: Option<String>,
+
     /// Requests that run at a time [default: `num_seqs` of the table `engine`, 16]
     #[arg(long, value_name = "N")]
     pub(crate) max_running: Option<u32>,

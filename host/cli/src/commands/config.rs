@@ -22,6 +22,7 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     };
     note(session.load_options().map(drop));
     note(session.model_name().map(drop));
+    note(session.embedding_model().map(drop));
     let server = ServerConfig::read(&session.config, session.live.folder());
     note(server.and_then(|server| server.check()).map_err(Into::into));
     note(session.subscribe_hooks());
@@ -29,6 +30,7 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     note(wiring.backend(registry).map(drop).map_err(Into::into));
     note(wiring.kv_cache(registry).map(drop).map_err(Into::into));
     note(wiring.scheduler(registry).map(drop).map_err(Into::into));
+    note(wiring.encoder(registry).map(drop).map_err(Into::into));
     note(wiring.quantizers(registry).map(drop).map_err(Into::into));
     note(wiring.make_all::<dyn LogitsProcessor>(registry).map(drop).map_err(Into::into));
     note(wiring.make_all::<dyn DecodingStrategy>(registry).map(drop).map_err(Into::into));
@@ -62,6 +64,9 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "model = {:?}", session.model_name()?)?;
     writeln!(out, "models_folder = {:?}", session.models_folder.display().to_string())?;
+    if let Some(model) = session.embedding_model()? {
+        writeln!(out, "embedding_model = {model:?}")?;
+    }
     if let Ok(threads) = session.config.count("threads", 1..=256) {
         writeln!(out, "threads = {threads}")?;
     }
@@ -80,6 +85,7 @@ pub(crate) fn show(session: &Session) -> Result<()> {
         "scheduler",
         "logits-processor",
         "decoding-strategy",
+        "encoder",
         "hook",
         "model-source",
     ];

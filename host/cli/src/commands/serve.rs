@@ -11,6 +11,7 @@ use plugin_api::{Config, Hook, Kind};
 
 use crate::args::Serve;
 use crate::board;
+use crate::embedder;
 use crate::setup::Session;
 
 /// Listens, loads, answers.
@@ -24,7 +25,13 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
         options.logit_rows_max = options.logit_rows_max.max(n as usize);
     }
     let own_name = own_name(&session.model_name()?);
-    let config = configured(&session.config, session.live.folder(), args, &own_name)?;
+    let embedding_model = args
+        .embedding_model
+        .clone()
+        .map_or_else(|| session.embedding_model(), |name| Ok(Some(name)))?;
+    let mut config = configured(&session.config, session.live.folder(), args, &own_name)?;
+    config.embedding_model = embedding_model.as_deref().map(self::own_name);
+    let jobs_max = config.max_queued.max(1);
     let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME];
     let readers = kinds.into_iter().flat_map(|kind| session.wiring.names(kind)).collect();
     let board = Board { plugins: Arc::clone(&session.plugins), bus: session.bus.clone() };
@@ -44,6 +51,9 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     writeln!(std::io::stderr(), "http://{address} · {own_name} · loading")?;
     if let Some(admin) = server.admin_address() {
         writeln!(std::io::stderr(), "http://{admin} · for operators")?;
+    }
+    if let Some(model) = &embedding_model {
+        server.embed_with(embedder::start(session, model, jobs_max)?);
     }
     let engine = session.engine(&options)?;
     let _orders = board::take_orders(session);

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use super::model::EncoderModel;
 use crate::error::EngineError;
-use crate::model::Tokenizer;
+use crate::model::{PlanDigest, Tokenizer};
 
 /// Where the vectors of a job go.
 pub trait Reply: Send {
@@ -35,6 +35,7 @@ struct Facts {
     width: usize,
     tokens_max: usize,
     vocab_size: usize,
+    digest: PlanDigest,
 }
 
 /// Sequences to encode.
@@ -58,6 +59,7 @@ impl Embedder {
             width: model.width(),
             tokens_max: model.tokens_max(),
             vocab_size: model.vocab_size(),
+            digest: model.digest(),
         };
         let (jobs, waiting) = sync_channel(jobs_max);
         let thread = std::thread::Builder::new().name("encoder".to_owned());
@@ -85,6 +87,11 @@ impl Embedder {
     /// Ids are below it.
     pub fn vocab_size(&self) -> usize {
         self.facts.vocab_size
+    }
+
+    /// What makes the vectors: the digest of plan and plugins.
+    pub fn digest(&self) -> PlanDigest {
+        self.facts.digest
     }
 
     /// Hands over sequences to encode, and returns at once.

@@ -9,7 +9,7 @@ use plugin_api::kinds::backend::{
     Backend, Bindings, Bucket, Buf, Exe, Fence, MemoryMap, StreamId, WeightPlace,
 };
 use plugin_api::plan::{Dim, Plan};
-use plugin_api::{Config, TensorMut};
+use plugin_api::{Config, Encoder, Kind, TensorMut};
 
 use super::batch::EncoderBatch;
 use crate::error::EngineError;
@@ -84,7 +84,7 @@ impl EncoderModel {
         limits.tokens_per_step_max = limits.tokens_per_step_max.max(tokens_max);
 
         let (name, encoder) = wiring.encoder(registry)?;
-        let (_, backend) = wiring.backend(registry)?;
+        let (backend_name, backend) = wiring.backend(registry)?;
         let quantizers = wiring.quantizers(registry)?;
         // Some files say whose part a weight is: `bert.embeddings…`.
         let prefix = config.text_or("model_type", "").map_err(in_config())?;
@@ -101,10 +101,13 @@ impl EncoderModel {
         let bucket = bucket(&limits);
         let exe =
             backend.compile(&plan, &bucket, &memory).map_err(EngineError::plugin("compile"))?;
+        let (label, ran_by) = (Label::first(&name), Label::first(&backend_name));
+        let labels = [(<dyn Backend>::NAME, &ran_by), (<dyn Encoder>::NAME, &label)];
+        let digest = PlanDigest::of(&plan).with(labels.into_iter());
         Ok(Self {
             tokenizer: Arc::new(files.tokenizer()?),
-            label: Label::first(&name),
-            digest: PlanDigest::of(&plan),
+            label,
+            digest,
             scratch: AlignedBytes::zeroed(exe.scratch_bytes),
             plan,
             exe,
@@ -128,7 +131,7 @@ impl EncoderModel {
         &self.label
     }
 
-    /// The digest of its plan.
+    /// What makes the vectors: the digest of plan and plugins.
     pub fn digest(&self) -> PlanDigest {
         self.digest
     }

