@@ -15,6 +15,17 @@ use plugin_api::events::Subscriptions;
 use plugin_api::{Config, Hook, Host};
 use tempfile::TempDir;
 
+/// The part `q` of a list, from 0 for its least to 1 for its greatest number.
+///
+/// # Panics
+///
+/// If the list is empty.
+pub fn quantile(list: &[f64], q: f64) -> f64 {
+    let mut sorted = list.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[((sorted.len() - 1) as f64 * q) as usize]
+}
+
 /// The root of the project.
 pub fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use jackfield_engine::{Engine, Output, Request, RequestId};
 use jackfield_runtime::{SwapTarget, Swapped};
-use jackfield_tests::{Setup, real_model};
+use jackfield_tests::{Setup, quantile, real_model};
 use plugin_api::Config;
 
 const STREAMS: usize = 4;
@@ -57,7 +57,7 @@ fn main() {
     swapping.print("one swap a second");
     let idle = plain.boundaries.iter().sum::<f64>() / plain.boundaries.len() as f64;
     let work: f64 = swapping.boundaries.iter().map(|ms| ms - idle).sum();
-    let (step, per_swap) = (quantile(&sorted(&plain.steps), 0.5), work / swaps.len() as f64);
+    let (step, per_swap) = (quantile(&plain.steps, 0.5), work / swaps.len() as f64);
     println!(
         "{} swaps; on the step thread {:.1} us each ({:.2} % of a step), at most {:.1} us",
         swaps.len(),
@@ -66,7 +66,7 @@ fn main() {
         swapping.boundaries.iter().fold(0.0, |max: f64, ms| max.max(*ms)) * 1e3
     );
     let of = |f: fn(&Swapped) -> u64| {
-        let all = sorted(&swaps.iter().map(|swap| f(swap) as f64 / 1e3).collect::<Vec<_>>());
+        let all: Vec<f64> = swaps.iter().map(|swap| f(swap) as f64 / 1e3).collect();
         (quantile(&all, 0.5), quantile(&all, 1.0))
     };
     let (prepared, waited) = (of(|swap| swap.prepare_us), of(|swap| swap.wait_us));
@@ -78,22 +78,10 @@ fn main() {
 
 impl Phase {
     fn print(&self, name: &str) {
-        let (gaps, steps) = (sorted(&self.gaps), sorted(&self.steps));
-        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(&gaps, q));
-        let [step50, step99] = [0.5, 0.99].map(|q| quantile(&steps, q));
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(&self.gaps, q));
+        let [step50, step99] = [0.5, 0.99].map(|q| quantile(&self.steps, q));
         println!("{name:28} {p50:7.2} {p99:7.2} {max:7.2}     {step50:7.2} {step99:7.2}");
     }
-}
-
-fn sorted(list: &[f64]) -> Vec<f64> {
-    let mut list = list.to_vec();
-    list.sort_by(f64::total_cmp);
-    list
-}
-
-/// Of a list in order.
-fn quantile(sorted: &[f64], q: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * q) as usize]
 }
 
 /// Keeps the streams going for some time.

@@ -173,6 +173,31 @@ fn the_page_swaps_plugins_and_takes_them_back() {
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
+/// Every request finds a plugin that fails: it is told so, and the next one finds the plugin started
+/// again.
+#[test]
+fn what_fails_is_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hostile.wasm");
+    let source = root().join("host/loader/tests/guests/hostile");
+    jackfield::build_plugin(&source, BuildLane::Wasm, Some(&file)).unwrap();
+    let config = "[plugins]\nlogits-processor = [\"temperature\", \"hostile\"]\n\
+        [load]\nfiles = [\"hostile.wasm\"]\n[plugin.hostile]\ndeed = \"panic\"\n";
+    std::fs::write(folder.path().join("jackfield.toml"), config).unwrap();
+    let Some(service) = Process::start(folder.path()) else { return };
+    let is_filled_by = |active: &str| {
+        let slots = service.ask("GET", "/slots", &Value::Null).json();
+        slots["slots"].as_array().unwrap().iter().any(|slot| slot["active"] == active)
+    };
+    for active in ["hostile#1", "hostile#2", "hostile#3"] {
+        within(&format!("{active} fills its slot"), || is_filled_by(active));
+        let answer = service.complete("");
+        assert_eq!(answer.status, 500, "{answer:?}");
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains("hostile"), "{message}");
+    }
+}
+
 #[test]
 fn signals_apply_the_configuration_and_end_the_process() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use jackfield_loader::plugins::Plugins;
+use jackfield_loader::plugins::{Plugins, Restart};
 use jackfield_loader::{
     Artifact, Generation, Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch,
     loader::NATIVE_QUOTA,
@@ -27,6 +27,7 @@ pub(crate) struct LoadTable {
     hashes: BTreeMap<String, String>,
     quota: usize,
     probation: Duration,
+    restart_pause_max: Duration,
     is_watching: bool,
 }
 
@@ -44,7 +45,7 @@ impl LoadTable {
                 hashes.insert(name.to_owned(), pinned.text(name)?.to_owned());
             }
         }
-        let probation = table.count_or("probation_seconds", 60, 0..=86_400)?;
+        let seconds = |key| table.count_or(key, 60, 0..=86_400).map(Duration::from_secs);
         Ok(Self {
             files: paths("files")?,
             folders: paths("folders")?,
@@ -52,7 +53,8 @@ impl LoadTable {
             unload: texts(table, "unload")?,
             hashes,
             quota: table.count_or("quota", NATIVE_QUOTA as u64, 0..=16_000)? as usize,
-            probation: Duration::from_secs(probation),
+            probation: seconds("probation_seconds")?,
+            restart_pause_max: seconds("restart_pause_seconds")?,
             is_watching: table.flag_or("watch", true)?,
         })
     }
@@ -103,8 +105,10 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
     let on_fault = Arc::new(move |generation: &Arc<Generation>, error: &plugin_api::Error| {
         let (told, generation, error) = (Arc::clone(&told), Arc::clone(generation), error.clone());
         faults.run(move || {
-            if let Some(plugins) = told.get().and_then(Weak::upgrade) {
-                plugins.on_fault(&generation, &error);
+            let Some(board) = told.get() else { return };
+            let restart = board.upgrade().and_then(|board| board.on_fault(&generation, &error));
+            if let Some(restart) = restart {
+                restart_later(Weak::clone(board), restart);
             }
         });
     });
@@ -128,11 +132,27 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
         bus: parts.bus,
         config: parts.config,
         probation: table.probation,
+        restart_pause_max: table.restart_pause_max,
         wait: Duration::from_secs(2),
     }));
     let _ = board.set(Arc::downgrade(&plugins));
     plugins.load_files(&table.paths()?)?;
     Ok(plugins)
+}
+
+/// Fills a slot anew after its pause, again and again until it lasts. A thread that waits for each: one
+/// slot has one restart at a time.
+fn restart_later(plugins: Weak<Plugins>, restart: Restart) {
+    let wait = move || {
+        let mut next = Some(restart);
+        while let Some(restart) = next {
+            std::thread::sleep(restart.pause);
+            next = plugins.upgrade().and_then(|plugins| plugins.restart(&restart));
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("restart".to_owned()).spawn(wait) {
+        tracing::warn!("no thread to start a plugin again: {error}");
+    }
 }
 
 /// Swaps in plugin files that change while the process runs, and applies a changed configuration.

@@ -5,6 +5,8 @@
 //! takes it into a slot at a boundary, the registry remembers who provides what. The registry
 //! changes last, so that a failure before leaves everything as it was.
 
+mod restarts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -26,6 +28,9 @@ use crate::manifest::PluginManifest;
 use crate::native::{self, Fate};
 use crate::owner::Generation;
 
+use restarts::Breaker;
+pub use restarts::Restart;
+
 /// What the board works with.
 pub struct PluginsOptions {
     /// Makes plugins of files.
@@ -40,6 +45,8 @@ pub struct PluginsOptions {
     pub config: Arc<dyn Fn(&str) -> Config + Send + Sync>,
     /// How long after a swap a fault takes it back.
     pub probation: Duration,
+    /// How long at most a plugin that fails again and again is left alone before its next start.
+    pub restart_pause_max: Duration,
     /// How long a swap waits for a boundary.
     pub wait: Duration,
 }
@@ -58,6 +65,8 @@ struct State {
     loaded: Vec<Loaded>,
     /// What the latest swap of each slot replaced, by kind and slot.
     undo: BTreeMap<(String, String), Undo>,
+    /// What failed of late, by kind and slot.
+    breakers: BTreeMap<(String, String), Breaker>,
 }
 
 struct Loaded {
@@ -245,6 +254,7 @@ impl Plugins {
         state.remember(&plugin);
         let generation = plugin.generation.as_ref().map(Arc::downgrade).unwrap_or_default();
         let undo = Undo { before, generation, at: Instant::now() };
+        state.breakers.remove(&(kind.clone(), slot.clone()));
         state.undo.insert((kind.clone(), slot.clone()), undo);
         Ok(SwapReport { kind, slot, path: Some(artifact.file.clone()), swapped })
     }
@@ -285,12 +295,13 @@ impl Plugins {
         let path = info.origin.as_ref().map(|origin| origin.path.clone());
         self.registry_mut().replace(info, provided)?;
         state.undo.remove(&key);
+        state.breakers.remove(&key);
         Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
     }
 
     /// Tells whoever listens of a hook that failed, and takes back a swap whose plugin failed within
-    /// its probation.
-    pub fn on_fault(&self, generation: &Arc<Generation>, error: &Error) {
+    /// its probation. Where nothing can be taken back, says when to [`restart`](Self::restart) it.
+    pub fn on_fault(&self, generation: &Arc<Generation>, error: &Error) -> Option<Restart> {
         let key = {
             let state = self.state();
             let mut loaded = state.loaded.iter();
@@ -307,12 +318,17 @@ impl Plugins {
             });
             swap.map(|(key, _)| key.clone())
         };
-        let Some((kind, slot)) = key else { return };
         let label = generation.label();
-        match self.rollback(&kind, &slot) {
-            Ok(_) => tracing::warn!("{kind} `{slot}`: {label} failed on probation: taken back"),
-            Err(error) => tracing::warn!("{kind} `{slot}`: {label} failed, and stays: {error}"),
+        if let Some((kind, slot)) = key {
+            match self.rollback(&kind, &slot) {
+                Ok(_) => {
+                    tracing::warn!("{kind} `{slot}`: {label} failed on probation: taken back");
+                    return None;
+                }
+                Err(error) => tracing::warn!("{kind} `{slot}`: {label} failed, and stays: {error}"),
+            }
         }
+        self.schedule(generation)
     }
 
     /// What fills each slot of the engine.

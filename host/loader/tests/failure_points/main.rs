@@ -151,6 +151,7 @@ fn what_fails_leaves_everything_as_it_was() {
     fails_without_a_trace(&stand, "wasm", build, wasm::failures());
     damaged::is_read_under_a_seal(build);
     wasm::is_taken_back_when_it_traps(&stand);
+    wasm::is_started_again_after_longer_and_longer_pauses();
     wasm::stays_within_its_limits();
     refuses_two_files_of_one_name(&stand, "wasm", build);
     refuses_another_file_than_its_pin("wasm", build);

@@ -1,5 +1,7 @@
 //! What is wrong with a component, or goes wrong when it runs.
 
+use std::time::Duration;
+
 use jackfield_loader::seal;
 use jackfield_loader::wasm::WasmOptions;
 use plugin_api::{Config, Error};
@@ -224,6 +226,34 @@ pub(crate) fn is_taken_back_when_it_traps(stand: &Stand) {
             assert_eq!(now, before, "{deed}");
         }
     }
+}
+
+/// Where there is nothing to go back to, the same plugin is started again, and called.
+pub(crate) fn is_started_again_after_longer_and_longer_pauses() {
+    let stand = Stand::new(None, |_| {});
+    let build = support::component();
+    let path = stand.file("traps.wasm", &puppet(build, "panic@apply"));
+    stand.plugins.swap(&path, None).unwrap();
+    for seconds in [0, 1, 2, 4] {
+        let error = stand.slot.answer().unwrap_err();
+        let told = std::mem::take(&mut *stand.faults.lock().unwrap());
+        let [(generation, _)] = &told[..] else { panic!("{seconds}: told {told:?}") };
+        let restart = stand.plugins.on_fault(generation, &error).unwrap();
+        assert_eq!(restart.pause, Duration::from_secs(seconds));
+        assert_eq!(stand.plugins.on_fault(generation, &error), None, "one at a time");
+        assert_eq!(stand.plugins.restart(&restart), None);
+        assert_eq!(stand.plugins.restart(&restart), None, "nothing waits");
+        assert_eq!(stand.plugins.loaded()[0].instances, 1, "the failed one is gone");
+    }
+    let fair = stand.file("fair.wasm", &puppet(build, "answer=1"));
+    let _ = stand.slot.answer().unwrap_err();
+    let (generation, error) = stand.faults.lock().unwrap()[0].clone();
+    let error = Error::outside("puppet", error);
+    let restart = stand.plugins.on_fault(&generation, &error).unwrap();
+    stand.plugins.swap(&fair, None).unwrap();
+    assert_eq!(stand.plugins.restart(&restart), None);
+    assert_eq!(stand.plugins.on_fault(&generation, &error), None, "another one fills the slot");
+    assert_eq!(stand.slot.answer(), Ok(1.0), "what an operator has put there stays");
 }
 
 /// Limits of the lane that a component meets before any of its code runs.

@@ -14,7 +14,7 @@ use jackfield_loader::{
 use jackfield_runtime::{Bus, Label, Reach, Registry, SlotStatus, SwapError, SwapTarget, Swapped};
 use plugin_api::kinds::logits_processor::LogitsRows;
 use plugin_api::testing::rows::Rows;
-use plugin_api::{Config, Error, LogitsProcessor};
+use plugin_api::{Config, Error, Kind as _, LogitsProcessor};
 use tempfile::TempDir;
 
 /// Faults that were told of: whose, and the error.
@@ -90,6 +90,7 @@ impl Stand {
             bus: Bus::new(),
             config: Arc::new(move |_| table.lock().expect("nobody panics here").fresh()),
             probation: PROBATION,
+            restart_pause_max: Duration::from_secs(60),
             wait: Duration::ZERO,
         });
         let slot = Arc::new(Slot::default());
@@ -120,14 +121,14 @@ impl Stand {
 /// One slot for a logits processor.
 #[derive(Default)]
 pub(crate) struct Slot {
-    filled: Mutex<Option<Box<dyn LogitsProcessor>>>,
+    filled: Mutex<Option<(String, Box<dyn LogitsProcessor>)>>,
 }
 
 impl Slot {
     /// What the processor in the slot makes of a row of ones.
     pub(crate) fn answer(&self) -> Result<f32, Error> {
         let mut filled = self.filled.lock().expect("nobody panics here");
-        answer(&mut **filled.as_mut().expect("something fills the slot"))
+        answer(&mut *filled.as_mut().expect("something fills the slot").1)
     }
 }
 
@@ -141,14 +142,23 @@ impl SwapTarget for Slot {
     ) -> Result<Swapped, SwapError> {
         let wrong = |_| SwapError::WrongInstance { kind: kind.to_owned(), name: name.to_owned() };
         let instance = instance.downcast::<Box<dyn LogitsProcessor>>().map_err(wrong)?;
-        *self.filled.lock().expect("nobody panics here") = Some(*instance);
+        *self.filled.lock().expect("nobody panics here") = Some((name.to_owned(), *instance));
         let active = Label::first(name);
         let reach = Reach::NewRequests;
         Ok(Swapped { retired: None, active, reach, prepare_us: 0, wait_us: 0 })
     }
 
     fn slots(&self) -> Vec<SlotStatus> {
-        Vec::new()
+        let filled = self.filled.lock().expect("nobody panics here");
+        let status = |(name, _): &(String, Box<dyn LogitsProcessor>)| SlotStatus {
+            kind: <dyn LogitsProcessor>::NAME.to_owned(),
+            slot: name.clone(),
+            active: Label::first(name),
+            requests: 0,
+            draining: Vec::new(),
+            is_swapping: false,
+        };
+        filled.iter().map(status).collect()
     }
 }
 
