@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on fails")]
 
 mod conversion;
+mod files;
 mod generations;
 mod mid_stream;
 mod parts;

@@ -1,6 +1,7 @@
 //! Every slot is swapped over and over while 64 streams are answered: no token is lost, doubled,
 //! changed or reordered.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use plugin_api::events::Subscriptions;
 use plugin_api::testing::machine::Machine;
 use plugin_api::{Config, Hook};
 
+use super::files::Files;
 use super::instance;
 
 /// Requests at a time.
@@ -47,10 +49,12 @@ pub(super) struct Tally {
     drained: usize,
 }
 
+/// Makes an instance of the plugin with this kind and name.
+type Make<'a> = dyn Fn(&str, &str) -> Box<dyn Any + Send> + Sync + 'a;
+
 /// Answers requests on this thread, and swaps on another, for some time.
-fn run(backend: &str, time: Duration) -> Tally {
+fn run(setup: &Setup, make: &Make<'_>, time: Duration) -> Tally {
     let folder = tiny_model("tiny");
-    let setup = setup(backend);
     let mut alone = setup.load(folder.path()).unwrap();
     let expected: Vec<_> = (0..REQUESTS).map(|n| answer(&mut alone, request(n)).1).collect();
     drop(alone);
@@ -59,7 +63,7 @@ fn run(backend: &str, time: Duration) -> Tally {
     let swapper = engine.swapper();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let swapping = scope.spawn(|| swap_all(&swapper, &setup, &is_over));
+        let swapping = scope.spawn(|| swap_all(&swapper, setup, make, &is_over));
         let start = Instant::now();
         let mut tally = answer_until(&mut engine, &expected, || start.elapsed() >= time);
         is_over.store(true, Ordering::Relaxed);
@@ -113,7 +117,12 @@ pub(super) fn answer_until(
 }
 
 /// Replaces what fills each slot, and the hook, by another instance of it, round after round.
-fn swap_all(swapper: &dyn SwapTarget, setup: &Setup, is_over: &AtomicBool) -> (usize, usize) {
+fn swap_all(
+    swapper: &dyn SwapTarget,
+    setup: &Setup,
+    make: &Make<'_>,
+    is_over: &AtomicBool,
+) -> (usize, usize) {
     let (mut swapped, mut drained) = (0, 0);
     let slots = swapper.slots();
     let kinds: std::collections::BTreeSet<_> = slots.iter().map(|slot| &slot.kind).collect();
@@ -121,7 +130,7 @@ fn swap_all(swapper: &dyn SwapTarget, setup: &Setup, is_over: &AtomicBool) -> (u
     while !is_over.load(Ordering::Relaxed) {
         for slot in &slots {
             let name = &slot.active.name;
-            let made = instance(setup, &slot.kind, name, &Config::new());
+            let made = make(&slot.kind, name);
             let place = format!("{}/{}", slot.kind, slot.slot);
             match swapper.swap(&place, name, made, Duration::from_secs(60)) {
                 Ok(_) => swapped += 1,
@@ -129,7 +138,7 @@ fn swap_all(swapper: &dyn SwapTarget, setup: &Setup, is_over: &AtomicBool) -> (u
                 Err(error) => panic!("{place}: {error}"),
             }
         }
-        let hook = instance(setup, "hook", "stop-words", &Config::new());
+        let hook = make("hook", "stop-words");
         let hook = hook.downcast::<Box<dyn Hook>>().unwrap();
         let mut on = Subscriptions::new();
         hook.subscribe(&mut on).unwrap();
@@ -141,7 +150,9 @@ fn swap_all(swapper: &dyn SwapTarget, setup: &Setup, is_over: &AtomicBool) -> (u
 
 fn check(time: Duration) {
     for backend in ["cpu", "null"] {
-        let tally = run(backend, time);
+        let setup = setup(backend);
+        let linked = |kind: &str, name: &str| instance(&setup, kind, name, &Config::new());
+        let tally = run(&setup, &linked, time);
         assert_eq!(tally.wrong, 0, "{backend}: {tally:?}");
         assert!(tally.finished > STREAMS && tally.swapped > 20, "{backend}: {tally:?}");
         println!("{backend}: {tally:?}");
@@ -158,4 +169,26 @@ fn nothing_is_lost_while_everything_is_swapped() {
 #[ignore = "two minutes"]
 fn nothing_is_lost_in_a_minute_of_swaps() {
     check(Duration::from_secs(60));
+}
+
+/// `cargo test -p jackfield-tests --test swap -- --ignored --nocapture of_files`
+#[test]
+#[ignore = "minutes"]
+fn nothing_is_lost_in_a_minute_of_swaps_of_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (setup, files) = (setup("cpu"), Files::new(folder.path()));
+    // Everything is built once before the clock starts.
+    let engine = setup.load(tiny_model("tiny").path()).unwrap();
+    for _ in 0..2 {
+        for slot in engine.swapper().slots() {
+            drop(files.make(&slot.kind, &slot.active.name));
+        }
+        drop(files.make("hook", "stop-words"));
+    }
+    drop(engine);
+    let tally = run(&setup, &|kind, name| files.make(kind, name), Duration::from_secs(60));
+    let (loads, refused) = files.loads();
+    println!("{tally:?}; {loads} loads, {refused} beyond the quota");
+    assert_eq!(tally.wrong, 0, "{tally:?}");
+    assert!(tally.finished > STREAMS && tally.swapped > 20, "{tally:?}");
 }
