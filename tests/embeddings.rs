@@ -2,12 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::any::Any;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use jackfield_engine::encode::Reply;
 use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EngineError};
+use jackfield_runtime::{Reach, SwapError, SwapTarget, SystemClock};
 use jackfield_tests::{Setup, golden, real_model, tiny_encoder};
+use plugin_api::events::{Flow, Subscriptions};
+use plugin_api::plan::{Dim, OpSink, OpSinkExt, Spec, Val};
+use plugin_api::testing::machine::Machine;
+use plugin_api::{Config, Encoder, LayerRef, Result, SemanticId, Traced};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -123,7 +131,7 @@ fn all_minilm_l6_v2_has_the_vectors_of_sentence_transformers() {
 
 /// A reply that a test waits for.
 struct Sent {
-    to: SyncSender<Result<Vec<f32>, EngineError>>,
+    to: SyncSender<Vectors>,
     is_unwanted: bool,
 }
 
@@ -132,7 +140,7 @@ impl Reply for Sent {
         self.is_unwanted
     }
 
-    fn answer(self: Box<Self>, vectors: Result<Vec<f32>, EngineError>) {
+    fn answer(self: Box<Self>, vectors: Vectors) {
         let _ = self.to.send(vectors);
     }
 }
@@ -143,7 +151,8 @@ fn submit(embedder: &Embedder, sequences: Vec<Vec<u32>>, is_unwanted: bool) -> W
     from
 }
 
-type Waited = Receiver<Result<Vec<f32>, EngineError>>;
+type Waited = Receiver<Vectors>;
+type Vectors = std::result::Result<Vec<f32>, EngineError>;
 
 #[test]
 fn the_thread_answers_every_job_with_the_vectors_that_it_has_alone() {
@@ -173,6 +182,118 @@ fn the_thread_answers_every_job_with_the_vectors_that_it_has_alone() {
     assert_eq!(last.recv().unwrap().unwrap().len(), 32);
 }
 
+/// A job that keeps the thread waiting until somebody takes its vectors.
+fn hold(embedder: &Embedder) -> Waited {
+    let (to, from) = sync_channel(0);
+    let reply = Box::new(Sent { to, is_unwanted: false });
+    assert!(embedder.submit(vec![vec![1]], reply).is_ok());
+    from
+}
+
+fn bert(setup: &Setup, pooling: &str) -> Box<dyn Any + Send> {
+    let table = Config::new().with("pooling", pooling);
+    Box::new(setup.registry.make::<dyn Encoder>("bert", &table).unwrap())
+}
+
+#[test]
+fn a_swap_serves_the_requests_that_come_after_it() {
+    let (folder, setup) = (tiny_encoder(), Setup::new("cpu"));
+    let entries = entries("tiny_bert_expected.json");
+    let model = load(&setup, folder.path(), &EncoderOptions::default());
+    let ids = ids_of(&model, &entries);
+    let embedder = Embedder::start(model, 64).unwrap();
+    let swapper = embedder.swapper(&setup.bus, Arc::new(SystemClock::new()));
+    let check = |waited: Waited, pooling: &str| {
+        let found = waited.recv().unwrap().unwrap();
+        let expected: Vec<f64> = entries.iter().flat_map(|e| numbers(&e[pooling])).collect();
+        let near = |(a, b): (&f32, &f64)| (f64::from(*a) - b).abs() <= TOLERANCE;
+        assert!(found.iter().zip(&expected).all(near), "{pooling}");
+    };
+    let held = hold(&embedder);
+    let mut waited = vec![(submit(&embedder, ids.clone(), false), "mean")];
+    for (pooling, generation) in [("cls", 2), ("mean", 3), ("cls", 4)] {
+        let limit = Duration::ZERO;
+        let swapped = swapper.swap("encoder", "bert", bert(&setup, pooling), limit).unwrap();
+        assert_eq!((swapped.active.generation, swapped.reach), (generation, Reach::NewRequests));
+        assert_eq!(swapped.retired, None, "a job of the one before waits");
+        // One job for each generation.
+        waited.push((submit(&embedder, ids.clone(), false), pooling));
+    }
+    let status = swapper.slots().remove(0);
+    assert_eq!(status.active.to_string(), "bert#4");
+    let draining = status.draining.iter().map(|(label, _)| label.generation).collect::<Vec<_>>();
+    assert_eq!(draining, [1, 2, 3]);
+    let refused = swapper.swap("encoder", "bert", bert(&setup, "mean"), Duration::ZERO);
+    assert!(matches!(refused, Err(SwapError::TooManyDraining { draining: 4, .. })), "{refused:?}");
+    held.recv().unwrap().unwrap();
+    waited.into_iter().for_each(|(waited, pooling)| check(waited, pooling));
+    while !swapper.slots()[0].draining.is_empty() {
+        std::thread::yield_now();
+    }
+    swapper.swap("encoder/encoder", "bert", bert(&setup, "mean"), Duration::ZERO).unwrap();
+    drop(embedder);
+    assert!(swapper.slots().is_empty());
+    let ended = swapper.swap("encoder", "bert", bert(&setup, "mean"), Duration::ZERO);
+    assert!(matches!(ended, Err(SwapError::Ended { .. })), "{ended:?}");
+}
+
+/// Describes something that the model's weights do not give.
+struct Other(&'static str);
+
+impl Traced for Other {
+    fn semantic_id(&self) -> SemanticId {
+        SemanticId::new("other/1")
+    }
+
+    fn trace(&self, g: &mut dyn OpSink, _x: &[Val], _at: &LayerRef<'_>) -> Result<Vec<Val>> {
+        let starts = g.input("sequence_starts", Spec::u32([Dim::SEQS]))?;
+        let table = g.weight(self.0)?;
+        let rows = g.embed(table, starts)?;
+        Ok(vec![if self.0.starts_with("embed") { g.slice(rows, 1, 0, 16)? } else { rows }])
+    }
+}
+
+impl Encoder for Other {}
+
+#[test]
+fn a_swap_that_does_not_fit_leaves_everything_as_it_was() {
+    let (folder, setup) = (tiny_encoder(), Setup::new("cpu"));
+    let model = load(&setup, folder.path(), &EncoderOptions::default());
+    let embedder = Embedder::start(model, 64).unwrap();
+    let swapper = embedder.swapper(&setup.bus, Arc::new(SystemClock::new()));
+    let other = |weight| -> Box<dyn Any + Send> {
+        let other: Box<dyn Encoder> = Box::new(Other(weight));
+        Box::new(other)
+    };
+    let bits = || submit(&embedder, vec![vec![2, 18, 3]], false).recv().unwrap().unwrap();
+    let before = bits();
+    let swap = |slot: &str, instance| {
+        let error = swapper.swap(slot, "other", instance, Duration::ZERO).unwrap_err();
+        assert_eq!(swapper.slots()[0].active.to_string(), "bert#1");
+        assert_eq!(bits(), before, "{error}");
+        error.to_string()
+    };
+    #[rustfmt::skip]
+    let cases: [(&str, Box<dyn Any + Send>, &str); 5] = [
+        ("norm",    bert(&setup, "cls"),  "norm `norm`: no slot: expected one of encoder"),
+        ("encoder", Box::new(3),          "encoder `other`: expected an instance of the kind"),
+        ("encoder", other("none"),        "slot `encoder`: trace: weight `none`"),
+        ("encoder", other("pooler.dense.weight"), "slot `encoder`: weight `pooler.dense.weight`: expected one that was packed"),
+        ("encoder", other("embeddings.position_embeddings.weight"), "slot `encoder`: vectors: expected 32 numbers, found 16"),
+    ];
+    for (slot, instance, expected) in cases {
+        let error = swap(slot, instance);
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let mut on = Subscriptions::new();
+    on.before_swap(|_, _| Flow::Refuse);
+    setup.bus.subscribe(&Machine::new().host("guard"), on);
+    assert_eq!(
+        swap("encoder", bert(&setup, "cls")),
+        "slot `encoder`: a hook of before-swap refused"
+    );
+}
+
 #[test]
 fn a_full_queue_gives_a_job_back() {
     let folder = tiny_encoder();
@@ -185,7 +306,7 @@ fn a_full_queue_gives_a_job_back() {
     let mut taken = 0;
     while refused == 0 {
         match embedder.submit(vec![vec![1]], reply(&to)) {
-            Ok(()) => taken += 1,
+            Ok(_) => taken += 1,
             Err(_) => refused += 1,
         }
         assert!(taken < 100, "a queue of one is full before that");

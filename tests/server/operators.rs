@@ -3,6 +3,7 @@
 //!
 //! Needs the `jackfield` binary beside this test.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use jackfield::BuildLane;
 use jackfield_tests::chat::program;
-use jackfield_tests::{root, tiny_model};
+use jackfield_tests::{root, tiny_encoder, tiny_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -31,12 +32,17 @@ struct Process {
 impl Process {
     /// Starts one in `folder`, whose `jackfield.toml` it reads.
     fn start(folder: &Path) -> Option<Self> {
+        Self::start_with(folder, &[])
+    }
+
+    /// The same with further arguments.
+    fn start_with(folder: &Path, more: &[&OsStr]) -> Option<Self> {
         let model = tiny_model("tiny");
         let mut command = Command::new(program()?);
         command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--model"]);
         command.arg(model.path()).env("XDG_RUNTIME_DIR", folder).current_dir(folder);
         std::fs::write(folder.join("admin-keys"), "# for operators\nmaster\n").unwrap();
-        command.args(["--admin-key-file", "admin-keys"]);
+        command.args(["--admin-key-file", "admin-keys"]).args(more);
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let first = line_with(&mut log, "loading");
@@ -94,6 +100,43 @@ fn line_with(log: &mut impl std::io::BufRead, words: &str) -> String {
 
 fn address_in(line: &str) -> SocketAddr {
     line.strip_prefix("http://").and_then(|l| l.split(' ').next()?.parse().ok()).expect(line)
+}
+
+#[test]
+fn operators_swap_the_encoder_beside_the_engine() {
+    let (folder, encoder) = (tempfile::tempdir().unwrap(), tiny_encoder());
+    let file = folder.path().join("bert.so");
+    let more = [OsStr::new("--embedding-model"), encoder.path().as_os_str()];
+    let Some(service) = Process::start_with(folder.path(), &more) else { return };
+    let source = root().join("plugins/encoder/bert");
+    jackfield::build_plugin(&source, BuildLane::Native, Some(&file)).unwrap();
+    let name = encoder.path().file_name().unwrap().to_string_lossy().into_owned();
+    let vectors = || {
+        let body = json!({ "model": name, "input": ["hello", "world"] }).to_string();
+        let headers = [("content-type", "application/json"), ("x-jackfield-digest", "1")];
+        let asked = bytes("POST", "/v1/embeddings", &headers, &body);
+        let answer = Connection::send(service.address, &asked).answer();
+        let digest = answer.header("x-jackfield-digest").unwrap().to_owned();
+        (answer.json()["data"].clone(), digest)
+    };
+    let (before, first) = vectors();
+    assert_eq!(before[1]["embedding"].as_array().unwrap().len(), 32);
+    let swapped = service.ask("POST", "/plugins/swap", &json!({ "file": file }));
+    assert_eq!(swapped.json()["active"], "bert#2", "{}", swapped.body);
+    let (after, second) = vectors();
+    assert_eq!(after, before, "the same plugin from a file makes the same bits");
+    assert_ne!(first, second, "and says that it was another");
+    let slots = service.ask("GET", "/slots", &Value::Null).body;
+    assert!(slots.contains("bert#2") && slots.contains("kv-cache"), "{slots}");
+    let slot = json!({ "kind": "encoder", "slot": "encoder" });
+    let back = service.ask("POST", "/plugins/rollback", &slot);
+    assert_eq!(
+        (back.status, back.json()["active"].as_str()),
+        (200, Some("bert#3")),
+        "{}",
+        back.body
+    );
+    assert_eq!(vectors().0, before);
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! The model that turns texts into vectors, beside the one that generates.
 
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Result;
-use jackfield_engine::{Embedder, EncoderModel, EncoderOptions};
+use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EncoderSwapper};
+use jackfield_runtime::{SlotStatus, SwapError, SwapTarget, Swapped, SystemClock};
 use plugin_api::{Backend, Kind};
 
 use crate::progress::Bar;
@@ -25,4 +30,34 @@ pub(crate) fn start(session: &Session, model: &str, jobs_max: usize) -> Result<E
     )?;
     bar.clear();
     Ok(Embedder::start(model, jobs_max)?)
+}
+
+/// What replaces the plugin of an encoder.
+pub(crate) fn swapper(session: &Session, embedder: &Embedder) -> EncoderSwapper {
+    embedder.swapper(&session.bus, Arc::new(SystemClock::new()))
+}
+
+/// Slots of several that run side by side, as one.
+pub(crate) struct SideBySide(pub(crate) Vec<Arc<dyn SwapTarget>>);
+
+impl SwapTarget for SideBySide {
+    fn swap(
+        &self,
+        slot: &str,
+        name: &str,
+        instance: Box<dyn Any + Send>,
+        limit: Duration,
+    ) -> Result<Swapped, SwapError> {
+        let kind = slot.split('/').next().unwrap_or(slot);
+        let has_it =
+            |target: &&Arc<dyn SwapTarget>| target.slots().iter().any(|status| status.kind == kind);
+        match self.0.iter().find(has_it).or(self.0.first()) {
+            Some(target) => target.swap(slot, name, instance, limit),
+            None => Err(SwapError::Ended { slot: slot.to_owned() }),
+        }
+    }
+
+    fn slots(&self) -> Vec<SlotStatus> {
+        self.0.iter().flat_map(|target| target.slots()).collect()
+    }
 }

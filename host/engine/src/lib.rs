@@ -9,7 +9,7 @@ pub mod model;
 pub mod swap;
 pub mod wiring;
 
-pub use encode::{Embedder, EncoderModel, EncoderOptions};
+pub use encode::{Embedder, EncoderModel, EncoderOptions, EncoderSwapper};
 pub use error::EngineError;
 pub use generate::{Engine, Gauge, Load, Output, Prompt, Request, RequestId, Stats};
 pub use swap::Swapper;

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use jackfield_runtime::SwapTarget;
 use jackfield_server::{Board, EngineFacts, Server, ServerConfig};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::{Config, Hook, Kind};
 
 use crate::args::Serve;
 use crate::board;
-use crate::embedder;
+use crate::embedder::{self, SideBySide};
 use crate::setup::Session;
 
 /// Listens, loads, answers.
@@ -52,10 +53,17 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     if let Some(admin) = server.admin_address() {
         writeln!(std::io::stderr(), "http://{admin} · for operators")?;
     }
+    let mut beside: Vec<Arc<dyn SwapTarget>> = Vec::new();
     if let Some(model) = &embedding_model {
-        server.embed_with(embedder::start(session, model, jobs_max)?);
+        let embedder = embedder::start(session, model, jobs_max)?;
+        beside.push(Arc::new(embedder::swapper(session, &embedder)));
+        server.embed_with(embedder);
     }
     let engine = session.engine(&options)?;
+    if !beside.is_empty() {
+        beside.insert(0, Arc::new(engine.swapper()));
+        session.plugins.attach(Arc::new(SideBySide(beside)));
+    }
     let _orders = board::take_orders(session);
     server.run(engine, || {
         // Who closed standard error does not want to know.

@@ -1,11 +1,15 @@
 //! The thread that encodes: a bounded queue of jobs, and steps over what waits of all of them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::fmt;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use super::model::EncoderModel;
+use jackfield_runtime::{Bus, Clock};
+
+use super::EncoderSwapper;
+use super::model::{EncoderCore, EncoderModel, EncoderPlan, Runner};
 use crate::error::EngineError;
 use crate::model::{PlanDigest, Tokenizer};
 
@@ -21,25 +25,22 @@ pub trait Reply: Send {
 
 /// The way to an encoder that runs on a thread of its own. Dropping it ends the thread after the
 /// jobs that it has.
-#[derive(Debug)]
 pub struct Embedder {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    facts: Facts,
+    shared: Arc<Shared>,
 }
 
-/// What is known of the model without asking its thread.
-#[derive(Debug, Clone)]
-struct Facts {
-    tokenizer: Arc<Tokenizer>,
-    width: usize,
-    tokens_max: usize,
-    vocab_size: usize,
-    digest: PlanDigest,
+/// What the thread, those who submit and those who swap know together.
+pub(super) struct Shared {
+    pub(super) core: Arc<EncoderCore>,
+    /// What encodes the jobs that come; a job keeps what it came to.
+    pub(super) active: RwLock<Arc<EncoderPlan>>,
 }
 
 /// Sequences to encode.
 struct Job {
+    by: Arc<EncoderPlan>,
     sequences: Vec<Vec<u32>>,
     /// How many of them are encoded, or in the step under way.
     taken: usize,
@@ -54,47 +55,43 @@ impl Embedder {
     ///
     /// [`EngineError::Plugin`] if the system has no thread.
     pub fn start(model: EncoderModel, jobs_max: usize) -> Result<Self, EngineError> {
-        let facts = Facts {
-            tokenizer: Arc::clone(model.tokenizer()),
-            width: model.width(),
-            tokens_max: model.tokens_max(),
-            vocab_size: model.vocab_size(),
-            digest: model.digest(),
-        };
+        let EncoderModel { core, active, mut runner } = model;
+        let shared = Arc::new(Shared { core: Arc::clone(&core), active: RwLock::new(active) });
         let (jobs, waiting) = sync_channel(jobs_max);
         let thread = std::thread::Builder::new().name("encoder".to_owned());
-        let thread = thread.spawn(move || run(model, &waiting));
+        let thread = thread.spawn(move || run(&core, &mut runner, &waiting));
         let thread = thread.map_err(|e| plugin_api::Error::outside("thread of the encoder", e));
         let thread = thread.map_err(EngineError::plugin("encoder"))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), facts })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), shared })
     }
 
     /// Text to tokens.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.facts.tokenizer
+        &self.shared.core.tokenizer
     }
 
     /// Numbers in a vector.
     pub fn width(&self) -> usize {
-        self.facts.width
+        self.shared.core.width
     }
 
     /// Tokens of the longest sequence.
     pub fn tokens_max(&self) -> usize {
-        self.facts.tokens_max
+        self.shared.core.tokens_max
     }
 
     /// Ids are below it.
     pub fn vocab_size(&self) -> usize {
-        self.facts.vocab_size
+        self.shared.core.vocab_size
     }
 
-    /// What makes the vectors: the digest of plan and plugins.
-    pub fn digest(&self) -> PlanDigest {
-        self.facts.digest
+    /// Replaces the plugin that describes the model; hooks of `bus` are asked and told.
+    pub fn swapper(&self, bus: &Bus, clock: Arc<dyn Clock>) -> EncoderSwapper {
+        EncoderSwapper::new(&self.shared, bus, clock)
     }
 
-    /// Hands over sequences to encode, and returns at once.
+    /// Hands over sequences to encode, and returns at once with the digest of the plan and plugins
+    /// that will make the vectors.
     ///
     /// # Errors
     ///
@@ -103,12 +100,28 @@ impl Embedder {
         &self,
         sequences: Vec<Vec<u32>>,
         reply: Box<dyn Reply>,
-    ) -> Result<(), Box<dyn Reply>> {
-        let job = Job { sequences, taken: 0, vectors: Vec::new(), reply };
+    ) -> Result<PlanDigest, Box<dyn Reply>> {
+        let by = self.shared.active();
+        let digest = by.digest;
+        let job = Job { by, sequences, taken: 0, vectors: Vec::new(), reply };
         let Some(jobs) = &self.jobs else { return Err(job.reply) };
-        jobs.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => job.reply,
-        })
+        match jobs.try_send(job) {
+            Ok(()) => Ok(digest),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => Err(job.reply),
+        }
+    }
+}
+
+impl Shared {
+    /// What encodes the jobs that come.
+    pub(super) fn active(&self) -> Arc<EncoderPlan> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Embedder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedder").field("active", &self.shared.active().label).finish()
     }
 }
 
@@ -123,7 +136,7 @@ impl Drop for Embedder {
 }
 
 /// Encodes until nobody can ask for more.
-fn run(mut model: EncoderModel, waiting: &Receiver<Job>) {
+fn run(core: &EncoderCore, runner: &mut Runner, waiting: &Receiver<Job>) {
     let mut open: VecDeque<Job> = VecDeque::new();
     loop {
         if open.is_empty() {
@@ -139,19 +152,23 @@ fn run(mut model: EncoderModel, waiting: &Receiver<Job>) {
             }
         }
         open.retain(|job| !job.reply.is_unwanted());
-        step(&mut model, &mut open);
+        step(core, runner, &mut open);
     }
 }
 
 /// Encodes one step's worth: of each job in turn one sequence, so that a job of thousands delays
-/// one of a single text by a step.
-fn step(model: &mut EncoderModel, open: &mut VecDeque<Job>) {
+/// one of a single text by a step. Jobs of one plan share a step with the first.
+fn step(core: &EncoderCore, runner: &mut Runner, open: &mut VecDeque<Job>) {
+    let Some(by) = open.front().map(|job| Arc::clone(&job.by)) else { return };
     let (mut chosen, mut num_tokens) = (Vec::new(), 0);
     'full: loop {
         let before = chosen.len();
         for (index, job) in open.iter_mut().enumerate() {
             let Some(ids) = job.sequences.get(job.taken) else { continue };
-            if !model.has_room(chosen.len(), num_tokens, ids.len()) {
+            if !Arc::ptr_eq(&job.by, &by) {
+                continue;
+            }
+            if !core.has_room(chosen.len(), num_tokens, ids.len()) {
                 break 'full;
             }
             num_tokens += ids.len();
@@ -163,9 +180,9 @@ fn step(model: &mut EncoderModel, open: &mut VecDeque<Job>) {
         }
     }
     let sequences = chosen.iter().map(|&(job, taken)| &open[job].sequences[taken][..]);
-    match model.encode(sequences) {
+    match runner.encode(core, &by, sequences) {
         Ok(vectors) => {
-            let rows = vectors.chunks_exact(model.width());
+            let rows = vectors.chunks_exact(core.width);
             for ((job, _), row) in chosen.into_iter().zip(rows) {
                 open[job].vectors.extend_from_slice(row);
             }

@@ -41,20 +41,42 @@ impl Default for EncoderOptions {
 
 /// A model that turns token ids into vectors.
 pub struct EncoderModel {
-    tokenizer: Arc<Tokenizer>,
-    label: Label,
+    pub(super) core: Arc<EncoderCore>,
+    pub(super) active: Arc<EncoderPlan>,
+    pub(super) runner: Runner,
+}
+
+/// What stays as it is, whichever plugin describes the model.
+pub(super) struct EncoderCore {
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) width: usize,
+    pub(super) tokens_max: usize,
+    pub(super) vocab_size: usize,
+    config: Config,
+    table: WeightTable,
+    /// What the first plan read, packed for the backend.
+    packed: BTreeMap<String, (WeightPlace, Buf)>,
+    limits: EncoderOptions,
+    ran_by: Label,
+    backend: Arc<dyn Backend>,
+}
+
+/// A model as one plugin describes it. It never changes.
+pub(super) struct EncoderPlan {
+    pub(super) label: Label,
+    pub(super) digest: PlanDigest,
     plan: Plan,
-    digest: PlanDigest,
-    exe: Exe,
-    backend: Box<dyn Backend>,
     /// In the order of the plan.
     weights: Vec<Buf>,
+    /// Compiled by `backend`, and dropped before it.
+    exe: Exe,
+    backend: Arc<dyn Backend>,
+}
+
+/// The memory of runs.
+pub(super) struct Runner {
     scratch: AlignedBytes,
     batch: EncoderBatch,
-    width: usize,
-    tokens_max: usize,
-    vocab_size: usize,
-    limits: EncoderOptions,
 }
 
 impl EncoderModel {
@@ -92,69 +114,53 @@ impl EncoderModel {
         let table = WeightTable::named(&files, |theirs| {
             Some(theirs.strip_prefix(prefix.as_str()).unwrap_or(theirs).to_owned())
         });
-        let what = format!("plan of {}", path.display());
-        let plan = trace_encoder(&*encoder, config, &table).map_err(EngineError::plugin(what))?;
-        let width = vector_width(&plan)?;
-
+        let plan = trace_encoder(&*encoder, config.clone(), &table);
+        let plan = plan.map_err(EngineError::plugin(format!("plan of {}", path.display())))?;
         let packed = pack(&plan, &table, &files, &quantizers, &*backend, limits.threads, progress)?;
-        let (memory, weights) = placed(&plan, packed)?;
-        let bucket = bucket(&limits);
-        let exe =
-            backend.compile(&plan, &bucket, &memory).map_err(EngineError::plugin("compile"))?;
-        let (label, ran_by) = (Label::first(&name), Label::first(&backend_name));
-        let labels = [(<dyn Backend>::NAME, &ran_by), (<dyn Encoder>::NAME, &label)];
-        let digest = PlanDigest::of(&plan).with(labels.into_iter());
-        Ok(Self {
+        let core = EncoderCore {
             tokenizer: Arc::new(files.tokenizer()?),
-            label,
-            digest,
-            scratch: AlignedBytes::zeroed(exe.scratch_bytes),
-            plan,
-            exe,
-            backend,
-            weights,
-            batch: EncoderBatch::default(),
-            width,
+            width: vector_width(&plan)?,
             tokens_max,
             vocab_size,
+            config,
+            table,
+            packed,
             limits,
-        })
+            ran_by: Label::first(&backend_name),
+            backend: Arc::from(backend),
+        };
+        let active = Arc::new(core.compile(Label::first(&name), plan)?);
+        let runner = Runner {
+            scratch: AlignedBytes::zeroed(active.exe.scratch_bytes),
+            batch: EncoderBatch::default(),
+        };
+        Ok(Self { core: Arc::new(core), active, runner })
     }
 
     /// Text to tokens.
-    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
-        &self.tokenizer
-    }
-
-    /// Which load of which plugin described it.
-    pub fn label(&self) -> &Label {
-        &self.label
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.core.tokenizer
     }
 
     /// What makes the vectors: the digest of plan and plugins.
     pub fn digest(&self) -> PlanDigest {
-        self.digest
+        self.active.digest
     }
 
     /// Numbers in a vector.
     pub fn width(&self) -> usize {
-        self.width
+        self.core.width
     }
 
     /// Tokens of the longest sequence, those around a text counted: the least of
     /// `max_position_embeddings` and what `sentence_bert_config.json` says.
     pub fn tokens_max(&self) -> usize {
-        self.tokens_max
+        self.core.tokens_max
     }
 
     /// Ids are below it.
     pub fn vocab_size(&self) -> usize {
-        self.vocab_size
-    }
-
-    /// Whether a sequence of so many tokens fits into a step that holds others.
-    pub(super) fn has_room(&self, num_seqs: usize, num_tokens: usize, more: usize) -> bool {
-        num_seqs < self.limits.num_seqs_max && num_tokens + more <= self.limits.tokens_per_step_max
+        self.core.vocab_size
     }
 
     /// Encodes sequences, in as many steps as they take: a vector of [`width`](Self::width) numbers
@@ -169,27 +175,57 @@ impl EncoderModel {
         &mut self,
         sequences: impl IntoIterator<Item = &'a [u32]>,
     ) -> Result<Vec<f32>, EngineError> {
-        let mut out = Vec::new();
-        self.batch.clear();
-        for ids in sequences {
-            self.check(ids)?;
-            if !self.has_room(self.batch.num_seqs(), self.batch.num_tokens(), ids.len()) {
-                self.step(&mut out)?;
-            }
-            self.batch.push(ids);
-        }
-        if self.batch.num_seqs() > 0 {
-            self.step(&mut out)?;
-        }
-        Ok(out)
+        self.runner.encode(&self.core, &self.active, sequences)
     }
+}
 
-    /// Whether these are tokens that the model encodes.
+impl EncoderCore {
+    /// Describes the model by another plugin and compiles that, for the weights as they lie.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Request`], as [`encode`](Self::encode).
-    pub fn check(&self, ids: &[u32]) -> Result<(), EngineError> {
+    /// [`EngineError::Plugin`] for a trace that fails; [`EngineError::Inconsistent`] for vectors of
+    /// another width and for weights that were not packed.
+    pub(super) fn describe(
+        &self,
+        label: Label,
+        encoder: &dyn Encoder,
+    ) -> Result<EncoderPlan, EngineError> {
+        let plan = trace_encoder(encoder, self.config.clone(), &self.table);
+        let plan = plan.map_err(EngineError::plugin("trace"))?;
+        let width = vector_width(&plan)?;
+        if width != self.width {
+            let expected = format!("{} numbers", self.width);
+            return Err(EngineError::inconsistent("vectors", expected, width));
+        }
+        self.compile(label, plan)
+    }
+
+    fn compile(&self, label: Label, plan: Plan) -> Result<EncoderPlan, EngineError> {
+        let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
+        for port in &plan.weights {
+            let Some((place, buf)) = self.packed.get(&port.name) else {
+                let what = format!("weight `{}`", port.name);
+                let expected = "one that was packed when the model was loaded";
+                return Err(EngineError::inconsistent(what, expected, "another: load it again"));
+            };
+            memory.weights.push(place.clone());
+            weights.push(Arc::clone(buf));
+        }
+        memory.block_size = 1;
+        let exe = self.backend.compile(&plan, &bucket(&self.limits), &memory);
+        let exe = exe.map_err(EngineError::plugin("compile"))?;
+        let labels = [(<dyn Backend>::NAME, &self.ran_by), (<dyn Encoder>::NAME, &label)];
+        let digest = PlanDigest::of(&plan).with(labels.into_iter());
+        Ok(EncoderPlan { label, digest, plan, weights, exe, backend: Arc::clone(&self.backend) })
+    }
+
+    /// Whether a sequence of so many tokens fits into a step that holds others.
+    pub(super) fn has_room(&self, num_seqs: usize, num_tokens: usize, more: usize) -> bool {
+        num_seqs < self.limits.num_seqs_max && num_tokens + more <= self.limits.tokens_per_step_max
+    }
+
+    fn check(&self, ids: &[u32]) -> Result<(), EngineError> {
         let wrong =
             |expected, found: String| Err(EngineError::Request { what: "input", expected, found });
         if ids.is_empty() || ids.len() > self.tokens_max {
@@ -201,26 +237,57 @@ impl EncoderModel {
             None => Ok(()),
         }
     }
+}
+
+impl Runner {
+    /// As [`EncoderModel::encode`], by one of its plans.
+    pub(super) fn encode<'a>(
+        &mut self,
+        core: &EncoderCore,
+        by: &EncoderPlan,
+        sequences: impl IntoIterator<Item = &'a [u32]>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let mut out = Vec::new();
+        self.batch.clear();
+        for ids in sequences {
+            core.check(ids)?;
+            if !core.has_room(self.batch.num_seqs(), self.batch.num_tokens(), ids.len()) {
+                self.step(core, by, &mut out)?;
+            }
+            self.batch.push(ids);
+        }
+        if self.batch.num_seqs() > 0 {
+            self.step(core, by, &mut out)?;
+        }
+        Ok(out)
+    }
 
     /// Runs the batch, appends its vectors, and empties it.
-    fn step(&mut self, out: &mut Vec<f32>) -> Result<(), EngineError> {
-        let (inputs, sizes) = (self.batch.inputs(&self.plan)?, self.batch.sizes(&self.plan)?);
+    fn step(
+        &mut self,
+        core: &EncoderCore,
+        by: &EncoderPlan,
+        out: &mut Vec<f32>,
+    ) -> Result<(), EngineError> {
+        if self.scratch.as_slice().len() < by.exe.scratch_bytes {
+            self.scratch = AlignedBytes::zeroed(by.exe.scratch_bytes);
+        }
+        let (inputs, sizes) = (self.batch.inputs(&by.plan)?, self.batch.sizes(&by.plan)?);
         let start = out.len();
-        out.resize(start + self.batch.num_seqs() * self.width, 0.0);
+        out.resize(start + self.batch.num_seqs() * core.width, 0.0);
         let mut outputs = [TensorMut::F32(&mut out[start..])];
         let mut bind = Bindings {
             sizes: &sizes,
             inputs: &inputs,
-            weights: &self.weights,
+            weights: &by.weights,
             state: &mut [],
             scratch: self.scratch.as_mut_slice(),
             outputs: &mut outputs,
         };
-        let ran =
-            self.backend.run(&self.exe, StreamId(0), &mut bind).and_then(|fence| match fence {
-                Fence::Done => Ok(()),
-                pending => self.backend.wait(&self.exe, pending, &mut bind),
-            });
+        let ran = by.backend.run(&by.exe, StreamId(0), &mut bind).and_then(|fence| match fence {
+            Fence::Done => Ok(()),
+            pending => by.backend.wait(&by.exe, pending, &mut bind),
+        });
         ran.map_err(EngineError::plugin("encoder"))?;
         self.batch.clear();
         Ok(())
@@ -261,23 +328,6 @@ fn vector_width(plan: &Plan) -> Result<usize, EngineError> {
     }
 }
 
-/// Where the weights lie, in the order of the plan.
-fn placed(
-    plan: &Plan,
-    mut packed: BTreeMap<String, (WeightPlace, Buf)>,
-) -> Result<(MemoryMap, Vec<Buf>), EngineError> {
-    let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
-    for port in &plan.weights {
-        let Some((place, buf)) = packed.remove(&port.name) else {
-            return Err(EngineError::inconsistent(&port.name, "a weight that was packed", "none"));
-        };
-        memory.weights.push(place);
-        weights.push(buf);
-    }
-    memory.block_size = 1;
-    Ok((memory, weights))
-}
-
 fn bucket(limits: &EncoderOptions) -> Bucket {
     let sizes = [(Dim::TOKENS, limits.tokens_per_step_max), (Dim::SEQS, limits.num_seqs_max)];
     let sizes = sizes.into_iter().filter_map(|(dim, n)| match dim {
@@ -289,7 +339,7 @@ fn bucket(limits: &EncoderOptions) -> Bucket {
 
 impl std::fmt::Debug for EncoderModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EncoderModel").field("label", &self.label).finish_non_exhaustive()
+        f.debug_struct("EncoderModel").field("label", &self.active.label).finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use jackfield_engine::encode::Reply;
+use jackfield_engine::model::PlanDigest;
 use jackfield_engine::{Embedder, EngineError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,7 +121,7 @@ pub(crate) async fn embed(
     });
     let sequences = sequences.await??;
     let prompt_tokens = sequences.iter().map(Vec::len).sum();
-    let vectors = vectors(&app, embedder, sequences).await?;
+    let (vectors, digest) = vectors(&app, embedder, sequences).await?;
 
     let (model, format) = (asked.model, asked.encoding_format);
     let written = blocking(move || {
@@ -140,7 +141,7 @@ pub(crate) async fn embed(
     let mut response = Bytes::from(written.await?).into_response();
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, json);
-    tell_digests(&parts.headers, &[embedder.digest()], &mut response);
+    tell_digests(&parts.headers, &[digest], &mut response);
     Ok(response)
 }
 
@@ -205,20 +206,20 @@ fn tokens(embedder: &Embedder, input: &Input) -> Result<Vec<u32>, ApiError> {
     }
 }
 
-/// Has sequences encoded: vectors one after the other.
+/// Has sequences encoded: vectors one after the other, and what made them.
 async fn vectors(
     app: &App,
     embedder: &Embedder,
     sequences: Vec<Vec<u32>>,
-) -> Result<Vec<f32>, ApiError> {
+) -> Result<(Vec<f32>, PlanDigest), ApiError> {
     let (reply, answered) = oneshot::channel();
-    if embedder.submit(sequences, Box::new(Waiting(reply))).is_err() {
+    let Ok(digest) = embedder.submit(sequences, Box::new(Waiting(reply))) else {
         app.metrics.requests_over_limit.add(1);
         return Err(ApiError::overloaded(1));
-    }
+    };
     let time = app.config().request_time;
     match tokio::time::timeout(time, answered).await {
-        Ok(Ok(Ok(vectors))) => Ok(vectors),
+        Ok(Ok(Ok(vectors))) => Ok((vectors, digest)),
         Ok(Ok(Err(error))) => Err(ApiError::failed(&error.to_string())),
         Ok(Err(_)) => Err(ApiError::failed("the thread of the encoder is gone")),
         Err(_) => Err(ApiError::took_too_long(time.as_secs())),
