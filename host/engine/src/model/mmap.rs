@@ -63,14 +63,16 @@ impl ModelBytes {
         }
     }
 
-    /// Gives the pages of these bytes back to the system: they stay readable, from the file.
+    /// Gives the pages of these bytes back to the system, and those around that came along when they
+    /// were read: all stay readable, from the file.
     pub fn release(&self, range: Range<usize>) {
         let Content::Mapped(mapped) = &self.content else { return };
+        let end = range.end.saturating_add(AROUND_BYTES).min(mapped.len());
+        let start = range.start.saturating_sub(AROUND_BYTES).min(end);
         // SAFETY: the pages of a private map that nobody writes through hold what the file holds,
         // so a page that is read again is the same. A system that keeps them anyway is no error.
-        let _ = unsafe {
-            mapped.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
-        };
+        let _ =
+            unsafe { mapped.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
     }
 
     /// Where the bytes came from.
@@ -78,6 +80,9 @@ impl ModelBytes {
         &self.path
     }
 }
+
+/// As far as a system maps pages around the one that is read, if it has them: 64 KiB on Linux.
+const AROUND_BYTES: usize = 64 << 10;
 
 #[cfg(test)]
 mod tests {
