@@ -175,6 +175,8 @@ fn the_model_is_listed_and_its_plan_has_a_digest() {
     let listed = service.get("/v1/models").json();
     let found = listed["data"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&found["id"], &found["max_model_len"]), (&json!(EMBEDDING_MODEL), &json!(64)));
+    let tasks = listed["data"].as_array().unwrap().iter().map(|model| model["task"].clone());
+    assert_eq!(tasks.collect::<Vec<_>>(), [json!("generate"), json!("embed")]);
     assert_eq!(service.get(&format!("/v1/models/{EMBEDDING_MODEL}")).json(), found);
     let document = service.get("/openapi.json").json();
     let model = &document["components"]["schemas"]["EmbeddingRequest"]["properties"]["model"];

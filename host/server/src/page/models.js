@@ -8,7 +8,7 @@ export async function readModels() {
   const rows = document.getElementById("model-rows");
   try {
     const { data } = await (await api("/v1/models")).json();
-    offerModels(data.map((model) => model.id));
+    offerModels(data.filter((model) => model.task === "generate").map((model) => model.id));
     rows.replaceChildren(...data.map(row));
     const { version, plugin_api } = await (await api("/version")).json();
     document.getElementById("version").textContent =

@@ -32,6 +32,8 @@ pub(crate) struct Model {
     owned_by: &'static str,
     /// The name of which this is another one.
     root: String,
+    /// `generate`: completions and chats; `embed`: embeddings.
+    task: &'static str,
     /// Tokens of prompt and answer together, of a text for embeddings; null while the model is being
     /// loaded.
     #[schema(required)]
@@ -71,15 +73,16 @@ fn models(app: &App) -> Vec<Model> {
     let max_model_len = app.port.model().map(|model| model.context_length);
     let root = app.model_name();
     let config = app.config();
-    let named = config.model_names.iter().map(|id| (id, &root, max_model_len));
+    let named = config.model_names.iter().map(|id| (id, &root, "generate", max_model_len));
     let tokens_max = app.embedder.get().map(jackfield_engine::Embedder::tokens_max);
-    let embedding = config.embedding_model.iter().map(|id| (id, id, tokens_max));
-    let model = |(id, root, max_model_len): (&String, &String, _)| Model {
+    let embedding = config.embedding_model.iter().map(|id| (id, id, "embed", tokens_max));
+    let model = |(id, root, task, max_model_len): (&String, &String, _, _)| Model {
         id: id.clone(),
         object: "model",
         created: app.started,
         owned_by: "jackfield",
         root: root.clone(),
+        task,
         max_model_len,
     };
     named.chain(embedding).map(model).collect()
