@@ -5,6 +5,7 @@
 //! that leaves nothing to convert, tables are handed over, and cache, memory and plans change
 //! together. So no step ever sees tokens of two kinds.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use half::f16;
@@ -12,10 +13,12 @@ use half::slice::HalfFloatSliceExt;
 use jackfield_runtime::SwapError;
 use plugin_api::DType;
 use plugin_api::kinds::kv_cache::{BlockCopy, SeqId};
+use plugin_api::plan::StateSpec;
 
 use super::batch::StepBatch;
 use super::boundary::hand_over;
 use super::engine::Engine;
+use crate::model::memory::StateLayout;
 use crate::swap::{Leftover, Takeover};
 
 /// A takeover that is under way.
@@ -88,40 +91,23 @@ impl Engine {
                 what: "table of a sequence".to_owned(),
                 source,
             })?;
-            let num_blocks = into.layout.pool.num_blocks;
-            if let Some(beyond) = table.iter().find(|&&block| block as usize >= num_blocks) {
-                return Err(SwapError::Differs {
-                    slot: "kv-cache".to_owned(),
-                    what: "blocks that sequences hold".to_owned(),
-                    expected: format!("those of a pool of {num_blocks}"),
-                    found: format!("block {beyond}: try again when less is held"),
-                });
+            let num_blocks = into.layout.pool.num_blocks.min(into.num_converted.len());
+            if let Some(&beyond) = table.iter().find(|&&block| block as usize >= num_blocks) {
+                return Err(no_such_block(beyond, num_blocks));
             }
             for (i, &block) in table.iter().enumerate() {
                 let held = sequence.num_evaluated.saturating_sub(i * block_size).min(block_size);
-                let from = into.num_converted[block as usize];
+                let block = block as usize;
+                let from = into.num_converted[block];
                 let to = held.min(from + tokens_left);
                 if from >= held {
                     continue;
                 }
-                let tokens = block as usize * block_size + from..block as usize * block_size + to;
+                let tokens = block * block_size + from..block * block_size + to;
                 tokens_left -= tokens.len();
                 self.load.converted_bytes += (tokens.len() * per_token) as u64;
-                into.num_converted[block as usize] = to;
-                let (from_bytes, to_bytes) = (self.state.as_slice(), into.state.as_mut_slice());
-                for (i, state) in self.model.states.iter().enumerate() {
-                    let (old, new) = (&old.places[i], &into.layout.places[i]);
-                    for (j, part) in state.parts.iter().enumerate() {
-                        let elements = part.num_elements() as usize;
-                        let bytes = |offset: usize, dtype: DType| {
-                            let size = elements * dtype.size_bytes();
-                            offset + tokens.start * size..offset + tokens.end * size
-                        };
-                        let (from, to) =
-                            (bytes(old.offsets[j], old.dtype), bytes(new.offsets[j], new.dtype));
-                        convert(old.dtype, &from_bytes[from], new.dtype, &mut to_bytes[to]);
-                    }
-                }
+                into.num_converted[block] = to;
+                convert_tokens(&self.model.states, old, self.state.as_slice(), into, &tokens);
                 if tokens_left == 0 {
                     return Ok(false);
                 }
@@ -155,6 +141,36 @@ impl Engine {
         self.layout = layout;
         self.sequences.iter_mut().for_each(|sequence| sequence.chain.unpublish());
         (ticket, Ok(()), leftover)
+    }
+}
+
+/// Converts tokens that lie side by side, in every part of every state.
+fn convert_tokens(
+    states: &[StateSpec],
+    old: &StateLayout,
+    old_bytes: &[u8],
+    into: &mut Takeover,
+    tokens: &Range<usize>,
+) {
+    let new_bytes = into.state.as_mut_slice();
+    for ((state, old), new) in states.iter().zip(&old.places).zip(&into.layout.places) {
+        for ((part, from), to) in state.parts.iter().zip(&old.offsets).zip(&new.offsets) {
+            let bytes = |offset: usize, dtype: DType| {
+                let size = part.num_elements() as usize * dtype.size_bytes();
+                offset + tokens.start * size..offset + tokens.end * size
+            };
+            let (from, to) = (bytes(*from, old.dtype), bytes(*to, new.dtype));
+            convert(old.dtype, &old_bytes[from], new.dtype, &mut new_bytes[to]);
+        }
+    }
+}
+
+fn no_such_block(block: u32, num_blocks: usize) -> SwapError {
+    SwapError::Differs {
+        slot: "kv-cache".to_owned(),
+        what: "blocks that sequences hold".to_owned(),
+        expected: format!("those of a pool of {num_blocks}"),
+        found: format!("block {block}: try again when less is held"),
     }
 }
 
