@@ -10,6 +10,9 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
     let is_prim = |op: &OpId| ops::ALL.contains(op) && !FUSED.contains(op);
     match &node.kind {
         NodeKind::Call { .. } => return Support::No("calls of plugins need a host".to_owned()),
+        NodeKind::Prim(op, _) | NodeKind::Fused { op, .. } if ops::OF_TRAINING.contains(op) => {
+            return Support::No(format!("op `{op}` of training has no kernel"));
+        }
         NodeKind::Prim(op, _) if !is_prim(op) => {
             return Support::No(format!("op `{op}` is not in the vocabulary"));
         }

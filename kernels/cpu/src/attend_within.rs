@@ -87,7 +87,8 @@ mod tests {
         let [k, v] = [1, 2].map(|seed| doubles(&floats(tokens * kv_heads * head_dim, seed)));
         let (mut weights, mut out) = (vec![0.0; 2 * tokens], vec![f64::NAN; q.len()]);
         let index = vec![0; tokens];
-        reference::attend_within(0.25, other, [&q, &k, &v], &index, &mut weights, &mut out);
+        let reach = reference::Reach::Sequence;
+        reference::attend_within(0.25, reach, other, [&q, &k, &v], &index, &mut weights, &mut out);
         out
     }
 

@@ -1,9 +1,28 @@
-//! Attention in both directions, over the tokens of a call alone.
+//! Attention over the tokens of a call alone: in both directions, or backwards only.
 
 use crate::attend::AttendShape;
 use crate::{Real, softmax};
 
-/// Lets each token attend to every token of its sequence, later ones included.
+/// Which tokens of its sequence a token attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All of them.
+    Sequence,
+    /// Itself and those before it.
+    Causal,
+}
+
+impl Reach {
+    /// How many tokens of a sequence of `len` token `t` of it attends to.
+    pub(crate) fn count(self, t: usize, len: usize) -> usize {
+        match self {
+            Self::Sequence => len,
+            Self::Causal => t + 1,
+        }
+    }
+}
+
+/// Lets each token attend to the tokens of its sequence that `reach` says.
 ///
 /// A sequence is a run of tokens with equal `sequence_index`; nothing outlives the call.
 ///
@@ -12,7 +31,7 @@ use crate::{Real, softmax};
 /// | `q`, `out`       | `[tokens, heads, head_dim]`    |
 /// | `k`, `v`         | `[tokens, kv_heads, head_dim]` |
 /// | `sequence_index` | `[tokens]`                     |
-/// | `weights`        | `[tokens]`, working memory     |
+/// | `weights`        | `[2, tokens]`, working memory  |
 ///
 /// # Panics
 ///
@@ -24,6 +43,7 @@ use crate::{Real, softmax};
 /// Devlin et al., "BERT", arXiv:1810.04805, section 3.
 pub fn attend_within<T: Real>(
     scale: T,
+    reach: Reach,
     shape: AttendShape,
     [q, k, v]: [&[T]; 3],
     sequence_index: &[u32],
@@ -44,6 +64,8 @@ pub fn attend_within<T: Real>(
             |j: usize, head: usize| ((start + j) * kv_heads + head * kv_heads / heads) * head_dim;
         for (t, head) in (0..run.len()).flat_map(|t| (0..heads).map(move |head| (t, head))) {
             let at = ((start + t) * heads + head) * head_dim;
+            let count = reach.count(t, run.len());
+            let (scores, weights) = (&mut scores[..count], &mut weights[..count]);
             for (j, score) in scores.iter_mut().enumerate() {
                 let mut dot = T::zero();
                 for c in 0..head_dim {
@@ -51,7 +73,7 @@ pub fn attend_within<T: Real>(
                 }
                 *score = dot * scale;
             }
-            softmax(scores, run.len(), weights);
+            softmax(scores, count, weights);
             for c in 0..head_dim {
                 let mut sum = T::zero();
                 for (j, weight) in weights.iter().enumerate() {
@@ -73,6 +95,10 @@ mod tests {
     /// Key `(ln(1 + t), 0)` and value `(t, 1)` for position `t`, queries `(1, 0)` and `(0, 1)`: head
     /// 0 weighs position `t` by `1 + t`, head 1 all alike.
     fn outputs(lens: &[usize]) -> Vec<f64> {
+        outputs_of(Reach::Sequence, lens)
+    }
+
+    fn outputs_of(reach: Reach, lens: &[usize]) -> Vec<f64> {
         let positions: Vec<f64> = lens.iter().flat_map(|n| (0..*n).map(|t| t as f64)).collect();
         let index: Vec<u32> =
             lens.iter().enumerate().flat_map(|(s, n)| vec![s as u32 % 2; *n]).collect();
@@ -80,7 +106,7 @@ mod tests {
         let v: Vec<f64> = positions.iter().flat_map(|t| [*t, 1.0]).collect();
         let q = [1.0, 0.0, 0.0, 1.0].repeat(index.len());
         let (mut out, mut weights) = (vec![f64::NAN; q.len()], vec![0.0; 2 * index.len()]);
-        attend_within(1.0, SHAPE, [&q, &k, &v], &index, &mut weights, &mut out);
+        attend_within(1.0, reach, SHAPE, [&q, &k, &v], &index, &mut weights, &mut out);
         out
     }
 
@@ -98,6 +124,15 @@ mod tests {
                     assert!((found - expected).abs() < 1e-9 * n as f64, "{n}: {found}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_causal_token_weighs_those_before_it() {
+        let found = outputs_of(Reach::Causal, &[9, 2]);
+        for (row, t) in found.chunks_exact(4).zip((0..9).chain(0..2)) {
+            let alone = outputs(&[t + 1]);
+            assert_eq!(row, &alone[alone.len() - 4..], "token {t}");
         }
     }
 

@@ -5,9 +5,11 @@
 //! are dense and row-major; "rows" is the product of the leading axes, "width" the last axis.
 //! This is not where speed lives: `kernels/cpu` has the same names, faster.
 
+mod along;
 mod argmax;
 mod attend;
 mod attend_within;
+mod attend_within_grad;
 pub mod blocks;
 mod cast;
 mod concat;
@@ -20,6 +22,7 @@ mod layer_norm;
 mod log_sum_exp;
 mod matmul;
 mod matmul_affine;
+mod matmul_rows;
 mod quantize_rows;
 mod real;
 mod reduce;
@@ -33,11 +36,13 @@ mod top_k;
 mod transpose;
 mod unary;
 
+pub use along::{scatter_along, take_along};
 pub use argmax::argmax;
 pub use attend::{
     AttendShape, AttendSpec, BlockTable, KvState, SPLIT_POSITIONS, TokenRefs, attend, store_kv,
 };
-pub use attend_within::attend_within;
+pub use attend_within::{Reach, attend_within};
+pub use attend_within_grad::attend_within_grad;
 pub use cast::cast;
 pub use concat::concat;
 pub use elementwise::{BinaryOp, Rhs, elementwise};
@@ -49,9 +54,10 @@ pub use layer_norm::layer_norm;
 pub use log_sum_exp::log_sum_exp;
 pub use matmul::matmul;
 pub use matmul_affine::{AffineRef, matmul_affine};
+pub use matmul_rows::matmul_rows;
 pub use quantize_rows::{ACT_BLOCK, quantize_rows};
 pub use real::{Real, Stored};
-pub use reduce::{reduce_max, reduce_mean, reduce_sum};
+pub use reduce::{reduce_max, reduce_mean, reduce_rows, reduce_sum};
 pub use rms_norm::rms_norm;
 pub use rope::{Pairing, RopeShape, rope};
 pub use scatter_add::scatter_add;

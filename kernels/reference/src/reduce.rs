@@ -1,4 +1,4 @@
-//! Reductions over the last axis, which becomes an axis of 1.
+//! Reductions over the last axis, which becomes an axis of 1, and over all others.
 
 use crate::Real;
 
@@ -44,6 +44,27 @@ pub fn reduce_max<T: Real>(x: &[T], width: usize, out: &mut [T]) {
     }
 }
 
+/// Writes `out[c] = sum of x[.., c]` over all rows, in their order; 0 without rows.
+///
+/// | argument | shape           |
+/// |----------|-----------------|
+/// | `x`      | `[rows, width]` |
+/// | `out`    | `[width]`       |
+///
+/// # Panics
+///
+/// If the lengths do not fit the shapes.
+pub fn reduce_rows<T: Real>(x: &[T], out: &mut [T]) {
+    let width = out.len();
+    assert!(width > 0 && x.len().is_multiple_of(width), "reduce_rows: x is not [rows, width]");
+    out.fill(T::zero());
+    for row in x.chunks_exact(width) {
+        for (out, &x) in out.iter_mut().zip(row) {
+            *out += x;
+        }
+    }
+}
+
 pub(crate) fn sum<T: Real>(row: &[T]) -> T {
     let mut sum = T::zero();
     for &x in row {
@@ -74,6 +95,15 @@ mod tests {
         assert_eq!(out, [3.0, -3.0]);
         reduce_max(&x, 3, &mut out);
         assert_eq!(out, [5.0, -1.0]);
+    }
+
+    #[test]
+    fn sums_over_rows() {
+        let mut out = [9.0_f64; 3];
+        reduce_rows(&[1.0, 5.0, 3.0, -1.0, -2.0, -4.0], &mut out);
+        assert_eq!(out, [0.0, 3.0, -1.0]);
+        reduce_rows(&[], &mut out);
+        assert_eq!(out, [0.0; 3]);
     }
 
     #[test]

@@ -27,6 +27,10 @@ pub enum UnaryOp {
     /// `x/2 * (1 + erf(x / sqrt(2)))`: `x` times the normal distribution function; the same
     /// source.
     Gelu,
+    /// The error function, `2/sqrt(pi)` times the integral of `e^-t^2` from 0 to `x`.
+    Erf,
+    /// 1 where `x > 0`, otherwise 0: also for NaN.
+    IsPositive,
 }
 
 /// Writes `out[i] = op(x[i])`.
@@ -85,6 +89,9 @@ pub(crate) fn apply<T: Real>(op: UnaryOp, x: T) -> T {
             let z = x.to_f64() * std::f64::consts::FRAC_1_SQRT_2;
             x * T::from_f64(0.5 * (1.0 + erf(z)))
         }
+        UnaryOp::Erf => T::from_f64(erf(x.to_f64())),
+        UnaryOp::IsPositive if x > T::zero() => one,
+        UnaryOp::IsPositive => T::zero(),
     }
 }
 
@@ -131,6 +138,12 @@ mod tests {
             (UnaryOp::Gelu,      2.0,   1.954_499_736_103_641_6),
             (UnaryOp::Gelu,     -2.0,  -0.045_500_263_896_358_42),
             (UnaryOp::Gelu,     20.0,   20.0),
+            // Abramowitz and Stegun, table 7.1
+            (UnaryOp::Erf,       0.5,   0.520_499_877_813_046_5),
+            (UnaryOp::Erf,      -2.0,  -0.995_322_265_018_952_7),
+            (UnaryOp::IsPositive, 1e-9, 1.0),
+            (UnaryOp::IsPositive, 0.0,  0.0),
+            (UnaryOp::IsPositive, f64::NAN, 0.0),
         ];
         for (op, x, expected) in cases {
             let mut out = [0.0_f64];

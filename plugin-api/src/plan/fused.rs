@@ -146,6 +146,24 @@ fn gated(g: &mut dyn OpSink, op: ops::OpId, curve: ops::OpId, gate: Val, up: Val
     })
 }
 
+/// Cross entropy of each row of logits against one target, in nats: `log Σ exp(x) − x[target]`, `[rows, 1]`.
+///
+/// `logits` is `[rows, vocab_size]`, `targets` is `u32 [rows]`, each below `vocab_size`: also those of
+/// tokens that do not count, which get a weight of 0 where the rows are summed. The greatest
+/// logit is taken off first, so that nothing overflows.
+pub fn cross_entropy(g: &mut dyn OpSink, logits: Val, targets: Val) -> Result<Val> {
+    whole(g, ops::CROSS_ENTROPY, &[logits, targets], Attrs::new(), |e, v| {
+        let peak = e.unary(ops::REDUCE_MAX, v[0])?;
+        let shifted = e.sub(v[0], peak)?;
+        let exponentials = e.unary(ops::EXP, shifted)?;
+        let sum = e.sum(exponentials)?;
+        let log = e.unary(ops::LOG, sum)?;
+        let targets = e.reshape(v[1], &[-1, 1])?;
+        let picked = e.one(ops::TAKE_ALONG, &[shifted, targets], Attrs::new())?;
+        e.sub(log, picked)
+    })
+}
+
 /// The expansion that a fused op of the vocabulary stands for over inputs of these specs; nothing
 /// for other names.
 ///
@@ -165,19 +183,12 @@ pub(super) fn standard(op: ops::OpId, inputs: &[&Spec], attrs: &Attrs) -> Result
             rms_norm(&mut g, x, w, eps, offset)?
         }
         (ops::LAYER_NORM, &[x, w, b]) => layer_norm(&mut g, x, w, b, attrs.get_float("eps")?)?,
-        (ops::ROPE, &[x, positions]) => {
-            let rotation = Rotation {
-                inv_freq: attrs.get_floats("inv_freq")?.to_vec(),
-                pairing: Pairing::of(attrs.get_text("pairing")?)?,
-                attention_factor: attrs.get_float("attention_factor")? as f32,
-            };
-            rope(&mut g, x, positions, &rotation)?
-        }
+        (ops::ROPE, &[x, positions]) => rope(&mut g, x, positions, &rotation_of(attrs)?)?,
         (ops::SWIGLU, &[gate, up]) => swiglu(&mut g, gate, up)?,
         (ops::GEGLU, &[gate, up]) => geglu(&mut g, gate, up)?,
-        (ops::RMS_NORM | ops::LAYER_NORM | ops::ROPE | ops::SWIGLU | ops::GEGLU, _) => {
-            return Err(wrong());
-        }
+        (ops::CROSS_ENTROPY, &[logits, targets]) => cross_entropy(&mut g, logits, targets)?,
+        (ops::RMS_NORM | ops::LAYER_NORM | ops::ROPE, _) => return Err(wrong()),
+        (ops::SWIGLU | ops::GEGLU | ops::CROSS_ENTROPY, _) => return Err(wrong()),
         _ => return Ok(None),
     };
     let node = g.finish().nodes.pop();
@@ -185,6 +196,15 @@ pub(super) fn standard(op: ops::OpId, inputs: &[&Spec], attrs: &Attrs) -> Result
         NodeKind::Fused { expansion, .. } => Some(*expansion),
         NodeKind::Prim(..) | NodeKind::Call { .. } => None,
     }))
+}
+
+/// The rotation that a `rope` of these attributes makes.
+pub(super) fn rotation_of(attrs: &Attrs) -> Result<Rotation> {
+    Ok(Rotation {
+        inv_freq: attrs.get_floats("inv_freq")?.to_vec(),
+        pairing: Pairing::of(attrs.get_text("pairing")?)?,
+        attention_factor: attrs.get_float("attention_factor")? as f32,
+    })
 }
 
 /// Adds `op` over `inputs` with the expansion that `body` describes.

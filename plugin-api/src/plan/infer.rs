@@ -36,6 +36,8 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
         | ops::GELU_TANH
         | ops::SOFTMAX
         | ops::COS
+        | ops::ERF
+        | ops::IS_POSITIVE
         | ops::SIN => {
             let [x] = take(op, inputs)?;
             one(x.clone())
@@ -44,6 +46,31 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
             let [x] = take(op, inputs)?;
             attrs.get_float("by")?;
             one(x.clone())
+        }
+        ops::FULL_LIKE => {
+            let [x] = take(op, inputs)?;
+            attrs.get_float("value")?;
+            one(x.clone())
+        }
+        ops::MATMUL_ROWS => one(matmul_rows(op, inputs)?),
+        ops::REDUCE_ROWS => {
+            let [x] = take(op, inputs)?;
+            match x.width()? {
+                0 => Err(Error::shape(op, "rows of one element or more", x)),
+                width => one(Spec::new(x.dtype, [width.into()])),
+            }
+        }
+        ops::TAKE_ALONG => {
+            let [x, indices] = take(op, inputs)?;
+            one(along(op, x, indices)?)
+        }
+        ops::SCATTER_ALONG => {
+            let [base, indices, updates] = take(op, inputs)?;
+            let expected = along(op, base, indices)?;
+            if expected != *updates {
+                return Err(Error::shape(op, expected, updates));
+            }
+            one(base.clone())
         }
         ops::REDUCE_SUM | ops::REDUCE_MEAN | ops::REDUCE_MAX => {
             let [x] = take(op, inputs)?;
@@ -83,6 +110,14 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
         }
         ops::ATTEND => one(attend(op, inputs, attrs)?),
         ops::ATTEND_WITHIN => one(attend_within(op, inputs, attrs)?),
+        ops::ATTEND_WITHIN_GRAD => {
+            let [q, k, v, sequence_index, grad] = take(op, inputs)?;
+            let result = attend_within(op, &[q, k, v, sequence_index], attrs)?;
+            if result != *grad {
+                return Err(Error::shape(op, result, grad));
+            }
+            Ok(vec![q.clone(), k.clone(), v.clone()])
+        }
         _ => Err(Error::NotFound {
             kind: "op".to_owned(),
             name: op.to_string(),
@@ -114,6 +149,26 @@ fn matmul(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
         }
         _ => Err(Error::shape(op, "x [.., k] and w [n, k]", format!("{x} and {w}"))),
     }
+}
+
+fn matmul_rows(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
+    let [a, b] = take(op, inputs)?;
+    match (a.dims.split_last(), b.dims.split_last()) {
+        (Some((n, rows)), Some((k, others))) if rows == others && a.dtype == b.dtype => {
+            Ok(Spec::new(a.dtype, [*n, *k]))
+        }
+        _ => Err(Error::shape(op, "a [.., n] and b [.., k]", format!("{a} and {b}"))),
+    }
+}
+
+/// What `indices` pick of each row of `x`.
+fn along(op: OpId, x: &Spec, indices: &Spec) -> Result<Spec> {
+    let rows = |spec: &Spec| spec.dims.split_last().map(|(_, rows)| rows.to_vec());
+    if rows(x).is_none() || rows(x) != rows(indices) || indices.dtype != DType::U32 {
+        let expected = "x [.., width] and u32[.., k]";
+        return Err(Error::shape(op, expected, format!("{x} and {indices}")));
+    }
+    Ok(Spec::new(x.dtype, indices.dims.clone()))
 }
 
 fn binary(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
@@ -228,6 +283,7 @@ fn attend(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
 fn attend_within(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
     let [q, k, v, sequence_index] = take(op, inputs)?;
     attrs.get_float("scale")?;
+    ops::is_causal(attrs)?;
     if !(heads_fit(q, k, v) && is_index(sequence_index, q)) {
         let expected = "q [t, h, d], k and v [t, g, d] with g dividing h, u32[t]";
         return Err(Error::shape(op, expected, format!("{q}, {k}, {v}, {sequence_index}")));

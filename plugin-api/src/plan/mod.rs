@@ -7,13 +7,16 @@
 mod build;
 mod bytes;
 pub mod fused;
+pub mod gradient;
 mod infer;
 pub mod ops;
+pub mod rewrite;
 mod sink;
 mod spec;
 mod text;
 
 pub use build::PlanBuilder;
+pub use gradient::{NoGradient, ParamId, gradient};
 pub use ops::{Attr, Attrs, OpId};
 pub use sink::{OpSink, OpSinkExt};
 pub use spec::{Dim, Part, Per, Spec, StateSpec, Symbol, Word};

@@ -6,14 +6,20 @@
 //! |---|---|---|---|
 //! | `embed` | table `[vocab, width]`, ids `u32 [tokens]` | | `[tokens, width]` |
 //! | `matmul` | x `[.., k]`, w `[n, k]` | | x times w transposed, `[.., n]` |
+//! | `matmul_rows` | a `[.., n]`, b `[.., k]`, the same rows | | sum over the rows of their outer products, `[n, k]` |
 //! | `add` `sub` `mul` `div` `max` `min` | a, b: same shape, or b one row `[width]`, or b one value per row `[.., 1]` | | as a |
-//! | `neg` `exp` `log` `sqrt` `rsqrt` `cos` `sin` `tanh` `sigmoid` `silu` `gelu` `gelu_tanh` | x | | as x |
+//! | `neg` `exp` `log` `sqrt` `rsqrt` `cos` `sin` `tanh` `sigmoid` `silu` `gelu` `gelu_tanh` `erf` | x | | as x |
+//! | `is_positive` | x | | as x: 1 where x > 0, otherwise 0 |
+//! | `full_like` | x | `value` | as x, each element `value` |
 //! | `scale`, `offset` | x | `by` | as x |
 //! | `reduce_sum` `reduce_mean` `reduce_max` | x `[.., width]` | | `[.., 1]` |
+//! | `reduce_rows` | x `[.., width]` | | sum over the rows, `[width]` |
 //! | `softmax` | x | | as x, over each row |
 //! | `top_k` | x | `k` | values and indices `[.., k]`, ties by lowest index |
 //! | `gather` | x `[rows, width]`, indices `u32 [m]` | | `[m, width]` |
 //! | `scatter_add` | base `[rows, width]`, indices `u32 [m]`, updates `[m, width]` | | as base |
+//! | `take_along` | x `[.., width]`, indices `u32 [.., k]` | | elements of each row, `[.., k]` |
+//! | `scatter_along` | base `[.., width]`, indices `u32 [.., k]`, updates `[.., k]` | | as base |
 //! | `concat` | parts | `axis` | joined along `axis` |
 //! | `slice` | x | `axis`, `start`, `len` | part of `axis` |
 //! | `reshape` | x | `dims`: extents, -1 keeps the outermost | same elements |
@@ -21,10 +27,11 @@
 //! | `cast` | x | `dtype` | as x |
 //! | `constant` | | `values` | the numbers themselves, `[n]` |
 //! | `attend` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, state, positions, sequence_index `u32 [tokens]`, block_table `u32 [seqs, blocks]` | `scale`, `softcap` (0 = none) | `[tokens, heads, head_dim]` |
-//! | `attend_within` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, sequence_index `u32 [tokens]` | `scale` | `[tokens, heads, head_dim]` |
+//! | `attend_within` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, sequence_index `u32 [tokens]` | `scale`, `causal` (1; absent or 0: no) | `[tokens, heads, head_dim]` |
+//! | `attend_within_grad` | q, k, v, sequence_index as before, gradient of the result | `scale`, `causal` | gradients of q, k and v |
 //!
 //! Fused, each with an expansion in the above: `rms_norm` (`eps`, `weight_offset`), `layer_norm`
-//! (`eps`), `rope` (`inv_freq`, `pairing`, `attention_factor`), `swiglu`, `geglu`.
+//! (`eps`), `rope` (`inv_freq`, `pairing`, `attention_factor`), `swiglu`, `geglu`, `cross_entropy`.
 //!
 //! `attend` first stores k and v of every token at `block_table[seq][position / block_size]`, then
 //! lets each token read its own sequence up to its own position, as far back as the window of the
@@ -32,7 +39,8 @@
 //! log-sum-exp, so that no bit depends on block size or batch mates.
 //!
 //! `attend_within` lets each token read all tokens of its sequence, later ones too, and keeps nothing:
-//! a sequence is a run of tokens with equal `sequence_index`. `gelu` is the exact form, with the
+//! a sequence is a run of tokens with equal `sequence_index`. With `causal` it reads itself and earlier
+//! ones only, which is `attend` of whole sequences: what training computes. `gelu` is the exact form, with the
 //! error function.
 
 use super::spec::Word;
@@ -59,8 +67,37 @@ ops! {
     SOFTMAX = "softmax", TOP_K = "top_k", GATHER = "gather", SCATTER_ADD = "scatter_add",
     CONCAT = "concat", SLICE = "slice", RESHAPE = "reshape", TRANSPOSE = "transpose",
     CAST = "cast", ATTEND = "attend", ATTEND_WITHIN = "attend_within", CONSTANT = "constant", COS = "cos", SIN = "sin",
+    MATMUL_ROWS = "matmul_rows", REDUCE_ROWS = "reduce_rows", FULL_LIKE = "full_like",
+    ERF = "erf", IS_POSITIVE = "is_positive", TAKE_ALONG = "take_along",
+    SCATTER_ALONG = "scatter_along", ATTEND_WITHIN_GRAD = "attend_within_grad",
     RMS_NORM = "rms_norm", LAYER_NORM = "layer_norm", ROPE = "rope",
-    SWIGLU = "swiglu", GEGLU = "geglu",
+    SWIGLU = "swiglu", GEGLU = "geglu", CROSS_ENTROPY = "cross_entropy",
+}
+
+/// What only training needs: a backend that serves does well without.
+pub const OF_TRAINING: &[OpId] = &[
+    MATMUL_ROWS,
+    REDUCE_ROWS,
+    FULL_LIKE,
+    ERF,
+    IS_POSITIVE,
+    TAKE_ALONG,
+    SCATTER_ALONG,
+    ATTEND_WITHIN_GRAD,
+    CROSS_ENTROPY,
+];
+
+/// Whether an `attend_within` of these attributes looks back only.
+///
+/// # Errors
+///
+/// [`Error::Malformed`] if `causal` is neither 0 nor 1.
+pub fn is_causal(attrs: &Attrs) -> Result<bool> {
+    match attrs.get("causal") {
+        None | Some(Attr::Int(0)) => Ok(false),
+        Some(Attr::Int(1)) => Ok(true),
+        other => Err(wrong("causal", "0 or 1", other)),
+    }
 }
 
 /// One attribute of an op.

@@ -141,6 +141,16 @@ pub trait OpSinkExt: OpSink {
         self.one(ops::OFFSET, &[x], Attrs::new().float("by", by))
     }
 
+    /// `value` in the shape of `x`.
+    fn full_like(&mut self, x: Val, value: f64) -> Result<Val> {
+        self.one(ops::FULL_LIKE, &[x], Attrs::new().float("value", value))
+    }
+
+    /// The sum of each row.
+    fn sum(&mut self, x: Val) -> Result<Val> {
+        self.unary(ops::REDUCE_SUM, x)
+    }
+
     /// The mean of each row.
     fn mean(&mut self, x: Val) -> Result<Val> {
         self.unary(ops::REDUCE_MEAN, x)

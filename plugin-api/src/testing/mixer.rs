@@ -4,13 +4,13 @@ use super::interpreter::{Feed, FusedAs, OwnedArena};
 use super::random::Random;
 use super::tolerance::{TRACED, peak};
 use super::traced::{
-    ODD_SIZES, Scene, check_instances, check_name, check_trace, first_reals, made,
+    ODD_SIZES, Scene, check_instances, check_name, check_trace, first_reals, made, random_feed,
 };
-use super::{Make, make};
+use super::{Make, gradient, make};
 use crate::config::Config;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::{Capability, Traced};
-use crate::plan::{Dim, Plan, Spec};
+use crate::plan::{Dim, Plan, Spec, rewrite};
 use crate::tensor::DType;
 
 /// Sizes of an attention, for scenes.
@@ -51,9 +51,18 @@ pub fn suite_of(make: Make<'_, dyn Mixer>) {
                 let plan = trace_part(&*mixer, &config, heads, extras);
                 check_state(&*mixer, &config, heads, &plan);
                 check_numbers(&plan, heads);
+                check_gradient(&plan);
             }
         }
     }
+}
+
+/// The gradient over two whole sequences, where the mixer is attention that needs no state for
+/// that.
+fn check_gradient(plan: &Plan) {
+    let Ok(within) = rewrite::without_states(plan) else { return };
+    let feed = random_feed(&within, 5, &mut Random::new(3));
+    gradient::check(&within, &feed.indices("sequence_index", &[0, 0, 0, 1, 1]));
 }
 
 /// The plan over `x [tokens, hidden]`; `extras` are `bias`, `q_norm`, `k_norm`.

@@ -10,6 +10,7 @@ pub mod encoder;
 pub mod feed_forward;
 mod fuzz;
 pub mod golden;
+pub mod gradient;
 pub mod hook;
 pub mod interpreter;
 pub mod kv_cache;

@@ -48,8 +48,15 @@ pub fn of_op(op: OpId) -> Tolerance {
         | ops::REDUCE_MAX
         | ops::TOP_K
         | ops::CONSTANT
+        | ops::FULL_LIKE
+        | ops::IS_POSITIVE
+        | ops::TAKE_ALONG
         | ops::CAST => return Tolerance::EXACT,
-        ops::MATMUL | ops::ATTEND | ops::ATTEND_WITHIN => 3e-6,
+        ops::MATMUL
+        | ops::MATMUL_ROWS
+        | ops::ATTEND
+        | ops::ATTEND_WITHIN
+        | ops::ATTEND_WITHIN_GRAD => 3e-6,
         ops::COS | ops::SIN | ops::ROPE => 5e-5, // angles of up to some hundred radians in f32
         ops::EXP | ops::SOFTMAX | ops::LOG => 3e-6,
         _ => 2e-6,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Make;
 use super::interpreter::{Arithmetic, Feed, FusedAs, Numbers};
 use super::random::Random;
 use super::tolerance::{TRACED, WHOLE, peak};
+use super::{Make, gradient};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::rotary_embedding::Rotation;
@@ -191,7 +191,8 @@ pub(super) fn check_plan(scene: &Scene, part: &dyn Traced, inputs: &[(&str, Spec
 }
 
 /// Runs a stateless plan at every odd size: results have the right length, are finite, do not
-/// depend on the other rows, and are the same whole, expanded and in `f64`, within tolerance.
+/// depend on the other rows, and are the same whole, expanded and in `f64`, within tolerance. The
+/// gradient by every input and weight is that of central differences.
 pub(super) fn check_rows(plan: &Plan) {
     let mut random = Random::new(7);
     for tokens in ODD_SIZES {
@@ -210,6 +211,7 @@ pub(super) fn check_rows(plan: &Plan) {
             assert_eq!(alone[..], expanded[..alone.len()], "a row does not depend on its mates");
         }
     }
+    gradient::check(plan, &random_feed(plan, 3, &mut random));
 }
 
 /// Random numbers for every weight and input; `positions` count up.

@@ -98,6 +98,7 @@ impl Case {
 pub(super) fn all() -> Vec<Case> {
     let mut cases = plain::elementwise();
     cases.extend(plain::by_row());
+    cases.extend(plain::of_training());
     cases.extend(plain::moves());
     cases.extend(weights::matmuls());
     cases.extend(fused::fused_ops());

@@ -1,4 +1,4 @@
-//! `attend_within`: ragged sequences side by side, that must not matter to each other.
+//! `attend_within` and its gradient: ragged sequences side by side, that must not matter to each other.
 
 use super::super::interpreter::{Feed, FusedAs, Numbers};
 use super::super::random::Random;
@@ -6,48 +6,58 @@ use super::super::tolerance::{of_op, peak};
 use super::rig::{Compiled, bucket};
 use super::symbol;
 use crate::kinds::backend::Backend;
-use crate::plan::{Attrs, Dim, OpSink, OpSinkExt, Plan, PlanBuilder, Spec, ops};
+use crate::plan::{Attrs, Dim, OpId, OpSink, Plan, PlanBuilder, Spec, ops};
 
 /// Query heads, heads of keys and values, channels of a head.
 type Shape = (u64, u64, u64);
+
+/// What is computed over the sequences: an op, and whether it looks back only.
+type Form = (OpId, bool);
 
 /// Tokens of each sequence; the first goes beyond one split of the softmax.
 const LENGTHS: [usize; 5] = [300, 1, 20, 9, 63];
 
 pub(super) fn check(backend: &dyn Backend) {
-    for shape in [(4, 2, 16), (2, 2, 16), (3, 1, 7), (12, 12, 32)] {
-        check_shape(backend, shape);
+    for op in [ops::ATTEND_WITHIN, ops::ATTEND_WITHIN_GRAD] {
+        for is_causal in [false, true] {
+            for shape in [(4, 2, 16), (2, 2, 16), (3, 1, 7), (12, 12, 32)] {
+                check_shape(backend, (op, is_causal), shape);
+            }
+        }
     }
 }
 
-fn check_shape(backend: &dyn Backend, shape: Shape) {
-    let plan = plan_of(shape);
+fn check_shape(backend: &dyn Backend, form: Form, shape: Shape) {
+    let plan = plan_of(form, shape);
+    let what = format!("{}, causal {}, of {shape:?}", form.0, form.1);
     let limits = bucket(&[(symbol(Dim::TOKENS), LENGTHS.iter().sum())]);
     let compiled = match Compiled::new(backend, &plan, &[], &limits, None) {
         Ok(compiled) => compiled,
         Err(error) => return super::check_refusal(backend, &plan, &error),
     };
     let run = |sequences: &[usize]| {
-        let outputs = compiled.run(&feed_of(shape, sequences));
-        reals(outputs.unwrap_or_else(|e| panic!("attend_within of {shape:?}: {e}")))
+        let outputs = compiled.run(&feed_of(&plan, shape, sequences));
+        outputs.unwrap_or_else(|e| panic!("{what}: {e}"))
     };
     let all = [0, 1, 2, 3, 4];
-    let together = run(&all);
+    let outputs = run(&all);
     if super::skips(backend, &plan) {
         return;
     }
-    let expected = feed_of(shape, &all).run::<f64>(&plan, FusedAs::Expansion);
-    let expected = match expected.map(|mut outputs| outputs.remove(0)) {
-        Ok(Numbers::Reals(expected)) => expected,
-        other => panic!("attend_within of {shape:?}, interpreted: {other:?}"),
-    };
-    let wide: Vec<f64> = together.iter().map(|&x| f64::from(x)).collect();
-    let what = format!("attend_within of {shape:?}");
-    of_op(ops::ATTEND_WITHIN).assert(&what, &wide, &expected, peak(&expected).max(0.1));
+    let expected = feed_of(&plan, shape, &all).run::<f64>(&plan, FusedAs::Expansion);
+    let expected = expected.unwrap_or_else(|e| panic!("{what}, interpreted: {e}"));
+    assert_eq!(outputs.len(), expected.len(), "{what}: a result for each");
+    for (found, expected) in outputs.iter().zip(expected) {
+        let Ok(expected) = expected.into_reals() else { panic!("{what}: floats are expected") };
+        let wide: Vec<f64> = reals(found.clone()).into_iter().map(f64::from).collect();
+        of_op(form.0).assert(&what, &wide, &expected, peak(&expected).max(0.1));
+    }
+    let first = |outputs: Vec<Numbers<f32>>| outputs.into_iter().next().map(reals);
+    let together = first(outputs).unwrap_or_default();
 
     let width = (shape.0 * shape.2) as usize;
     for order in [&[0][..], &[1], &[2], &[3], &[4], &[4, 3, 2, 1, 0], &[2, 0], &[]] {
-        let found = run(order);
+        let found = first(run(order)).unwrap_or_default();
         let mut rest = &found[..];
         for &sequence in order {
             let start: usize = LENGTHS[..sequence].iter().sum();
@@ -60,7 +70,7 @@ fn check_shape(backend: &dyn Backend, shape: Shape) {
     }
 }
 
-fn plan_of((heads, kv_heads, head_dim): Shape) -> Plan {
+fn plan_of((op, is_causal): Form, (heads, kv_heads, head_dim): Shape) -> Plan {
     let build = || -> crate::Result<Plan> {
         let mut b = PlanBuilder::new();
         let tensor = |heads: u64| Spec::f32([Dim::TOKENS, heads.into(), head_dim.into()]);
@@ -69,16 +79,23 @@ fn plan_of((heads, kv_heads, head_dim): Shape) -> Plan {
         let v = b.input("v", tensor(kv_heads))?;
         let sequence_index = b.input("sequence_index", Spec::u32([Dim::TOKENS]))?;
         let attrs = Attrs::new().float("scale", (head_dim as f64).powf(-0.5));
-        let y = b.one(ops::ATTEND_WITHIN, &[q, k, v, sequence_index], attrs)?;
-        b.output("y", y)?;
+        let attrs = if is_causal { attrs.int("causal", 1) } else { attrs };
+        let mut inputs = vec![q, k, v, sequence_index];
+        if op == ops::ATTEND_WITHIN_GRAD {
+            inputs.push(b.input("grad", tensor(heads))?);
+        }
+        for (i, y) in b.op(op, &inputs, attrs)?.into_iter().enumerate() {
+            b.output(&i.to_string(), y)?;
+        }
         Ok(b.finish())
     };
     build().unwrap_or_else(|e| panic!("the suite's own plan: {e}"))
 }
 
 /// These sequences, one after the other. What a sequence is called is of no meaning.
-fn feed_of((heads, kv_heads, head_dim): Shape, sequences: &[usize]) -> Feed {
+fn feed_of(plan: &Plan, (heads, kv_heads, head_dim): Shape, sequences: &[usize]) -> Feed {
     let (mut q, mut k, mut v, mut index) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut grad = Vec::new();
     for (place, &sequence) in sequences.iter().enumerate() {
         let mut random = Random::new(sequence as u64);
         for _ in 0..LENGTHS[sequence] {
@@ -88,18 +105,19 @@ fn feed_of((heads, kv_heads, head_dim): Shape, sequences: &[usize]) -> Feed {
             numbers(heads, &mut q);
             numbers(kv_heads, &mut k);
             numbers(kv_heads, &mut v);
+            numbers(heads, &mut grad);
             index.push(if place.is_multiple_of(2) { 7 } else { u32::MAX });
         }
     }
-    Feed::new()
+    let feed = Feed::new()
         .size(Dim::TOKENS, index.len())
         .reals("q", &q)
         .reals("k", &k)
         .reals("v", &v)
-        .indices("sequence_index", &index)
+        .indices("sequence_index", &index);
+    if plan.input_index("grad").is_some() { feed.reals("grad", &grad) } else { feed }
 }
 
-fn reals(outputs: Vec<Numbers<f32>>) -> Vec<f32> {
-    let first = outputs.into_iter().next().map(Numbers::into_reals);
-    first.and_then(Result::ok).expect("one output of floats")
+fn reals(numbers: Numbers<f32>) -> Vec<f32> {
+    numbers.into_reals().expect("floats")
 }

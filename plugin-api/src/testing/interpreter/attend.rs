@@ -4,7 +4,7 @@ use kernels_reference as kernels;
 
 use super::op::Call;
 use super::state::StateArena;
-use super::value::{Arithmetic, Value};
+use super::value::{Arithmetic, Numbers, Value};
 use crate::error::{Error, Result};
 use crate::plan::ops;
 use crate::plan::{Per, StatePort};
@@ -63,18 +63,43 @@ impl<T: Arithmetic> Call<'_, T> {
     }
 
     pub(super) fn attend_within(&self) -> Result<Vec<T>> {
-        let (&[tokens, heads, head_dim], &[_, kv_heads, _]) = (self.shape(0)?, self.shape(1)?)
-        else {
-            return Err(Error::shape(self.op, "q and k of three axes", "others"));
-        };
-        let shape = kernels::AttendShape { heads, kv_heads, head_dim };
+        let (shape, reach) = self.within()?;
         let sequence_index = self.value(3)?.indices()?;
         let [q, k, v] = [self.reals(0)?, self.reals(1)?, self.reals(2)?];
-        let mut weights = vec![T::zero(); 2 * tokens];
-        let mut out = vec![T::zero(); tokens * heads * head_dim];
+        let mut weights = vec![T::zero(); 2 * sequence_index.len()];
+        let mut out = vec![T::zero(); q.len()];
         let (scale, qkv) = (self.float("scale")?, [&*q, &*k, &*v]);
-        kernels::attend_within(scale, shape, qkv, sequence_index, &mut weights, &mut out);
+        kernels::attend_within(scale, reach, shape, qkv, sequence_index, &mut weights, &mut out);
         Ok(out)
+    }
+
+    pub(super) fn attend_within_grad(&self) -> Result<Vec<Numbers<T>>> {
+        let (shape, reach) = self.within()?;
+        let sequence_index = self.value(3)?.indices()?;
+        let [q, k, v] = [self.reals(0)?, self.reals(1)?, self.reals(2)?];
+        let (scale, out_grad) = (self.float("scale")?, self.reals(4)?);
+        let mut memory = vec![T::zero(); 2 * sequence_index.len()];
+        let mut grads = [&q, &k, &v].map(|x| vec![T::zero(); x.len()]);
+        let [q_grad, k_grad, v_grad] = &mut grads;
+        kernels::attend_within_grad(
+            scale,
+            reach,
+            shape,
+            [&q, &k, &v, &out_grad],
+            sequence_index,
+            &mut memory,
+            [q_grad, k_grad, v_grad],
+        );
+        Ok(grads.map(Numbers::Reals).into())
+    }
+
+    fn within(&self) -> Result<(kernels::AttendShape, kernels::Reach)> {
+        let (&[_, heads, head_dim], &[_, kv_heads, _]) = (self.shape(0)?, self.shape(1)?) else {
+            return Err(Error::shape(self.op, "q and k of three axes", "others"));
+        };
+        let is_causal = ops::is_causal(self.attrs)?;
+        let reach = if is_causal { kernels::Reach::Causal } else { kernels::Reach::Sequence };
+        Ok((kernels::AttendShape { heads, kv_heads, head_dim }, reach))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::tensor::{DType, TensorRef};
 pub struct Feed {
     sizes: BTreeMap<Symbol, usize>,
     reals: BTreeMap<String, Vec<f32>>,
+    doubles: BTreeMap<String, Vec<f64>>,
     indices: BTreeMap<String, Vec<u32>>,
 }
 
@@ -35,6 +36,19 @@ impl Feed {
     pub fn reals(mut self, name: &str, values: &[f32]) -> Self {
         self.reals.insert(name.to_owned(), values.to_vec());
         self
+    }
+
+    /// A float input of double precision, in the place of one by [`reals`](Self::reals).
+    #[must_use]
+    pub fn doubles(mut self, name: &str, values: &[f64]) -> Self {
+        self.doubles.insert(name.to_owned(), values.to_vec());
+        self
+    }
+
+    /// What a float input or weight was given.
+    pub fn values_of(&self, name: &str) -> Option<Vec<f64>> {
+        let reals = || self.reals.get(name).map(|x| x.iter().map(|&x| f64::from(x)).collect());
+        self.doubles.get(name).cloned().or_else(reals)
     }
 
     /// An input of indices.
@@ -79,11 +93,11 @@ impl Feed {
     ///
     /// [`Error::NotFound`] for an input that was not given.
     pub fn inputs_of(&self, plan: &Plan) -> Result<Vec<TensorRef<'_>>> {
-        let tensor = |port: &Port| match (self.reals.get(&port.name), self.indices.get(&port.name))
-        {
-            (Some(x), _) => Ok(TensorRef::F32(x)),
-            (_, Some(x)) => Ok(TensorRef::U32(x)),
-            (None, None) => Err(missing("input", &port.name)),
+        let tensor = |Port { name, .. }: &Port| {
+            let doubles = self.doubles.get(name).map(|x| TensorRef::F64(x));
+            let reals = || self.reals.get(name).map(|x| TensorRef::F32(x));
+            let indices = || self.indices.get(name).map(|x| TensorRef::U32(x));
+            doubles.or_else(reals).or_else(indices).ok_or_else(|| missing("input", name))
         };
         plan.inputs.iter().map(tensor).collect()
     }

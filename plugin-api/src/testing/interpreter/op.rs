@@ -30,6 +30,7 @@ impl<T: Arithmetic> Call<'_, T> {
     ) -> Result<Vec<Numbers<T>>> {
         match self.op {
             ops::TOP_K => self.top_k(),
+            ops::ATTEND_WITHIN_GRAD => self.attend_within_grad(),
             ops::ATTEND => Ok(vec![Numbers::Reals(self.attend(states, state)?)]),
             ops::CAST => Ok(vec![self.cast()?]),
             ops::RESHAPE => Ok(vec![self.value(0)?.to_numbers()?]),
@@ -73,6 +74,30 @@ impl<T: Arithmetic> Call<'_, T> {
             ops::GELU_TANH => self.unary(UnaryOp::GeluTanh),
             ops::COS => Ok(self.reals(0)?.iter().map(|x| x.cos()).collect()),
             ops::SIN => Ok(self.reals(0)?.iter().map(|x| x.sin()).collect()),
+            ops::ERF => self.unary(UnaryOp::Erf),
+            ops::IS_POSITIVE => self.unary(UnaryOp::IsPositive),
+            ops::FULL_LIKE => {
+                let shape = self.shape(0)?;
+                Ok(vec![self.float("value")?; shape.iter().product()])
+            }
+            ops::MATMUL_ROWS => self.matmul_rows(),
+            ops::REDUCE_ROWS => {
+                let mut out = vec![T::zero(); self.rows_width(0)?[1]];
+                kernels::reduce_rows(&self.reals(0)?, &mut out);
+                Ok(out)
+            }
+            ops::TAKE_ALONG => {
+                let (sizes, indices) = self.along()?;
+                let mut out = vec![T::zero(); indices.len()];
+                kernels::take_along(&self.reals(0)?, indices, sizes, &mut out);
+                Ok(out)
+            }
+            ops::SCATTER_ALONG => {
+                let (sizes, indices) = self.along()?;
+                let mut out = self.reals(0)?.into_owned();
+                kernels::scatter_along(&mut out, indices, &self.reals(2)?, sizes);
+                Ok(out)
+            }
             ops::SCALE => self.shifted(kernels::scale),
             ops::OFFSET => self.shifted(kernels::offset),
             ops::REDUCE_SUM => self.reduced(kernels::reduce_sum),
@@ -107,6 +132,23 @@ impl<T: Arithmetic> Call<'_, T> {
         let mut out = vec![T::zero(); rows * n];
         kernels::matmul(&self.reals(0)?, &self.reals(1)?, [rows, n, k], &mut out);
         Ok(out)
+    }
+
+    fn matmul_rows(&self) -> Result<Vec<T>> {
+        let ([rows, n], [_, k]) = (self.rows_width(0)?, self.rows_width(1)?);
+        let mut out = vec![T::zero(); n * k];
+        kernels::matmul_rows(&self.reals(0)?, &self.reals(1)?, [rows, n, k], &mut out);
+        Ok(out)
+    }
+
+    /// The width of a row, how many elements of it are meant, and which.
+    fn along(&self) -> Result<([usize; 2], &[u32])> {
+        let ([_, width], [_, k]) = (self.rows_width(0)?, self.rows_width(1)?);
+        let indices = self.value(1)?.indices()?;
+        match indices.iter().find(|&&index| index as usize >= width) {
+            Some(index) => Err(Error::shape(self.op, format!("indices below {width}"), index)),
+            None => Ok(([width, k], indices)),
+        }
     }
 
     fn binary(&self, op: BinaryOp) -> Result<Vec<T>> {

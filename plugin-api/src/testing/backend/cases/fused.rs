@@ -1,7 +1,7 @@
 //! Fused ops, and plans of several ops.
 
 use super::weights::{float_weight, matrix};
-use super::{Case, rows};
+use super::{Case, TABLE_ROWS, rows};
 use crate::kinds::rotary_embedding::{Pairing, Rotation};
 use crate::plan::{Dim, OpSink, OpSinkExt, Spec, fused, ops};
 use crate::testing::tolerance::{TRACED, of_op};
@@ -38,6 +38,14 @@ pub(super) fn fused_ops() -> Vec<Case> {
                 }
             }));
         }
+    }
+    for width in [TABLE_ROWS as u64, 64, 300] {
+        let name = format!("cross_entropy of {width}");
+        cases.push(Case::new(name, ops::CROSS_ENTROPY, |b| {
+            let x = b.input("x", rows(width))?;
+            let targets = b.input("ids", Spec::u32([Dim::TOKENS]))?;
+            fused::cross_entropy(b, x, targets)
+        }));
     }
     let mut heads_norm = Case::new("rms_norm of heads", ops::RMS_NORM, |b| {
         let x = b.input("x", Spec::f32([Dim::TOKENS, 3.into(), 8.into()]))?;

@@ -1,7 +1,7 @@
 //! Ops on values alone.
 
-use super::{Case, rows};
-use crate::plan::{Attr, Attrs, Dim, OpSink, OpSinkExt, Spec, ops};
+use super::{Case, TABLE_ROWS, rows};
+use crate::plan::{Attr, Attrs, Dim, OpSink, OpSinkExt, PlanBuilder, Spec, ops};
 use crate::tensor::DType;
 use crate::testing::tolerance::Tolerance;
 
@@ -16,6 +16,8 @@ pub(super) fn elementwise() -> Vec<Case> {
             ops::SILU,
             ops::GELU,
             ops::GELU_TANH,
+            ops::ERF,
+            ops::IS_POSITIVE,
             ops::COS,
             ops::SIN,
         ] {
@@ -36,6 +38,11 @@ pub(super) fn elementwise() -> Vec<Case> {
                 b.one(op, &[x], Attrs::new().float("by", -1.75))
             }));
         }
+        let filled = Case::new(format!("full_like of width {width}"), ops::FULL_LIKE, |b| {
+            let x = b.input("x", rows(width))?;
+            b.full_like(x, -1.75)
+        });
+        cases.push(filled);
         for op in [ops::ADD, ops::SUB, ops::MUL, ops::DIV, ops::MAX, ops::MIN] {
             let rhs = if op == ops::DIV { "positive" } else { "rhs" };
             for (layout, spec) in [
@@ -80,6 +87,46 @@ pub(super) fn by_row() -> Vec<Case> {
             case.tolerance = Tolerance::EXACT;
             cases.push(case);
         }
+    }
+    cases
+}
+
+/// Sums over rows, and elements picked from each: what gradients are made of.
+pub(super) fn of_training() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for width in [1, 9, 64] {
+        let mut sum = Case::new(format!("reduce_rows of width {width}"), ops::REDUCE_ROWS, |b| {
+            let x = b.input("x", rows(width))?;
+            b.unary(ops::REDUCE_ROWS, x)
+        });
+        sum.scale = Some(64.0);
+        cases.push(sum.with_bound_rows());
+        let product = |b: &mut PlanBuilder, a: Spec, x: Spec| {
+            let (a, x) = (b.input("x", a)?, b.input("y", x)?);
+            b.one(ops::MATMUL_ROWS, &[a, x], Attrs::new())
+        };
+        for (name, lead) in [("rows", &[][..]), ("heads", &[Dim::Fixed(3)])] {
+            let spec = |width: u64| {
+                let dims: Vec<Dim> = [&[Dim::TOKENS], lead, &[Dim::Fixed(width)]].concat();
+                Spec::f32(dims)
+            };
+            let name = format!("matmul_rows of {name} of width {width}");
+            let mut case = Case::new(name, ops::MATMUL_ROWS, |b| product(b, spec(width), spec(5)));
+            case.scale = Some(64.0);
+            cases.push(case.with_bound_rows());
+        }
+    }
+    for width in [TABLE_ROWS as u64, 64] {
+        let picks = || Spec::u32([Dim::TOKENS, 3.into()]);
+        cases.push(Case::new(format!("take_along of width {width}"), ops::TAKE_ALONG, |b| {
+            let (x, i) = (b.input("x", rows(width))?, b.input("ids", picks())?);
+            b.one(ops::TAKE_ALONG, &[x, i], Attrs::new())
+        }));
+        cases.push(Case::new(format!("scatter_along of width {width}"), ops::SCATTER_ALONG, |b| {
+            let (x, i) = (b.input("x", rows(width))?, b.input("ids", picks())?);
+            let updates = b.input("updates", rows(3))?;
+            b.one(ops::SCATTER_ALONG, &[x, i, updates], Attrs::new())
+        }));
     }
     cases
 }
