@@ -241,6 +241,10 @@ impl Backward {
 
     /// Adds `grad` to what `val` got so far.
     fn give(&mut self, val: Val, grad: Val) -> Result<()> {
+        let (expected, found) = (self.g.spec(val), self.g.spec(grad));
+        if expected != found {
+            return Err(Error::shape("gradient", expected, found));
+        }
         let sum = match self.grads.get(&val) {
             Some(&others) => self.g.add(others, grad)?,
             None => grad,
