@@ -17,7 +17,7 @@ pub use crate::kinds::kv_cache::{
     SeqId, SeqTable, TableShape, bytes_per_token, save_tables,
 };
 pub use crate::kinds::logits_processor::{
-    BatchChange, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,
+    BatchChange, FollowTokens, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,
 };
 pub use crate::kinds::mixer::Mixer;
 pub use crate::kinds::model_source::{ModelEntry, ModelSource, Progress};

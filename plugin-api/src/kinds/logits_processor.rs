@@ -224,6 +224,40 @@ pub struct RowMap<T> {
     rows: Vec<Option<T>>,
 }
 
+/// What a row's tokens are told to.
+pub trait FollowTokens {
+    /// A token was appended.
+    fn push(&mut self, token: u32);
+    /// The last tokens were taken back: `history` remains, prompt and answer.
+    fn restart(&mut self, history: &[u32]);
+}
+
+impl<T: Clone + FollowTokens> RowMap<Option<T>> {
+    /// As [`follow`](Self::follow), and tells the values of rows what happens to their tokens. Rows
+    /// that need none are `None`.
+    ///
+    /// # Errors
+    ///
+    /// What `make` returns; the row is then absent.
+    pub fn follow_tokens(
+        &mut self,
+        change: &BatchChange<'_>,
+        make: impl FnOnce(&Config, &[u32]) -> Result<Option<T>>,
+    ) -> Result<()> {
+        self.follow(change, make)?;
+        match *change {
+            BatchChange::Advanced { row, token } => {
+                self.get_mut(row).into_iter().flatten().for_each(|value| value.push(token));
+            }
+            BatchChange::RolledBack { row, history } => {
+                self.get_mut(row).into_iter().flatten().for_each(|value| value.restart(history));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 impl<T: Clone> RowMap<T> {
     /// No rows.
     pub fn new() -> Self {

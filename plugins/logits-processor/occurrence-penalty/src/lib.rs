@@ -23,8 +23,8 @@ struct Answer {
     counts: Vec<(u32, u32)>,
 }
 
-impl Answer {
-    fn add(&mut self, token: u32) {
+impl FollowTokens for Answer {
+    fn push(&mut self, token: u32) {
         match self.counts.binary_search_by_key(&token, |&(token, _)| token) {
             Ok(place) => self.counts[place].1 += 1,
             Err(place) => self.counts.insert(place, (token, 1)),
@@ -33,7 +33,7 @@ impl Answer {
 
     fn restart(&mut self, history: &[u32]) {
         self.counts.clear();
-        history.iter().skip(self.prompt_tokens).for_each(|&token| self.add(token));
+        history.iter().skip(self.prompt_tokens).for_each(|&token| self.push(token));
     }
 }
 
@@ -50,7 +50,7 @@ impl Capability for OccurrencePenalty {
 impl LogitsProcessor for OccurrencePenalty {
     fn batch(&mut self, change: &BatchChange<'_>) -> Result<()> {
         let defaults = self.defaults;
-        self.rows.follow(change, |params, history| {
+        self.rows.follow_tokens(change, |params, history| {
             let read = |i: usize| params.number_or(PARAMS[i], defaults[i], RANGE);
             let (presence, frequency) = (read(0)? as f32, read(1)? as f32);
             if presence == 0.0 && frequency == 0.0 {
@@ -59,15 +59,7 @@ impl LogitsProcessor for OccurrencePenalty {
             // Room for an answer of as many distinct tokens, so that following it rarely allocates.
             let counts = Vec::with_capacity(1024);
             Ok(Some(Answer { presence, frequency, prompt_tokens: history.len(), counts }))
-        })?;
-        match *change {
-            BatchChange::Advanced { row, token } => self.answer(row).map(|a| a.add(token)),
-            BatchChange::RolledBack { row, history } => {
-                self.answer(row).map(|a| a.restart(history))
-            }
-            _ => None,
-        };
-        Ok(())
+        })
     }
 
     fn need(&self) -> Need {
@@ -84,12 +76,6 @@ impl LogitsProcessor for OccurrencePenalty {
             }
             Ok(())
         })
-    }
-}
-
-impl OccurrencePenalty {
-    fn answer(&mut self, row: RowId) -> Option<&mut Answer> {
-        self.rows.get_mut(row)?.as_mut()
     }
 }
 

@@ -20,8 +20,8 @@ struct Seen {
     tokens: Vec<u32>,
 }
 
-impl Seen {
-    fn add(&mut self, token: u32) {
+impl FollowTokens for Seen {
+    fn push(&mut self, token: u32) {
         if let Err(place) = self.tokens.binary_search(&token) {
             self.tokens.insert(place, token);
         }
@@ -47,7 +47,7 @@ impl Capability for RepetitionPenalty {
 impl LogitsProcessor for RepetitionPenalty {
     fn batch(&mut self, change: &BatchChange<'_>) -> Result<()> {
         let default = self.default;
-        self.rows.follow(change, |params, history| {
+        self.rows.follow_tokens(change, |params, history| {
             let penalty = params.number_or("repetition_penalty", default, RANGE)? as f32;
             if penalty == 1.0 {
                 return Ok(None);
@@ -56,15 +56,7 @@ impl LogitsProcessor for RepetitionPenalty {
             let mut seen = Seen { penalty, tokens: Vec::with_capacity(history.len() + 1024) };
             seen.restart(history);
             Ok(Some(seen))
-        })?;
-        match *change {
-            BatchChange::Advanced { row, token } => self.seen(row).map(|seen| seen.add(token)),
-            BatchChange::RolledBack { row, history } => {
-                self.seen(row).map(|seen| seen.restart(history))
-            }
-            _ => None,
-        };
-        Ok(())
+        })
     }
 
     fn need(&self) -> Need {
@@ -84,12 +76,6 @@ impl LogitsProcessor for RepetitionPenalty {
             }
             Ok(())
         })
-    }
-}
-
-impl RepetitionPenalty {
-    fn seen(&mut self, row: RowId) -> Option<&mut Seen> {
-        self.rows.get_mut(row)?.as_mut()
     }
 }
 
