@@ -1,4 +1,4 @@
-//! Seeded two-layer models of every blueprint: logits and greedy tokens equal those of mlx-lm, on
+//! Seeded two-layer models of every blueprint and every scaling of rotary embeddings: logits and greedy tokens equal those of mlx-lm, on
 //! every backend, cache and chunking.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
@@ -11,7 +11,15 @@ use serde_json::Value;
 /// and an F64 computation are 8e-6 apart).
 const TOLERANCE: f64 = 1e-4;
 
-const MODELS: [&str; 4] = ["tiny", "tiny_qwen2", "tiny_qwen3", "tiny_gemma3"];
+const MODELS: [&str; 7] = [
+    "tiny",
+    "tiny_qwen2",
+    "tiny_qwen3",
+    "tiny_gemma3",
+    "tiny_linear",
+    "tiny_yarn",
+    "tiny_longrope",
+];
 
 /// Backend, cache, most tokens in a step.
 const SETUPS: [(&str, &str, usize); 5] = [

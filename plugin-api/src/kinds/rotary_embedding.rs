@@ -63,6 +63,18 @@ impl Rotation {
         };
         Ok(Self { inv_freq, pairing, attention_factor: 1.0 })
     }
+
+    /// The table `rope_scaling`, which says how a context longer than the original is reached.
+    /// `None` where it is empty: a layer of a scaled model that sees near tokens only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] if there is no such table.
+    pub fn scaling(config: &Config) -> Result<Option<&Config>> {
+        let table = config.table("rope_scaling")?;
+        let table = table.ok_or_else(|| config.wrong("rope_scaling", "a table", None))?;
+        Ok((table.keys().next().is_some()).then_some(table))
+    }
 }
 
 /// The two conventions for which channels of a head turn together.

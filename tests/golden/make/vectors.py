@@ -1,4 +1,4 @@
-"""Blocks of the GGUF formats with the values they stand for, and the RoPE frequencies of Llama 3.1.
+"""Blocks of the GGUF formats with the values they stand for, and the RoPE frequencies of Llama 3.1 and YaRN.
 
 Made with Python 3.11 and
     pip install gguf==0.19.0 numpy==2.4.6 safetensors==0.8.0
@@ -43,12 +43,40 @@ def llama3_inv_freq(theta, dim, factor, low, high, orig):
     return inv_freq * ((1 - smooth.clip(0, 1)) / factor + smooth.clip(0, 1))
 
 
+def yarn_inv_freq(entry):
+    half, factor = entry["dim"] // 2, entry["factor"]
+    inv_freq = entry["theta"] ** (-np.arange(half) / half)
+    slow = ((np.arange(half) - entry["low"]) / (entry["high"] - entry["low"])).clip(0, 1)
+    return inv_freq * (1 - slow) + inv_freq / factor * slow
+
+
+def check_mxfp4(name, entry):
+    """torchao 0.18.0: a scale and 16 bytes, even elements in low nibbles; ties to the even code."""
+    x = np.array(entry["x"], np.float32)
+    peak = np.abs(x).max(1).view(np.uint32) + (1 << 21 if name == "mxfp4_even" else 0)
+    scale = np.maximum((peak >> 23).astype(int) - 2, 0)
+    assert (scale == np.array(entry["scale_e8m0"])).all(), name
+    packed = np.array(entry["packed_lo_first"], np.uint8)
+    codes = np.stack([packed & 15, packed >> 4], -1).reshape(x.shape)
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    units = np.ldexp(x.astype(np.float64), 127 - scale[:, None]).clip(-6, 6)
+    assert ((codes >> 3 == 1) == np.signbit(x)).all(), name
+    distance = np.abs(np.abs(units) - values[codes & 7])
+    assert (distance == np.abs(np.abs(units)[..., None] - values).min(-1)).all(), name
+
+
 def check(name, entry):
     if name == "llama3_8x":
         parameters = {key: value for key, value in entry.items() if key != "inv_freq"}
         np.testing.assert_allclose(llama3_inv_freq(**parameters), entry["inv_freq"], rtol=1e-6)
         return
-    kind = Type[name.removeprefix("gguf_")]
+    if name.startswith("yarn_"):
+        np.testing.assert_allclose(yarn_inv_freq(entry), entry["inv_freq"], rtol=1e-6)
+        return
+    if name.startswith("mxfp4_"):
+        check_mxfp4(name, entry)
+        return
+    kind = Type[name.removeprefix("gguf_").upper()]
     blocks = np.array(entry["bytes"], np.uint8)
     if "x" in entry:
         assert (quantize(np.array(entry["x"], np.float32), kind) == blocks).all(), name

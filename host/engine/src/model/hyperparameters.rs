@@ -41,6 +41,7 @@ impl Architecture {
                 let mut config = Config::at("config.json");
                 merge(&mut config, &blueprint.hyperparameters);
                 read_config(json, &mut config);
+                rope_parameters(&mut config);
                 if let Ok(scalar) = config.number("query_pre_attn_scalar", 1.0..=1e6) {
                     config.set("attention_scale", scalar.powf(-0.5));
                 }
@@ -93,7 +94,8 @@ impl Architecture {
             && let Ok(name) = scaling.text("rope_type").or_else(|_| scaling.text("type"))
             && name != "default"
         {
-            return Some(name.to_owned());
+            let plugin = SCALINGS.iter().find(|(theirs, _)| *theirs == name);
+            return Some(plugin.map_or(name, |(_, ours)| ours).to_owned());
         }
         self.blueprint.slots.get(slot).cloned()
     }
@@ -125,6 +127,10 @@ impl Architecture {
         Ok(pattern > 0 && !u64::from(index + 1).is_multiple_of(pattern))
     }
 }
+
+/// Names that files give a scaling of rotary embeddings, and plugins of other names that do it.
+const SCALINGS: [(&str, &str); 3] =
+    [("dynamic", "ntk"), ("deepseek_yarn", "yarn"), ("su", "longrope")];
 
 /// Deepest nesting that is read from a `config.json`.
 const MAX_DEPTH: u32 = 8;
@@ -223,6 +229,20 @@ fn from_gguf(gguf: &GgufMetadata, name: &str, config: &mut Config) -> Result<(),
         config.set("rope_scaling", scaling);
     }
     Ok(())
+}
+
+/// Transformers 5 writes base, share and scaling of the rotary embedding as one table.
+fn rope_parameters(config: &mut Config) {
+    let Ok(Some(table)) = config.table("rope_parameters") else { return };
+    let table = table.clone();
+    for key in ["rope_theta", "partial_rotary_factor"] {
+        if let Some(value) = table.get(key) {
+            config.set(key, value.clone());
+        }
+    }
+    if !config.has("rope_scaling") {
+        config.set("rope_scaling", table);
+    }
 }
 
 /// Converters of Llama 3 store each frequency's divisor as a tensor instead of its parameters.

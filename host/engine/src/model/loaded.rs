@@ -157,7 +157,9 @@ impl LoadedModel {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, FirstParts), EngineError> {
         let files = ModelFiles::open(path)?;
-        let architecture = Architecture::of(&files)?;
+        let mut architecture = Architecture::of(&files)?;
+        let context_length = architecture.context_length().min(options.context_length_max);
+        architecture.config.set("context_length", context_length as i64);
         let mut quantizers = wiring.quantizers(registry)?;
         let traced = wiring.traced(registry, &architecture)?;
         let table = WeightTable::of(&files, &architecture.blueprint);
@@ -165,7 +167,6 @@ impl LoadedModel {
         let plan =
             trace_decoder(&architecture, &traced, &table).map_err(EngineError::plugin(what))?;
 
-        let context_length = architecture.context_length().min(options.context_length_max);
         let limits = PoolLimits {
             num_seqs_max: options.num_seqs_max,
             tokens_per_seq_max: context_length,

@@ -32,7 +32,8 @@ impl Traced for Llama3 {
 impl RotaryEmbedding for Llama3 {
     fn rotation(&self, config: &Config) -> Result<Rotation> {
         let mut rotation = Rotation::standard(config)?;
-        let scaling = Scaling::of(config)?;
+        let Some(table) = Rotation::scaling(config)? else { return Ok(rotation) };
+        let scaling = Scaling::of(table)?;
         for inv_freq in &mut rotation.inv_freq {
             *inv_freq = scaling.apply(f64::from(*inv_freq)) as f32;
         }
@@ -50,9 +51,7 @@ struct Scaling {
 }
 
 impl Scaling {
-    fn of(config: &Config) -> Result<Self> {
-        let table = config.table("rope_scaling")?;
-        let table = table.ok_or_else(|| config.wrong("rope_scaling", "a table", None))?;
+    fn of(table: &Config) -> Result<Self> {
         let original = table.count("original_max_position_embeddings", 1..=1 << 32)?;
         Ok(Self {
             factor: table.number("factor", 1.0..=1e6)?,
