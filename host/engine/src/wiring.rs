@@ -29,7 +29,7 @@ const DEFAULTS: [(&str, &[&str]); 8] = [
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
     ("logits-processor",  &["repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
-    ("decoding-strategy", &["sample", "greedy"]),
+    ("decoding-strategy", &["sample", "greedy", "prompt-lookup"]),
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
     ("model-source",      &["file", "pypi", "hf-hub"]),

@@ -50,13 +50,15 @@ pub struct DecodingStrategyV1 {
 pub struct EvalsOutV1 {
     /// Passed back to `push`.
     pub to: *mut c_void,
-    /// Appends the evaluation of `tokens`; `want` is 0 nothing, 1 the likeliest, 2 a sample.
+    /// Appends the evaluation of `tokens`; `want` is 0 nothing, 1 the likeliest, 2 a sample. The
+    /// last `drafts` tokens are drafts.
     pub push: unsafe extern "C" fn(
         to: *mut c_void,
         seq: u32,
         tokens: RSlice<'_, u32>,
         want: u32,
         is_atomic: u8,
+        drafts: u32,
     ),
 }
 

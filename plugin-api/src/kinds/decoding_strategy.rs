@@ -31,6 +31,10 @@ pub trait DecodingStrategy: Send {
 
     /// Results of evaluations of this group have arrived. [step thread]
     ///
+    /// Where an evaluation had drafts, this is called once for each token that was chosen, in order:
+    /// first for the position after its last certain token, then for those after drafts that came
+    /// true. What the last of them gives is evaluated by nobody yet.
+    ///
     /// # Errors
     ///
     /// Any error ends this request, and only this.
@@ -81,6 +85,13 @@ pub struct Eval {
     pub want: Want,
     /// Whether the tokens have to run in one step.
     pub is_atomic: bool,
+    /// How many of the tokens, at the end, are drafts: guesses at what will be chosen. At least one
+    /// token is none.
+    ///
+    /// The engine may leave drafts out. Those that it evaluates cost little beside the other tokens
+    /// of the step; a draft that is what was chosen before it is kept, and what follows it is given
+    /// in the same step. See [`DecodingStrategy::observe`].
+    pub drafts: usize,
 }
 
 /// Receives evaluations. Reused from step to step.
@@ -97,7 +108,16 @@ impl Evals {
     pub fn push(&mut self, seq: SeqId, tokens: &[u32], want: Want) {
         let (start, len) = (self.tokens.len(), tokens.len());
         self.tokens.extend_from_slice(tokens);
-        self.list.push(Eval { seq, start, len, want, is_atomic: false });
+        self.list.push(Eval { seq, start, len, want, is_atomic: false, drafts: 0 });
+    }
+
+    /// The same with drafts: guesses at what will be chosen for the positions after `tokens`.
+    pub fn push_drafts(&mut self, seq: SeqId, tokens: &[u32], drafts: &[u32], want: Want) {
+        self.push(seq, tokens, want);
+        self.tokens.extend_from_slice(drafts);
+        if let Some(eval) = self.list.last_mut() {
+            (eval.len, eval.drafts) = (eval.len + drafts.len(), drafts.len());
+        }
     }
 
     /// Forgets everything, keeping the memory.
@@ -238,6 +258,11 @@ impl SingleAnswer {
     /// Plans the one evaluation that comes next.
     pub fn plan(&self, out: &mut Evals) {
         out.push(self.seq, &self.next, self.want);
+    }
+
+    /// The same with guesses at the tokens after it.
+    pub fn plan_drafts(&self, drafts: &[u32], out: &mut Evals) {
+        out.push_drafts(self.seq, &self.next, drafts, self.want);
     }
 
     /// Emits the chosen tokens, or ends the answer: `Stop` at an end-of-sequence token, which is

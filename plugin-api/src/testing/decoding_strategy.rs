@@ -49,6 +49,10 @@ pub struct Answer {
     pub tokens: Vec<u32>,
     /// Everything that was evaluated, in order.
     pub evaluated: Vec<u32>,
+    /// Guesses at tokens that were to be evaluated.
+    pub drafts: usize,
+    /// Those of them that came true.
+    pub accepted: usize,
     /// What was asked of the model.
     pub wants: Vec<Want>,
     /// How it ended.
@@ -104,17 +108,52 @@ fn step(
     strategy.plan(group, &mut evals).expect("a plan");
     assert!(!evals.list.is_empty(), "an open request plans nothing");
     let mut results = Vec::new();
+    let mut drafts = BTreeMap::new();
     for eval in &evals.list {
+        assert!(eval.drafts < eval.len, "at least one token is no draft: {eval:?}");
         let tokens = &evals.tokens[eval.start..eval.start + eval.len];
+        let (tokens, guessed) = tokens.split_at(eval.len - eval.drafts);
         let last = *tokens.last().expect("an evaluation of at least one token");
         answer.evaluated.extend(tokens);
         answer.wants.push(eval.want);
+        answer.drafts += guessed.len();
         last_tokens.insert(eval.seq, last);
+        drafts.insert(eval.seq, guessed.to_vec());
         let token = (eval.want != Want::Nothing).then(|| next_token(last));
         results.push(Outcome { seq: eval.seq, token, logprob: -0.5 });
     }
+    while !results.is_empty() && answer.reason.is_none() {
+        observe(strategy, group, answer, &results, last_tokens, actions);
+        // What was drafted and came true is asked about in the same step.
+        results.retain_mut(|outcome| {
+            let Some(drafts) = drafts.get_mut(&outcome.seq) else { return false };
+            let Some(&draft) = drafts.first().filter(|&&draft| outcome.token == Some(draft)) else {
+                return false;
+            };
+            drafts.remove(0);
+            last_tokens.insert(outcome.seq, draft);
+            answer.evaluated.push(draft);
+            answer.accepted += 1;
+            outcome.token = Some(next_token(draft));
+            true
+        });
+    }
+    if answer.reason.is_some() {
+        strategy.close(group);
+    }
+}
+
+/// Hands results over and notes what is asked for.
+fn observe(
+    strategy: &mut dyn DecodingStrategy,
+    group: GroupId,
+    answer: &mut Answer,
+    results: &[Outcome],
+    last_tokens: &mut BTreeMap<SeqId, u32>,
+    actions: &mut Actions,
+) {
     actions.list.clear();
-    strategy.observe(group, &results, actions).expect("the results are observed");
+    strategy.observe(group, results, actions).expect("the results are observed");
     for action in &actions.list {
         assert_eq!(answer.reason, None, "acts after the end: {action:?}");
         match *action {
@@ -128,9 +167,6 @@ fn step(
             }
             Action::Release { .. } => {}
         }
-    }
-    if answer.reason.is_some() {
-        strategy.close(group);
     }
 }
 

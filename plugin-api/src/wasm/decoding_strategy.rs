@@ -42,6 +42,7 @@ impl<P: Plugin<Kind = dyn DecodingStrategy>> wit::Guest for P {
                 Want::Sample => wit::Want::Sample,
             },
             is_atomic: eval.is_atomic,
+            drafts: eval.drafts as u32,
         });
         Ok(wire.collect())
     }

@@ -87,11 +87,14 @@ impl Engine {
     }
 
     fn fork(&mut self, index: usize, parent: SeqId, child: SeqId) -> Result<(), Error> {
+        self.settle(parent);
         let Some(origin) = self.sequences.get(parent.0 as usize) else { return Ok(()) };
         let copy = Sequence {
             group: origin.group,
             tokens: origin.tokens[..origin.num_evaluated].to_vec(),
             num_evaluated: origin.num_evaluated,
+            drafts: Vec::new(),
+            num_unconfirmed: 0,
             want: Want::Nothing,
             is_atomic: false,
             chain: origin.chain.clone(),
@@ -115,7 +118,7 @@ impl Engine {
         let keep = upto.min(sequence.num_evaluated);
         self.cache.get_mut().release(seq, keep);
         sequence.tokens.truncate(keep);
-        sequence.num_evaluated = keep;
+        (sequence.num_evaluated, sequence.num_unconfirmed) = (keep, 0);
         sequence.chain.cut(keep, self.layout.pool.block_size);
         let Some(group) = self.groups.get_mut(index) else { return };
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };

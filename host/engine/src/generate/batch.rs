@@ -35,8 +35,12 @@ pub(crate) struct PlanInputs {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) seq: SeqId,
+    /// Certain tokens.
     pub(super) tokens: usize,
-    /// Row of logits and what to do with it, if the sequence has no tokens left to evaluate.
+    /// Guesses after them.
+    pub(super) drafts: usize,
+    /// Row of logits and what to do with it, if the sequence has no tokens left to evaluate. The
+    /// rows after drafts follow it.
     pub(super) row: Option<(usize, Want)>,
 }
 
@@ -115,7 +119,7 @@ impl StepBatch {
         let used = table.len().min(self.blocks);
         self.block_table.extend_from_slice(&table[..used]);
         self.block_table.extend(std::iter::repeat_n(0, self.blocks - used));
-        self.entries.push(Entry { seq, tokens: tokens.len(), row: None });
+        self.entries.push(Entry { seq, tokens: tokens.len(), drafts: 0, row: None });
     }
 
     /// Asks for the logits of the token pushed last, and returns their row.
@@ -125,6 +129,25 @@ impl StepBatch {
         if let Some(entry) = self.entries.last_mut() {
             entry.row = Some((row, want));
         }
+    }
+
+    /// Appends drafts to the sequence pushed last, and asks for their logits.
+    pub(super) fn push_drafts(&mut self, drafts: &[u32]) {
+        let Some(entry) = self.entries.last_mut() else { return };
+        entry.drafts = drafts.len();
+        let index = self.entries.len() as u32 - 1;
+        let next = self.positions.last().map_or(0, |last| last + 1);
+        for (&draft, position) in drafts.iter().zip(next..) {
+            self.logit_rows.push(self.token_ids.len() as u32);
+            self.token_ids.push(draft);
+            self.positions.push(position);
+            self.sequence_index.push(index);
+        }
+    }
+
+    /// The token after the one that a row of logits belongs to.
+    pub(super) fn token_after(&self, row: usize) -> u32 {
+        self.token_ids[self.logit_rows[row] as usize + 1]
     }
 
     /// Works out the value of each symbol, in the order of a plan.

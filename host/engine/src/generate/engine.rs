@@ -20,6 +20,7 @@ use plugin_api::{Backend, DecodingStrategy, Error, Kind, KvCache, Quantizer, Sch
 use super::alternatives::Alternatives;
 use super::batch::StepBatch;
 use super::convert::Conversion;
+use super::drafts::Spare;
 use super::group::{Group, Sequence, Slab};
 use super::load::{Load, Numbers};
 use super::plans::{CompiledPlan, Plans};
@@ -107,6 +108,7 @@ pub(super) struct Work {
     pub(super) of_group: Vec<Outcome>,
     pub(super) alternatives: Alternatives,
     pub(super) moves: Vec<BlockCopy>,
+    pub(super) spare: Spare,
 }
 
 impl Engine {

@@ -51,6 +51,10 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     /// Tokens whose state is in the cache.
     pub(super) num_evaluated: usize,
+    /// Guesses at the tokens after those.
+    pub(super) drafts: Vec<u32>,
+    /// Drafts in the cache, after the evaluated tokens, of which nobody knows yet.
+    pub(super) num_unconfirmed: usize,
     /// What to give once all tokens are evaluated.
     pub(super) want: Want,
     pub(super) is_atomic: bool,

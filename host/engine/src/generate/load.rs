@@ -26,6 +26,10 @@ pub struct Load {
     pub cached_tokens: u64,
     /// Tokens of answers.
     pub tokens: u64,
+    /// Drafts of tokens that were evaluated.
+    pub draft_tokens: u64,
+    /// Those of them that came true.
+    pub accepted_tokens: u64,
     /// How often a sequence lost its cache to an older one.
     pub preemptions: u64,
     /// Bytes of state that were converted for a cache of another type.
@@ -54,6 +58,8 @@ impl Gauge {
             prompt_tokens: of(&n.prompt_tokens),
             cached_tokens: of(&n.cached_tokens),
             tokens: of(&n.tokens),
+            draft_tokens: of(&n.draft_tokens),
+            accepted_tokens: of(&n.accepted_tokens),
             preemptions: of(&n.preemptions),
             converted_bytes: of(&n.converted_bytes),
         }
@@ -72,6 +78,8 @@ pub(super) struct Numbers {
     prompt_tokens: AtomicU64,
     cached_tokens: AtomicU64,
     tokens: AtomicU64,
+    draft_tokens: AtomicU64,
+    accepted_tokens: AtomicU64,
     preemptions: AtomicU64,
     converted_bytes: AtomicU64,
 }
@@ -88,6 +96,8 @@ impl Numbers {
         tell(&self.prompt_tokens, load.prompt_tokens);
         tell(&self.cached_tokens, load.cached_tokens);
         tell(&self.tokens, load.tokens);
+        tell(&self.draft_tokens, load.draft_tokens);
+        tell(&self.accepted_tokens, load.accepted_tokens);
         tell(&self.preemptions, load.preemptions);
         tell(&self.converted_bytes, load.converted_bytes);
     }

@@ -9,6 +9,7 @@ use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
 use plugin_api::{Backend, Error, Kind, LogitsProcessor, TensorMut};
 
+use super::drafts::Spare;
 use super::engine::Engine;
 use super::group::Sequence;
 use super::prefix;
@@ -59,9 +60,15 @@ impl Engine {
         let _ = self.topics.before_step.emit(&mut BeforeStep { step, tokens, seqs, lent });
         let model_us = self.run()?;
         self.process(sink);
-        self.choose();
+        self.choose(true);
         self.commit();
         self.observe(sink);
+        while self.confirm() {
+            self.process(sink);
+            self.choose(false);
+            self.observe(sink);
+        }
+        self.publish_confirmed();
         self.num_steps += 1;
         self.load.steps += 1;
         self.load.evaluated_tokens += tokens as u64;
@@ -102,10 +109,13 @@ impl Engine {
             }
             for eval in &self.work.evals.list {
                 let tokens = &self.work.evals.tokens[eval.start..eval.start + eval.len];
+                let (tokens, drafts) = tokens.split_at(eval.len - eval.drafts.min(eval.len));
                 if let Some(sequence) = self.sequences.get_mut(eval.seq.0 as usize)
                     && !tokens.is_empty()
                 {
                     sequence.tokens.extend_from_slice(tokens);
+                    sequence.drafts.clear();
+                    sequence.drafts.extend_from_slice(drafts);
                     (sequence.want, sequence.is_atomic) = (eval.want, eval.is_atomic);
                     group.outstanding += 1;
                 }
@@ -149,6 +159,8 @@ impl Engine {
     /// Fills the batch with what was picked and has room; the first sequence that has none.
     fn fill(&mut self) -> Option<(SeqId, Error)> {
         let mut first = None;
+        let picked = self.work.picked.iter().map(|picked| picked.tokens);
+        self.work.spare = Spare::of((self.limits.tokens, self.logit_rows_max), picked);
         for i in 0..self.work.picked.len() {
             let picked = self.work.picked[i];
             let Some(waiting) = self.work.queue.get(picked.index).copied() else { continue };
@@ -186,12 +198,26 @@ impl Engine {
         self.adopt(seq);
         let Some(sequence) = self.sequences.get(seq.0 as usize) else { return Ok(()) };
         let tokens = tokens.min(sequence.pending());
-        let table = self.cache.get_mut().reserve(seq, tokens, &mut self.work.moves)?;
-        let start = sequence.num_evaluated;
+        let is_asked = tokens == sequence.pending() && sequence.want != Want::Nothing;
+        let (start, want) = (sequence.num_evaluated, sequence.want);
+        let mut drafts = if is_asked { self.drafts_allowed(seq) } else { 0 };
+        let (cache, moves) = (self.cache.get_mut(), &mut self.work.moves);
+        let table = if drafts == 0 {
+            cache.reserve(seq, tokens, moves)?
+        } else {
+            cache.reserve(seq, tokens, moves)?;
+            // Nobody makes room for a guess.
+            if cache.reserve(seq, drafts, moves).is_err() {
+                drafts = 0;
+            }
+            cache.reserve(seq, 0, moves)?
+        };
+        let Some(sequence) = self.sequences.get(seq.0 as usize) else { return Ok(()) };
         let batch = &mut self.work.batch;
         batch.push(seq, &sequence.tokens[start..start + tokens], start, table);
-        if tokens == sequence.pending() && sequence.want != Want::Nothing {
-            batch.want_last(sequence.want);
+        if is_asked {
+            batch.want_last(want);
+            self.push_drafts(seq, drafts);
         }
         Ok(())
     }
@@ -294,13 +320,15 @@ impl Engine {
         }
     }
 
-    /// Chooses a token for every row that is asked for.
-    fn choose(&mut self) {
+    /// Chooses a token for every row that is asked for; `is_first` before drafts are looked at.
+    fn choose(&mut self, is_first: bool) {
         self.work.outcomes.clear();
         self.work.alternatives.clear();
         for entry in &self.work.batch.entries {
             let Some(sequence) = self.sequences.get(entry.seq.0 as usize) else { continue };
-            if entry.tokens < sequence.pending() {
+            let is_done =
+                if is_first { entry.tokens >= sequence.pending() } else { entry.row.is_some() };
+            if !is_done {
                 continue;
             }
             let group_index = sequence.group;
@@ -334,8 +362,9 @@ impl Engine {
         for entry in &self.work.batch.entries {
             if let Some(sequence) = self.sequences.get_mut(entry.seq.0 as usize) {
                 let cache = self.cache.get_mut();
-                cache.commit(entry.seq, entry.tokens, &mut self.work.moves);
+                cache.commit(entry.seq, entry.tokens + entry.drafts, &mut self.work.moves);
                 sequence.num_evaluated += entry.tokens;
+                sequence.num_unconfirmed = entry.drafts;
                 if let Some(group) = self.groups.get(sequence.group) {
                     let block_size = self.layout.pool.block_size;
                     prefix::publish(cache, entry.seq, sequence, &group.seed_key, block_size);

@@ -63,6 +63,8 @@ impl Engine {
             group: group.0 as usize,
             tokens: Vec::with_capacity(num_tokens + 64),
             num_evaluated: 0,
+            drafts: Vec::new(),
+            num_unconfirmed: 0,
             want: Want::Nothing,
             is_atomic: false,
             chain: Chain::for_tokens(num_tokens, self.layout.pool.block_size),

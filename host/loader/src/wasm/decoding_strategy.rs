@@ -61,7 +61,8 @@ impl DecodingStrategy for WasmDecodingStrategy {
                 wit::Want::Sample => Want::Sample,
             };
             let (seq, is_atomic) = (SeqId(eval.seq), eval.is_atomic);
-            out.list.push(Eval { seq, start, len, want, is_atomic });
+            let drafts = eval.drafts as usize;
+            out.list.push(Eval { seq, start, len, want, is_atomic, drafts });
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(crate) fn page(app: &App) -> String {
         ("num_preemptions_total", "Sequences that lost their cache to older ones", load.preemptions),
         ("prefix_cache_queries_total", "Tokens of prompts that were begun", load.prompt_tokens),
         ("prefix_cache_hits_total", "Those of them that were in the cache", load.cached_tokens),
+        ("spec_decode_num_draft_tokens_total", "Guesses at tokens that were computed", load.draft_tokens),
+        ("spec_decode_num_accepted_tokens_total", "Those of them that came true", load.accepted_tokens),
         ("engine_steps_total", "Steps that computed something", load.steps),
         ("engine_tokens_total", "Tokens that were computed, of prompts and answers", load.evaluated_tokens),
     ];

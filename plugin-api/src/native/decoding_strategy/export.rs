@@ -77,7 +77,8 @@ unsafe extern "C" fn plan(
                     Error::shape("evaluation", "tokens of the plan", format!("{eval:?}"))
                 })?;
                 let (want, is_atomic) = (code(&WANTS, &eval.want), u8::from(eval.is_atomic));
-                (evals.push)(evals.to, eval.seq.0, tokens.into(), want, is_atomic);
+                let drafts = eval.drafts as u32;
+                (evals.push)(evals.to, eval.seq.0, tokens.into(), want, is_atomic, drafts);
             }
             Ok(())
         })

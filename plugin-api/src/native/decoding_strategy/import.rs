@@ -120,6 +120,7 @@ unsafe extern "C" fn push_eval(
     tokens: RSlice<'_, u32>,
     want: u32,
     is_atomic: u8,
+    drafts: u32,
 ) {
     // SAFETY: `to` is the taker in `plan`, for the call that this is part of.
     let taker = unsafe { &mut *to.cast::<EvalsTaker<'_>>() };
@@ -129,8 +130,8 @@ unsafe extern "C" fn push_eval(
     };
     let (start, len) = (taker.evals.tokens.len(), tokens.len());
     taker.evals.tokens.extend_from_slice(tokens.as_slice());
-    let is_atomic = is_atomic != 0;
-    taker.evals.list.push(Eval { seq: SeqId(seq), start, len, want: known, is_atomic });
+    let (is_atomic, drafts) = (is_atomic != 0, drafts as usize);
+    taker.evals.list.push(Eval { seq: SeqId(seq), start, len, want: known, is_atomic, drafts });
 }
 
 /// Takes actions, and the first that cannot be one.

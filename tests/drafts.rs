@@ -1,0 +1,135 @@
+//! Drafts, guesses at the next tokens, make answers come in fewer steps and change none of them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use jackfield_engine::{Engine, Output, Request};
+use jackfield_tests::{Setup, tiny_model};
+
+const TOKENS: i64 = 96;
+const MODELS: [&str; 3] = ["tiny", "tiny_qwen3", "tiny_gemma3"];
+
+/// One guess for every token but those that never stood before, most of them wrong.
+fn guessing(setup: Setup) -> Setup {
+    setup.set("prompt-lookup", "ngram_min", 1).set("prompt-lookup", "num_draft_tokens", 6)
+}
+
+fn setup() -> Setup {
+    Setup::new("cpu").set("paged", "dtype", "f32")
+}
+
+/// Requests that repeat themselves, greedy and drawn, with processors that look at what was said.
+fn requests(strategy: &str) -> Vec<Request> {
+    let prompt = |n: u32| -> Vec<u32> { (0..20).map(|i| (i % 7 * 37 + n * 11) % 510).collect() };
+    let request = |n: u32| {
+        Request::new(prompt(n))
+            .strategy(strategy)
+            .with("max_tokens", TOKENS)
+            .with("ignore_eos", true)
+            .with("seed", i64::from(n))
+    };
+    vec![
+        request(0).with("temperature", 0.0),
+        request(1).with("temperature", 0.0).with("logprobs", true),
+        request(2).with("temperature", 0.3),
+        request(3).with("temperature", 0.9).with("top_k", 4).with("repetition_penalty", 1.2),
+        request(4).with("temperature", 0.5).with("min_p", 0.1).with("presence_penalty", 0.4),
+        request(5).with("temperature", 0.0).with("repetition_penalty", 1.05),
+    ]
+}
+
+/// Token and logarithm of its probability, of each request.
+type Answers = Vec<Vec<(u32, String)>>;
+
+/// The answers of all, together, and the steps that they took.
+fn answers(engine: &mut Engine, requests: Vec<Request>) -> (Answers, u64) {
+    let before = engine.gauge().read().steps;
+    let ids: Vec<_> = requests.into_iter().map(|r| engine.submit(r).unwrap()).collect();
+    let mut answers = vec![Vec::new(); ids.len()];
+    let result = engine.run_to_end(&mut |output| match output {
+        Output::Token { request, token, logprob, .. } => {
+            let index = ids.iter().position(|id| *id == request).unwrap();
+            answers[index].push((token, logprob.to_string()));
+        }
+        Output::Finished { error, .. } => assert_eq!(error, None),
+    });
+    result.unwrap();
+    assert_eq!(engine.cache_usage().used, 0, "every block comes back");
+    (answers, engine.gauge().read().steps - before)
+}
+
+#[test]
+fn answers_are_those_without_drafts() {
+    for model in MODELS {
+        let folder = tiny_model(model);
+        let mut plain = setup().load(folder.path()).unwrap();
+        let (expected, steps) = answers(&mut plain, requests("sample"));
+        assert!(expected.iter().all(|answer| answer.len() == TOKENS as usize));
+        let mut engine = guessing(setup()).load(folder.path()).unwrap();
+        let (found, fewer) = answers(&mut engine, requests("prompt-lookup"));
+        assert_eq!(found, expected, "{model}");
+        let load = engine.gauge().read();
+        assert!(load.accepted_tokens > 0, "{model}: {load:?}");
+        assert!(load.accepted_tokens < load.draft_tokens, "{model}: some are wrong: {load:?}");
+        assert!(fewer <= steps, "{model}: {fewer} steps, {steps} without");
+        assert_eq!(load.tokens, TOKENS as u64 * 6);
+    }
+}
+
+#[test]
+fn what_repeats_takes_fewer_steps() {
+    let folder = tiny_model("tiny");
+    let bias = plugin_api::Config::new().with("7", 100.0);
+    let request = |strategy: &str| {
+        let request = Request::new(vec![510, 7, 7, 7]).strategy(strategy);
+        request.with("max_tokens", 33).with("temperature", 0.0).with("logit_bias", bias.clone())
+    };
+    let mut engine = guessing(setup()).load(folder.path()).unwrap();
+    let (_, steps) = answers(&mut engine, vec![request("sample")]);
+    assert_eq!(steps, 33);
+    let (found, steps) = answers(&mut engine, vec![request("prompt-lookup")]);
+    assert!(found[0].iter().all(|(token, _)| *token == 7));
+    assert_eq!(found[0].len(), 33);
+    assert!(steps <= 12, "{steps} steps");
+}
+
+#[test]
+fn drafts_take_no_room_from_what_has_to_run() {
+    let folder = tiny_model("tiny");
+    let (expected, _) = answers(&mut setup().load(folder.path()).unwrap(), requests("sample"));
+    #[rustfmt::skip]
+    let cases = [
+        // name                 tokens, rows, blocks in the cache, longest
+        ("a step of 7 tokens",  7,      16,   1 << 10,             512),
+        ("as many rows as requests", 512, 6,  1 << 10,             512),
+        ("one row more",        512,    7,    1 << 10,             512),
+        ("a cache too small",   512,    16,   12,                  128),
+        ("no room behind",      512,    16,   1 << 10,             116),
+    ];
+    for (name, tokens, rows, blocks, longest) in cases {
+        let mut setup = guessing(setup());
+        setup.options.tokens_per_step_max = tokens;
+        setup.options.logit_rows_max = rows;
+        // 512 bytes a token, 16 tokens a block.
+        setup.options.state_bytes_max = blocks * 16 * 512;
+        setup.options.context_length_max = longest;
+        let mut engine = setup.load(folder.path()).unwrap();
+        let (found, _) = answers(&mut engine, requests("prompt-lookup"));
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn an_answer_that_ends_among_drafts_ends_there() {
+    let folder = tiny_model("tiny");
+    let bias = plugin_api::Config::new().with("7", 100.0);
+    let mut engine = guessing(setup()).load(folder.path()).unwrap();
+    for limit in 1..=12_i64 {
+        let request = Request::new(vec![510, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7])
+            .strategy("prompt-lookup")
+            .with("max_tokens", limit)
+            .with("temperature", 0.0)
+            .with("logit_bias", bias.clone());
+        let (found, _) = answers(&mut engine, vec![request]);
+        assert_eq!(found[0].len(), limit as usize);
+    }
+}
