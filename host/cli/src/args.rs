@@ -113,8 +113,13 @@ pub(crate) struct Generate {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Sampling {
     /// Take the likeliest token every time
-    #[arg(long)]
+    #[arg(long, conflicts_with = "strategy")]
     pub(crate) greedy: bool,
+
+    /// Decoding strategy [default: sample]; prompt-lookup needs fewer steps for the same answer where
+    /// it repeats the prompt
+    #[arg(long, value_name = "NAME")]
+    pub(crate) strategy: Option<String>,
 
     /// Most tokens of an answer
     #[arg(long, value_name = "N")]

@@ -21,13 +21,18 @@ use plugin_geglu as _;
 use plugin_greedy as _;
 use plugin_hf_hub as _;
 use plugin_layer_norm as _;
+use plugin_linear as _;
 use plugin_llama3 as _;
 use plugin_logit_bias as _;
+use plugin_longrope as _;
 use plugin_metrics_jsonl as _;
 use plugin_min_p as _;
+use plugin_mxfp4 as _;
+use plugin_ntk as _;
 use plugin_occurrence_penalty as _;
 use plugin_paged as _;
 use plugin_priority as _;
+use plugin_prompt_lookup as _;
 use plugin_pypi as _;
 use plugin_q4_0 as _;
 use plugin_q4_1 as _;
@@ -46,7 +51,8 @@ use plugin_swiglu as _;
 use plugin_temperature as _;
 use plugin_top_k as _;
 use plugin_top_p as _;
+use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    42 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    48 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

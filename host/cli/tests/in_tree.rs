@@ -24,17 +24,21 @@ const HEAVY: [&str; 2] = ["candle", "cuda"];
 
 /// Keys that a plugin cannot do without, or that make it act on a request.
 #[rustfmt::skip]
-const CONFIG: [(&str, &str); 10] = [
+const CONFIG: [(&str, &str); 14] = [
+    ("linear",             "rope_scaling={factor = 4.0}"),
     ("llama3",             "rope_scaling={factor = 8.0, low_freq_factor = 1.0, high_freq_factor = 4.0, original_max_position_embeddings = 8192}"),
     ("logit-bias",         "logit_bias={\"3\" = -5.0, \"62\" = 100}"),
+    ("longrope",           "rope_scaling={original_max_position_embeddings = 64, factor = 8.0, long_factor = 2.0, short_factor = 1.0}"),
     ("metrics-jsonl",      "path=metrics.jsonl"),
     ("min-p",              "min_p=0.3"),
+    ("ntk",                "rope_scaling={factor = 4.0}"),
     ("occurrence-penalty", "presence_penalty=0.5"),
     ("repetition-penalty", "repetition_penalty=1.3"),
     ("stop-words",         "stop=[\"a\", \"bc\"]"),
     ("temperature",        "temperature=0.7"),
     ("top-k",              "top_k=3"),
     ("top-p",              "top_p=0.8"),
+    ("yarn",               "rope_scaling={factor = 4.0, original_max_position_embeddings = 64}"),
 ];
 
 #[test]

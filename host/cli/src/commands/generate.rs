@@ -107,8 +107,10 @@ pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) ->
         let stops = sampling.stop.iter().map(|text| Value::from(text.as_str()));
         request.params.set("stop", Value::List(stops.collect()));
     }
-    if sampling.greedy {
-        request = request.strategy("greedy");
+    match &sampling.strategy {
+        _ if sampling.greedy => request = request.strategy("greedy"),
+        Some(name) => request = request.strategy(name),
+        None => {}
     }
     request
 }
