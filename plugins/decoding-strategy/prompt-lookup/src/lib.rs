@@ -82,9 +82,10 @@ impl Answer {
         self.adapt();
         self.drafts.clear();
         let found = repeated(&self.text, self.settings.ngram_max, self.settings.ngram_min);
-        if let Some(found) = found.filter(|_| self.num_next > 0) {
-            let guess = &self.text[found..];
-            self.drafts.extend_from_slice(&guess[..guess.len().min(self.num_next)]);
+        if let Some(found) = found {
+            // What follows may be shorter than the guess: then it is taken to be a period.
+            let period = self.text[found..].iter().copied().cycle();
+            self.drafts.extend(period.take(self.num_next));
         }
         self.answer.plan_drafts(&self.drafts, out);
     }
