@@ -395,7 +395,7 @@ impl DecodingStrategy for Subject {
         out.push(SeqId(self.seqs[1]), &self.blocks, Want::Sample);
         out.push(SeqId(group.0), &[], Want::Argmax);
         out.list.last_mut().unwrap().is_atomic = true;
-        out.push(SeqId(7), &[1], Want::Nothing);
+        out.push_drafts(SeqId(7), &[1], &[2, 3], Want::Nothing);
         if self.lies == "plan" {
             out.list.last_mut().unwrap().len = 1_000;
         }
