@@ -177,10 +177,13 @@ mod tests {
         decoding_strategy::suite::<PromptLookup>(&Config::new());
     }
 
+    /// Name, text, longest and shortest ngram, where the text goes on.
+    type Case = (&'static str, &'static [u32], usize, usize, Option<usize>);
+
     #[test]
     fn finds_what_followed_the_last_tokens() {
         #[rustfmt::skip]
-        let cases: [(&str, &[u32], usize, usize, Option<usize>); 8] = [
+        let cases: [Case; 8] = [
             // name             text                       max min  goes on at
             ("nothing",         &[],                       3,  1,   None),
             ("one token",       &[1],                      3,  1,   None),
