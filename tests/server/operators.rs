@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use jackfield::BuildLane;
+use jackfield_loader::{Format, seal};
 use jackfield_tests::chat::program;
 use jackfield_tests::{root, tiny_encoder, tiny_model};
 use serde_json::{Value, json};
@@ -180,6 +181,96 @@ fn operators_swap_plugins_while_it_serves() {
     assert_eq!(service.ask("POST", "/plugins/load", &none).status, 409);
     let relative = service.ask("POST", "/plugins/load", &json!({ "file": "none.so" }));
     assert_eq!(relative.json()["error"]["param"], "file");
+}
+
+/// A copy of a library whose manifest says that it requires something, where its description stood.
+fn requiring(file: &Path, description: &str, required: &str) -> Vec<u8> {
+    let bytes = std::fs::read(file).unwrap();
+    // The hash and the mark of its seal.
+    let mut bytes = bytes[..bytes.len() - 48].to_vec();
+    let old = format!("description = \"{description}\"");
+    let new = format!("description = \"\"\nrequires = [\"{required}\"]");
+    let new = format!("{new:width$}", width = old.len());
+    assert_eq!(new.len(), old.len(), "no room");
+    let places: Vec<_> = (0..bytes.len() - old.len())
+        .filter(|at| bytes[*at..].starts_with(old.as_bytes()))
+        .collect();
+    assert!(!places.is_empty(), "no {old:?}");
+    for at in places {
+        bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+    }
+    seal::seal(Format::Elf, bytes)
+}
+
+#[test]
+fn operators_swap_sets_of_plugins_that_require_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let Some(service) = Process::start(folder.path()) else { return };
+    for (kind, name) in [
+        ("logits-processor", "occurrence-penalty"),
+        ("scheduler", "fcfs"),
+        ("scheduler", "continuous"),
+    ] {
+        let source = root().join("plugins").join(kind).join(name);
+        jackfield::build_plugin(&source, BuildLane::Native, Some(&file(name))).unwrap();
+    }
+    let penalty = file("penalty.so");
+    let says = "Makes tokens less likely the more often the answer has them";
+    let bytes = requiring(&file("occurrence-penalty"), says, "scheduler/fcfs");
+    std::fs::write(&penalty, bytes).unwrap();
+    let (fcfs, continuous) = (file("fcfs"), file("continuous"));
+
+    let before = service.text();
+    let slots = || service.ask("GET", "/slots", &Value::Null).json();
+    let swap = |body: Value| service.ask("POST", "/plugins/swap", &body);
+    let first = slots();
+    let refused = |answer: Answer, says: &str| {
+        let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(answer.status, 409, "{message}");
+        assert!(message.contains(says), "{message}");
+    };
+    let needs = "`logits-processor/occurrence-penalty` requires `scheduler/fcfs` beside it";
+    refused(swap(json!({ "file": penalty })), needs);
+    refused(swap(json!({ "file": penalty })), "found `scheduler/continuous`");
+    refused(swap(json!({ "files": [penalty, "/none.so"] })), "/none.so");
+    let dry = swap(json!({ "files": [penalty, fcfs], "dry_run": true })).json();
+    assert_eq!(dry["swapped"][0]["requires"], json!(["scheduler/fcfs"]), "{dry}");
+    for (body, param) in [
+        (json!({ "files": [] }), "files"),
+        (json!({ "files": [penalty], "file": fcfs }), "files"),
+        (json!({ "files": [penalty], "slots": [null, null] }), "slots"),
+        (json!({}), "file"),
+    ] {
+        let answer = swap(body);
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.json()["error"]["param"], param);
+    }
+    assert_eq!(slots(), first, "nothing has changed");
+
+    let done = swap(json!({ "files": [penalty, fcfs], "slots": [null, "scheduler"] })).json();
+    let active = |told: &Value| told["active"].as_str().unwrap().to_owned();
+    let of = done["swapped"].as_array().unwrap().iter().map(active);
+    assert_eq!(of.collect::<Vec<_>>(), ["occurrence-penalty#2", "fcfs#2"]);
+    refused(swap(json!({ "file": continuous })), needs);
+    let rollback = |kind: &str, slot: &str| {
+        service.ask("POST", "/plugins/rollback", &json!({ "kind": kind, "slot": slot }))
+    };
+    let back = rollback("scheduler", "scheduler").json();
+    assert_eq!(active(&back), "continuous#3", "{back}");
+    assert_eq!(active(&back["with"][0]), "occurrence-penalty#3", "{back}");
+    assert_eq!(rollback("logits-processor", "occurrence-penalty").status, 409, "it is back");
+
+    let mut order = Command::new(program().unwrap());
+    order.args(["plugin", "swap"]).args([&penalty, &fcfs]);
+    let order = order.env("XDG_RUNTIME_DIR", folder.path()).output().unwrap();
+    let told = String::from_utf8(order.stdout).unwrap();
+    assert!(order.status.success() && told.lines().count() == 2, "{told}");
+    assert!(told.contains("occurrence-penalty#4") && told.contains("fcfs#4"), "{told}");
+    assert_eq!(swap(json!({ "file": fcfs })).json()["active"], "fcfs#5");
+    let parted = "expected to take it back with scheduler/scheduler";
+    refused(rollback("logits-processor", "occurrence-penalty"), parted);
+    assert_eq!(service.text(), before);
 }
 
 #[test]

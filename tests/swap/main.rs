@@ -11,6 +11,7 @@ mod refused;
 #[path = "../../host/loader/tests/guests/round-robin/src/round_robin.rs"]
 mod round_robin;
 mod schedulers;
+mod sets;
 mod threads;
 mod under_fire;
 mod wasm_faults;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use jackfield_engine::model::PlanDigest;
 use jackfield_engine::{Engine, Output, Request, RequestId};
-use jackfield_runtime::{SlotStatus, SwapError, SwapTarget, Swapped};
+use jackfield_runtime::{Replacement, SlotStatus, SwapError, SwapTarget, Swapped};
 use jackfield_tests::Setup;
 use plugin_api::Config;
 
@@ -43,6 +44,12 @@ fn swap_with(
 ) -> Result<Swapped, SwapError> {
     let instance = instance(setup, kind, name, config);
     engine.swapper().swap(kind, name, instance, Duration::ZERO)
+}
+
+/// A member of a set.
+fn member(setup: &Setup, kind: &str, name: &str, config: &Config) -> Replacement {
+    let (slot, name) = (kind.to_owned(), name.to_owned());
+    Replacement { instance: instance(setup, kind, &name, config), slot, name }
 }
 
 /// What fills each slot, in words: `kv-cache: paged#2`, with requests that hold earlier ones.

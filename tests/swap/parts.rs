@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jackfield_runtime::{Lane, PluginInfo};
 use jackfield_tests::Setup;
 use plugin_api::kinds::backend::{
-    Bindings, Bucket, DomainDesc, Exe, Fence, Layout, MemoryMap, NodeView, RawRows, StreamId,
-    Support, WeightDesc,
+    Bindings, Bucket, DomainDesc, Exe, Fence, Layout, MemoryMap, NodeView, RawRows, StatePlace,
+    StreamId, Support, WeightDesc,
 };
 use plugin_api::prelude::*;
 use plugin_api::{Backend, Registrar};
@@ -147,10 +147,12 @@ impl Handover for Odd {
     }
 }
 
-/// The cpu backend, but for what is configured: `"layout"` or `"compile"` fails.
+/// The cpu backend, but for what is configured: `"layout"` or `"compile"` fails, or states of any
+/// type but `state`.
 pub(crate) struct Broken {
     inner: Box<dyn Backend>,
     fails: String,
+    state: Option<DType>,
 }
 
 impl Capability for Broken {
@@ -159,7 +161,12 @@ impl Capability for Broken {
     fn from_config(config: &Config) -> Result<Self> {
         let inner = jackfield_registry().make::<dyn Backend>("cpu", &Config::new());
         let inner = inner.map_err(|e| Error::outside("broken", e))?;
-        Ok(Self { inner, fails: config.text("fails")?.to_owned() })
+        let state = match config.text_or("state", "any")? {
+            "f16" => Some(DType::F16),
+            "f32" => Some(DType::F32),
+            _ => None,
+        };
+        Ok(Self { inner, fails: config.text_or("fails", "")?.to_owned(), state })
     }
 }
 
@@ -191,6 +198,10 @@ impl Backend for Broken {
     fn compile(&self, plan: &Plan, bucket: &Bucket, memory: &MemoryMap) -> Result<Exe> {
         if self.fails == "compile" {
             return Err(Error::unsupported("plan", "this one fails to compile"));
+        }
+        let takes = |place: &StatePlace| self.state.is_none_or(|dtype| dtype == place.dtype);
+        if let Some(other) = memory.states.iter().find(|place| !takes(place)) {
+            return Err(Error::unsupported("state", format!("not of {:?}", other.dtype)));
         }
         self.inner.compile(plan, bucket, memory)
     }

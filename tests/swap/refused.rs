@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jackfield_runtime::{Reach, SwapError, SwapTarget};
+use jackfield_runtime::{Reach, Replacement, SwapError, SwapTarget};
 use jackfield_tests::{Setup, answer, tiny_model};
 use plugin_api::Config;
 use plugin_api::events::{Flow, Subscriptions};
@@ -43,8 +43,14 @@ pub(crate) fn take(heard: &Heard) -> Vec<String> {
     std::mem::take(&mut *heard.lock().unwrap())
 }
 
-/// Offers while a request runs; whatever refuses, everything is as before.
+/// Offers one plugin while a request runs; whatever refuses, everything is as before.
 fn refuses(setup: &Setup, kind: &str, name: &str, made: Box<dyn Any + Send>, expected: &str) {
+    let (slot, name) = (kind.to_owned(), name.to_owned());
+    refuses_all(setup, vec![Replacement { slot, name, instance: made }], expected);
+}
+
+/// The same for a set.
+pub(crate) fn refuses_all(setup: &Setup, set: Vec<Replacement>, expected: &str) {
     let folder = tiny_model("tiny");
     let heard = listen(setup);
     let mut engine = setup.load(folder.path()).unwrap();
@@ -55,22 +61,27 @@ fn refuses(setup: &Setup, kind: &str, name: &str, made: Box<dyn Any + Send>, exp
         step(&mut engine, &mut tokens);
     }
     let before = (slots(&engine), engine.digest(), engine.cache_usage());
-    let answered = engine.swapper().swap(kind, name, made, Duration::ZERO);
+    let num_members = set.len();
+    let answered = engine.swapper().swap_all(set, Duration::ZERO);
     engine.boundary();
     assert_eq!((slots(&engine), engine.digest(), engine.cache_usage()), before, "{expected}");
     let reason = match answered {
         Err(error) => error.to_string(),
         // What only the boundary can find out, hooks are told.
         Ok(swapped) => {
-            assert_eq!(swapped.reach, Reach::NextBoundary);
+            assert!(swapped.iter().all(|one| one.reach == Reach::NextBoundary), "{swapped:?}");
             engine.swapper().flush();
             heard.lock().unwrap().last().unwrap().clone()
         }
     };
     assert!(reason.contains(expected), "expected `{expected}`, found `{reason}`");
-    if !reason.contains("no slot") {
+    // Without a slot of its own there is nothing to ask the hooks about.
+    if !reason.contains("no slot") && !reason.contains("one plugin of a set") {
         let heard = take(&heard);
-        assert!(heard[0].starts_with("before ") && heard[1].starts_with("back "), "{heard:?}");
+        let (before, back) = heard.split_at(num_members);
+        let is = |word: &'static str| move |line: &String| line.starts_with(word);
+        assert!(before.iter().all(is("before ")) && back.iter().all(is("back ")), "{heard:?}");
+        assert_eq!(back.len(), num_members, "each member is told of: {heard:?}");
     }
     while engine.num_running() > 0 {
         step(&mut engine, &mut tokens);

@@ -7,10 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jackfield_engine::{Engine, Output, Request, RequestId};
-use jackfield_runtime::{SwapError, SwapTarget};
+use jackfield_runtime::{Replacement, SlotStatus, SwapError, SwapTarget};
 use jackfield_tests::{Setup, answer, tiny_model};
 use plugin_api::events::Subscriptions;
 use plugin_api::testing::machine::Machine;
+use plugin_api::testing::random::Random;
 use plugin_api::{Config, Hook};
 
 use super::files::Files;
@@ -45,6 +46,9 @@ pub(super) struct Tally {
     pub(super) finished: usize,
     pub(super) wrong: usize,
     swapped: usize,
+    /// Sets that were taken in, and their members.
+    sets: usize,
+    members: usize,
     /// Refused since three generations had requests in flight.
     drained: usize,
 }
@@ -65,13 +69,13 @@ fn run(setup: &Setup, make: &Make<'_>, time: Duration) -> Tally {
     thread::scope(|scope| {
         let swapping = scope.spawn(|| swap_all(&swapper, setup, make, &is_over));
         let start = Instant::now();
-        let mut tally = answer_until(&mut engine, &expected, || start.elapsed() >= time);
+        let tally = answer_until(&mut engine, &expected, || start.elapsed() >= time);
         is_over.store(true, Ordering::Relaxed);
         while !swapping.is_finished() {
             engine.boundary();
         }
-        (tally.swapped, tally.drained) = swapping.join().unwrap();
-        tally
+        let other = swapping.join().unwrap();
+        Tally { finished: tally.finished, wrong: tally.wrong, ..other }
     })
 }
 
@@ -116,14 +120,15 @@ pub(super) fn answer_until(
     }
 }
 
-/// Replaces what fills each slot, and the hook, by another instance of it, round after round.
+/// Replaces what fills each slot, and the hook, by another instance of it, round after round; between
+/// two rounds a set, each time of other slots.
 fn swap_all(
     swapper: &dyn SwapTarget,
     setup: &Setup,
     make: &Make<'_>,
     is_over: &AtomicBool,
-) -> (usize, usize) {
-    let (mut swapped, mut drained) = (0, 0);
+) -> Tally {
+    let (mut tally, mut random) = (Tally::default(), Random::new(11));
     let slots = swapper.slots();
     let kinds: std::collections::BTreeSet<_> = slots.iter().map(|slot| &slot.kind).collect();
     assert!(kinds.len() >= 11, "{kinds:?}");
@@ -133,19 +138,55 @@ fn swap_all(
             let made = make(&slot.kind, name);
             let place = format!("{}/{}", slot.kind, slot.slot);
             match swapper.swap(&place, name, made, Duration::from_secs(60)) {
-                Ok(_) => swapped += 1,
-                Err(SwapError::TooManyDraining { .. }) => drained += 1,
+                Ok(_) => tally.swapped += 1,
+                Err(SwapError::TooManyDraining { .. }) => tally.drained += 1,
                 Err(error) => panic!("{place}: {error}"),
             }
         }
+        swap_some(swapper, make, &mut random, &mut tally);
         let hook = make("hook", "stop-words");
         let hook = hook.downcast::<Box<dyn Hook>>().unwrap();
         let mut on = Subscriptions::new();
         hook.subscribe(&mut on).unwrap();
         setup.bus.replace(&Machine::new().host("stop-words"), on);
-        swapped += 1;
+        tally.swapped += 1;
     }
-    (swapped, drained)
+    tally
+}
+
+/// Replaces what fills some slots at one boundary: each has another generation after it, or none.
+fn swap_some(swapper: &dyn SwapTarget, make: &Make<'_>, random: &mut Random, tally: &mut Tally) {
+    // Kinds of requests are most often full: of them one in eight, of the others every other.
+    let is_of_requests =
+        |slot: &SlotStatus| ["logits-processor", "decoding-strategy"].contains(&slot.kind.as_str());
+    let before = swapper.slots();
+    let chosen: Vec<bool> = before
+        .iter()
+        .map(|slot| random.below(if is_of_requests(slot) { 8 } else { 2 }) == 0)
+        .collect();
+    let set = before.iter().zip(&chosen).filter(|(_, is_chosen)| **is_chosen).map(|(slot, _)| {
+        let name = slot.active.name.clone();
+        let instance = make(&slot.kind, &name);
+        Replacement { slot: format!("{}/{}", slot.kind, slot.slot), name, instance }
+    });
+    let set: Vec<Replacement> = set.collect();
+    let num_members = set.len();
+    let is_taken = match swapper.swap_all(set, Duration::from_secs(60)) {
+        Ok(swapped) => {
+            assert_eq!(swapped.len(), num_members);
+            (tally.sets, tally.members) = (tally.sets + 1, tally.members + num_members);
+            true
+        }
+        Err(SwapError::TooManyDraining { .. }) => {
+            tally.drained += 1;
+            false
+        }
+        Err(error) => panic!("a set of {num_members}: {error}"),
+    };
+    for ((old, new), is_chosen) in before.iter().zip(swapper.slots()).zip(chosen) {
+        let changed = new.active.generation - old.active.generation;
+        assert_eq!(changed, u32::from(is_taken && is_chosen), "{}/{}", new.kind, new.slot);
+    }
 }
 
 fn check(time: Duration) {
@@ -155,6 +196,7 @@ fn check(time: Duration) {
         let tally = run(&setup, &linked, time);
         assert_eq!(tally.wrong, 0, "{backend}: {tally:?}");
         assert!(tally.finished > STREAMS && tally.swapped > 20, "{backend}: {tally:?}");
+        assert!(tally.sets > 0 && tally.members > tally.sets, "{backend}: {tally:?}");
         println!("{backend}: {tally:?}");
     }
 }

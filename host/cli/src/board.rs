@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use jackfield_loader::plugins::{Plugins, Restart};
 use jackfield_loader::{
-    Artifact, Generation, Loader, LoaderOptions, PluginManifest, PluginsOptions, Trial, Watch,
-    loader::NATIVE_QUOTA,
+    Artifact, Generation, Loader, LoaderOptions, Member, PluginManifest, PluginsOptions, Trial,
+    Watch, loader::NATIVE_QUOTA,
 };
 use jackfield_runtime::{Bus, Registry};
 use plugin_api::{Config, Host, Value};
@@ -178,7 +178,7 @@ fn watch(
     };
     let (plugins, live) = (Arc::clone(plugins), Arc::clone(live));
     let swap = |plugins: &Plugins, path: &Path, bytes: Vec<u8>| {
-        plugins.swap_artifact(&Artifact::from_bytes(path, bytes)?, None)
+        plugins.swap_all(&[Member::File(&Artifact::from_bytes(path, bytes)?, None)])
     };
     let changed = move |path: &Path, bytes: Vec<u8>| {
         if config.as_deref() == Some(path) {
@@ -188,7 +188,9 @@ fn watch(
             return;
         }
         match swap(&plugins, path, bytes) {
-            Ok(report) => tracing::warn!("{}: swapped in as {}", path.display(), report.slot),
+            Ok(reports) => reports.iter().for_each(|report| {
+                tracing::warn!("{}: swapped in as {}", path.display(), report.slot);
+            }),
             Err(error) => tracing::warn!("changed, and not swapped in: {error}"),
         }
     };

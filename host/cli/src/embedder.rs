@@ -1,12 +1,11 @@
 //! The model that turns texts into vectors, beside the one that generates.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EncoderSwapper};
-use jackfield_runtime::{SlotStatus, SwapError, SwapTarget, Swapped, SystemClock};
+use jackfield_runtime::{Replacement, SlotStatus, SwapError, SwapTarget, Swapped, SystemClock};
 use plugin_api::{Backend, Kind};
 
 use crate::progress::Bar;
@@ -41,19 +40,24 @@ pub(crate) fn swapper(session: &Session, embedder: &Embedder) -> EncoderSwapper 
 pub(crate) struct SideBySide(pub(crate) Vec<Arc<dyn SwapTarget>>);
 
 impl SwapTarget for SideBySide {
-    fn swap(
-        &self,
-        slot: &str,
-        name: &str,
-        instance: Box<dyn Any + Send>,
-        limit: Duration,
-    ) -> Result<Swapped, SwapError> {
-        let kind = slot.split('/').next().unwrap_or(slot);
-        let has_it =
-            |target: &&Arc<dyn SwapTarget>| target.slots().iter().any(|status| status.kind == kind);
-        match self.0.iter().find(has_it).or(self.0.first()) {
-            Some(target) => target.swap(slot, name, instance, limit),
-            None => Err(SwapError::Ended { slot: slot.to_owned() }),
+    fn swap_all(&self, set: Vec<Replacement>, limit: Duration) -> Result<Vec<Swapped>, SwapError> {
+        let mut owner: Option<(&str, usize)> = None;
+        for Replacement { slot, .. } in &set {
+            let kind = slot.split('/').next().unwrap_or(slot);
+            let has_it = |target: &Arc<dyn SwapTarget>| {
+                target.slots().iter().any(|status| status.kind == kind)
+            };
+            // The first says what slots it has.
+            let place = self.0.iter().position(has_it).unwrap_or(0);
+            let (first, of_first) = *owner.get_or_insert((slot.as_str(), place));
+            if place != of_first {
+                let (slot, other) = (first.to_owned(), slot.clone());
+                return Err(SwapError::Apart { slot, other });
+            }
+        }
+        match owner {
+            Some((_, place)) => self.0[place].swap_all(set, limit),
+            None => Ok(Vec::new()),
         }
     }
 

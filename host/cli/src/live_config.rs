@@ -1,8 +1,8 @@
 //! A configuration file that changes while the process runs.
 //!
 //! What a change says of plugins is applied at once: another table of a plugin makes a new instance
-//! of it, a new plugin file is loaded. What it says of the rest takes effect at the next start. A
-//! file with a mistake changes nothing but for the plugins whose tables are right.
+//! of it, a new plugin file is loaded, and all that one save changes is one set. What it says of the
+//! rest takes effect at the next start. A file with a mistake changes no plugin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use jackfield_engine::Wiring;
-use jackfield_loader::{ConfigFile, Plugins};
+use jackfield_loader::{Artifact, ConfigFile, Member, Plugins, SwapReport};
 use plugin_api::Config;
 
 use crate::args::Common;
@@ -99,30 +99,19 @@ impl LiveConfig {
             tracing::warn!("{file}: [server] stays as it was: {error:#}");
         }
 
-        let hooks = wiring.names("hook");
-        for name in self.names_with(wiring.tables()) {
-            let slots = slots_of(&name, &hooks, plugins);
-            let table = wiring.tables().get(&name).cloned();
-            match self.replace_table(&name, table, slots, plugins) {
-                Ok(slots) if slots.is_empty() => {}
-                Ok(slots) => {
-                    tracing::warn!("{file}: `{name}` configured anew in {}", slots.join(", "));
+        let changed = self.names_with(wiring.tables());
+        let is_new = |path: &PathBuf| !self.write().files.contains(path);
+        let files: Vec<PathBuf> = load.paths()?.into_iter().filter(is_new).collect();
+        match self.apply_set(&changed, &files, &wiring, plugins) {
+            Ok(reports) => {
+                for report in &reports {
+                    let SwapReport { kind, slot, .. } = report;
+                    tracing::warn!("{file}: configured anew: {kind}/{slot}");
                 }
-                Err(error) => tracing::warn!("{file}: `{name}` stays as it was: {error}"),
+                self.write().files.extend(files);
             }
-        }
-        for path in load.paths()? {
-            if self.write().files.contains(&path) {
-                continue;
-            }
-            match plugins.swap(&path, None) {
-                Ok(report) => {
-                    tracing::warn!("{}: swapped in as {}", path.display(), report.slot);
-                    self.write().files.insert(path);
-                }
-                // Tried again when the file is saved again.
-                Err(error) => tracing::warn!("not swapped in: {error}"),
-            }
+            // Tried again when the file is saved again.
+            Err(error) => tracing::warn!("{file}: plugins stay as they were: {error:#}"),
         }
         let later = changed_keys(&self.write().config, &config)?;
         if !later.is_empty() {
@@ -139,28 +128,40 @@ impl LiveConfig {
         names.filter(|name| state.tables.get(*name) != tables.get(*name)).cloned().collect()
     }
 
-    /// Gives a plugin another table and makes what it fills `slots` with anew; returns their paths.
-    fn replace_table(
+    /// Gives plugins other tables, and lets those in `files` and what the others fill take their
+    /// places together: one set.
+    fn apply_set(
         &self,
-        name: &str,
-        table: Option<Config>,
-        slots: Vec<(String, String)>,
+        changed: &BTreeSet<String>,
+        files: &[PathBuf],
+        wiring: &Wiring,
         plugins: &Plugins,
-    ) -> Result<Vec<String>> {
-        let before = self.set_table(name, table);
-        let mut done: Vec<(String, String)> = Vec::new();
-        for (kind, slot) in slots {
-            if let Err(error) = plugins.configure(&kind, &slot) {
-                self.set_table(name, before);
-                for (kind, slot) in done {
-                    // It ran with that table before.
-                    let _ = plugins.configure(&kind, &slot);
-                }
-                return Err(error.into());
+    ) -> Result<Vec<SwapReport>> {
+        let artifacts: Vec<Artifact> =
+            files.iter().map(|path| Artifact::read(path)).collect::<Result<_, _>>()?;
+        let before: Vec<(&String, Option<Config>)> = changed
+            .iter()
+            .map(|name| (name, self.set_table(name, wiring.tables().get(name).cloned())))
+            .collect();
+        let hooks = wiring.names("hook");
+        // What a file is to provide is not made anew beside it.
+        let is_provided = |slot: &(String, String)| {
+            let (kind, slot) = slot;
+            let mut of_kind = artifacts.iter().filter(|a| a.manifest.kind == *kind);
+            of_kind.any(|a| a.manifest.name == *slot || kind == slot)
+        };
+        let mut slots: Vec<(String, String)> =
+            changed.iter().flat_map(|name| slots_of(name, &hooks, plugins)).collect();
+        slots.retain(|slot| !is_provided(slot));
+        let of_files = artifacts.iter().map(|artifact| Member::File(artifact, None));
+        let again = slots.iter().map(|(kind, slot)| Member::Again { kind, slot });
+        let set: Vec<Member<'_>> = of_files.chain(again).collect();
+        plugins.swap_all(&set).map_err(|error| {
+            for (name, table) in before {
+                self.set_table(name, table);
             }
-            done.push((kind, slot));
-        }
-        Ok(done.into_iter().map(|(kind, slot)| format!("{kind}/{slot}")).collect())
+            error.into()
+        })
     }
 
     fn set_table(&self, name: &str, table: Option<Config>) -> Option<Config> {

@@ -204,6 +204,7 @@ impl Session {
         )?;
         bar.clear();
         self.plugins.attach(Arc::new(engine.swapper()));
+        self.plugins.check()?;
         Ok(engine)
     }
 }

@@ -30,7 +30,7 @@ pub use grants::Grants;
 pub use loader::{Loader, LoaderOptions};
 pub use manifest::{Permission, PluginManifest, Reload};
 pub use owner::{Generation, OnFault};
-pub use plugins::{Plugins, PluginsError, PluginsOptions, Preview, SwapReport};
+pub use plugins::{Member, Plugins, PluginsError, PluginsOptions, Preview, SwapReport};
 pub use services::{Denial, Services};
 pub use trial::Trial;
 pub use wasm::{WasmLane, WasmOptions};

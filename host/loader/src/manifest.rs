@@ -1,4 +1,4 @@
-//! `plugin.toml`: what a plugin is, in six keys.
+//! `plugin.toml`: what a plugin is, in six keys, and one for what it cannot do without.
 
 use plugin_api::version::ABI_VERSION;
 use toml::Spanned;
@@ -21,6 +21,8 @@ pub struct PluginManifest {
     pub reload: Reload,
     /// Host services that it wants to be granted.
     pub permissions: Vec<Permission>,
+    /// What has to run beside it, as `kind/name`.
+    pub requires: Vec<String>,
 }
 
 /// What happens to a plugin's state when it is replaced.
@@ -85,6 +87,7 @@ impl PluginManifest {
                 _ => return Err(table.wrong("reload", "`stateless` or `handover`")),
             },
             permissions: table.permissions()?,
+            requires: table.requires()?,
         })
     }
 
@@ -125,11 +128,7 @@ impl Table<'_> {
 
     fn kebab_case(&self, key: &str) -> Result<String, LoadError> {
         let text = self.text(key)?;
-        let is_word = |word: &str| {
-            let is_lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-            !word.is_empty() && word.chars().all(is_lower)
-        };
-        if text.len() <= NAME_BYTES_MAX && text.split('-').all(is_word) {
+        if is_kebab_case(text) {
             Ok(text.to_owned())
         } else {
             Err(self.wrong(key, &format!("kebab-case of at most {NAME_BYTES_MAX} bytes")))
@@ -149,6 +148,19 @@ impl Table<'_> {
         permissions.ok_or_else(|| self.wrong("permissions", expected))
     }
 
+    /// The one key that may be missing.
+    fn requires(&self) -> Result<Vec<String>, LoadError> {
+        let wrong = || self.wrong("requires", "a list of kind/name");
+        let Some(value) = self.value("requires") else { return Ok(Vec::new()) };
+        let capability = |item: &Spanned<DeValue<'_>>| {
+            let text = item.get_ref().as_str()?;
+            let (kind, name) = text.split_once('/')?;
+            (is_kebab_case(kind) && is_kebab_case(name)).then(|| text.to_owned())
+        };
+        let list = value.get_ref().as_array().ok_or_else(wrong)?;
+        list.iter().map(capability).collect::<Option<Vec<_>>>().ok_or_else(wrong)
+    }
+
     fn wrong(&self, key: &str, expected: &str) -> LoadError {
         let value = self.value(key);
         LoadError::Value {
@@ -164,7 +176,15 @@ impl Table<'_> {
     }
 }
 
-const KEYS: [&str; 6] = ["name", "kind", "api", "description", "reload", "permissions"];
+fn is_kebab_case(text: &str) -> bool {
+    let is_word = |word: &str| {
+        let is_lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        !word.is_empty() && word.chars().all(is_lower)
+    };
+    text.len() <= NAME_BYTES_MAX && text.split('-').all(is_word)
+}
+
+const KEYS: [&str; 7] = ["name", "kind", "api", "description", "reload", "permissions", "requires"];
 
 /// Names become parts of paths and log lines.
 const NAME_BYTES_MAX: usize = 64;
@@ -187,6 +207,10 @@ permissions = ["read", "clock"]
         assert_eq!(manifest.capability(), "logits-processor/min-p");
         assert_eq!(manifest.permissions, [Permission::Read, Permission::Clock]);
         assert_eq!(manifest.reload, Reload::Stateless);
+        assert_eq!(manifest.requires, Vec::<String>::new());
+        let more = format!("{FAIR}requires = [\"kv-cache/paged\", \"hook/stop-words\"]\n");
+        let manifest = PluginManifest::parse("plugin.toml", &more).unwrap();
+        assert_eq!(manifest.requires, ["kv-cache/paged", "hook/stop-words"]);
     }
 
     #[test]
@@ -200,7 +224,9 @@ permissions = ["read", "clock"]
             ("api = \"0.0\"",           "api = \"1.0\"",        ": built for plugin API 1.0, this host speaks 0.0"),
             ("\"stateless\"",           "\"sometimes\"",        ":5: reload: expected `stateless` or `handover`, found \"sometimes\""),
             ("\"clock\"",               "\"camera\"",           ":6: permissions: expected a list of read, write, network, process, clock, found [\"read\", \"camera\"]"),
-            ("description",             "describtion",          ":4: describtion: expected one of the keys name, kind, api, description, reload, permissions, found an unknown key"),
+            ("[\"read\", \"clock\"]", "[]\nrequires = [\"paged\"]", ":7: requires: expected a list of kind/name, found [\"paged\"]"),
+            ("[\"read\", \"clock\"]", "[]\nrequires = \"kv-cache/paged\"", ":7: requires: expected a list of kind/name, found \"kv-cache/paged\""),
+            ("description",             "describtion",          ":4: describtion: expected one of the keys name, kind, api, description, reload, permissions, requires, found an unknown key"),
         ];
         for (old, new, expected) in cases {
             let error = PluginManifest::parse("plugin.toml", &FAIR.replace(old, new)).unwrap_err();

@@ -5,7 +5,9 @@
 //! takes it into a slot at a boundary, the registry remembers who provides what. The registry
 //! changes last, so that a failure before leaves everything as it was.
 
+mod requires;
 mod restarts;
+mod set;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,8 +18,7 @@ use jackfield_runtime::{
     Bus, HookFault, Lane, PluginInfo, Registry, Removed, RuntimeError, SlotStatus, SwapError,
     SwapTarget, Swapped,
 };
-use plugin_api::events::Subscriptions;
-use plugin_api::{Config, Error, Hook, Kind as _, Provided};
+use plugin_api::{Config, Error, Hook, Kind as _};
 use thiserror::Error as ThisError;
 
 use crate::artifact::Artifact;
@@ -30,6 +31,7 @@ use crate::owner::Generation;
 
 use restarts::Breaker;
 pub use restarts::Restart;
+pub use set::Member;
 
 /// What the board works with.
 pub struct PluginsOptions {
@@ -64,10 +66,13 @@ struct State {
     /// Files that were loaded and of which something is left, oldest first.
     loaded: Vec<Loaded>,
     /// What the latest swap of each slot replaced, by kind and slot.
-    undo: BTreeMap<(String, String), Undo>,
+    undo: BTreeMap<Key, Undo>,
     /// What failed of late, by kind and slot.
-    breakers: BTreeMap<(String, String), Breaker>,
+    breakers: BTreeMap<Key, Breaker>,
 }
+
+/// Kind and slot.
+type Key = (String, String);
 
 struct Loaded {
     info: PluginInfo,
@@ -81,6 +86,8 @@ struct Undo {
     /// What fills the slot since.
     generation: Weak<Generation>,
     at: Instant,
+    /// Every slot that was swapped in the same set, this one included: one set, one pointer.
+    with: Arc<[Key]>,
 }
 
 /// Why a swap or rollback did not happen. Nothing has changed when one is returned.
@@ -110,6 +117,28 @@ pub enum PluginsError {
         name: String,
         /// What nobody read, comma separated.
         keys: String,
+    },
+    /// A plugin would run without what it requires.
+    #[error("`{by}` requires `{required}` beside it: expected it to run, found {found}")]
+    Requires {
+        /// `kind/name` of whoever requires something.
+        by: String,
+        /// `kind/name` of what it requires.
+        required: String,
+        /// What would run in its place.
+        found: String,
+    },
+    /// A set cannot be taken back as a whole.
+    #[error(
+        "{kind} `{slot}`: expected to take it back with {other}, which it was swapped with and which has been swapped since: swap both"
+    )]
+    Parted {
+        /// The kind.
+        kind: String,
+        /// The slot.
+        slot: String,
+        /// `kind/slot` of another member of the set.
+        other: String,
     },
     /// There is nothing to go back to.
     #[error("{kind} `{slot}`: nothing was swapped there that could be taken back")]
@@ -200,6 +229,8 @@ impl Plugins {
                 self.options.loader.load_artifact(&artifact, &config)?,
             ));
         }
+        let manifests: Vec<_> = loaded.iter().map(|(_, plugin)| &plugin.manifest).collect();
+        self.check_provided(&manifests)?;
         let mut state = self.state();
         for (_, plugin) in loaded {
             self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
@@ -222,81 +253,43 @@ impl Plugins {
     }
 
     /// Loads the plugin in a file and lets it fill a slot of its kind: the one that `slot` names,
-    /// or the one of its own name.
+    /// or the one of its own name. A set of one.
     ///
     /// # Errors
     ///
-    /// [`PluginsError`]; what ran before goes on.
+    /// As for [`swap_all`](Self::swap_all).
     pub fn swap(&self, path: &Path, slot: Option<&str>) -> Result<SwapReport, PluginsError> {
-        self.swap_artifact(&Artifact::read(path)?, slot)
+        self.swap_one(Member::File(&Artifact::read(path)?, slot))
     }
 
-    /// The same for a file that has been read.
+    /// The same for several files, each with the slot that it is to fill: a set.
     ///
     /// # Errors
     ///
-    /// As for [`swap`](Self::swap).
-    pub fn swap_artifact(
+    /// As for [`swap_all`](Self::swap_all).
+    pub fn swap_files(
         &self,
-        artifact: &Artifact,
-        slot: Option<&str>,
-    ) -> Result<SwapReport, PluginsError> {
-        let mut state = self.state();
-        let (name, kind) = (artifact.manifest.name.clone(), artifact.manifest.kind.clone());
-        let config = (self.options.config)(&name);
-        let plugin = self.options.loader.load_artifact(artifact, &config)?;
-        let slot = self.slot_of(&kind, slot.unwrap_or(&name));
-        let before = self.filling(&kind, &slot);
-        let filled =
-            self.fill(&artifact.file, &plugin.provided, &config, &kind, &slot, &plugin.manifest);
-        let swapped = filled?;
-        self.registry_mut().replace(plugin.info(), plugin.provided.clone())?;
-        state.remember(&plugin);
-        let generation = plugin.generation.as_ref().map(Arc::downgrade).unwrap_or_default();
-        let undo = Undo { before, generation, at: Instant::now() };
-        state.breakers.remove(&(kind.clone(), slot.clone()));
-        state.undo.insert((kind.clone(), slot.clone()), undo);
-        Ok(SwapReport { kind, slot, path: Some(artifact.file.clone()), swapped })
+        files: &[(PathBuf, Option<String>)],
+    ) -> Result<Vec<SwapReport>, PluginsError> {
+        let read = files.iter().map(|(path, slot)| Ok((Artifact::read(path)?, slot.as_deref())));
+        let read = read.collect::<Result<Vec<_>, PluginsError>>()?;
+        let set: Vec<_> =
+            read.iter().map(|(artifact, slot)| Member::File(artifact, *slot)).collect();
+        self.swap_all(&set)
     }
 
-    /// Makes what fills a slot anew, with its configuration as it is.
+    /// Makes what fills a slot anew, with its configuration as it is. A set of one.
     ///
     /// # Errors
     ///
-    /// [`PluginsError`]; what ran before goes on.
+    /// As for [`swap_all`](Self::swap_all).
     pub fn configure(&self, kind: &str, slot: &str) -> Result<SwapReport, PluginsError> {
-        let state = self.state();
-        let slot = self.slot_of(kind, slot);
-        let (info, provided) = self.filling(kind, &slot).ok_or(PluginsError::NoTarget)?;
-        let manifest = self.manifest_of(&state, &info, kind).ok_or(PluginsError::NoTarget)?;
-        let path = info.origin.as_ref().map(|origin| origin.path.clone());
-        let file = path.clone().unwrap_or_else(|| info.name.clone());
-        let config = (self.options.config)(&info.name);
-        let swapped = self.fill(&file, &provided, &config, kind, &slot, &manifest)?;
-        Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
+        self.swap_one(Member::Again { kind, slot })
     }
 
-    /// Puts back what the latest swap of a slot replaced.
-    ///
-    /// # Errors
-    ///
-    /// [`PluginsError`]; what ran before goes on.
-    pub fn rollback(&self, kind: &str, slot: &str) -> Result<SwapReport, PluginsError> {
-        let mut state = self.state();
-        let slot = self.slot_of(kind, slot);
-        let key = (kind.to_owned(), slot.clone());
-        let nothing = || PluginsError::NothingToUndo { kind: kind.to_owned(), slot: slot.clone() };
-        let undo = state.undo.get(&key).ok_or_else(nothing)?;
-        let (info, provided) = undo.before.clone().ok_or_else(nothing)?;
-        let file = info.origin.as_ref().map_or_else(|| info.name.clone(), |o| o.path.clone());
-        let config = (self.options.config)(&info.name);
-        let manifest = self.manifest_of(&state, &info, kind).ok_or_else(nothing)?;
-        let swapped = self.fill(&file, &provided, &config, kind, &slot, &manifest)?;
-        let path = info.origin.as_ref().map(|origin| origin.path.clone());
-        self.registry_mut().replace(info, provided)?;
-        state.undo.remove(&key);
-        state.breakers.remove(&key);
-        Ok(SwapReport { kind: kind.to_owned(), slot, path, swapped })
+    fn swap_one(&self, member: Member<'_>) -> Result<SwapReport, PluginsError> {
+        let report = self.swap_all(&[member])?.pop();
+        Ok(report.expect("a set of one has one answer"))
     }
 
     /// Tells whoever listens of a hook that failed, and takes back a swap whose plugin failed within
@@ -351,42 +344,6 @@ impl Plugins {
     /// Who provides what.
     pub fn registry(&self) -> &RwLock<Registry> {
         &self.options.registry
-    }
-
-    fn fill(
-        &self,
-        file: &str,
-        provided: &[Provided],
-        config: &Config,
-        kind: &str,
-        slot: &str,
-        manifest: &PluginManifest,
-    ) -> Result<Option<Swapped>, PluginsError> {
-        let start =
-            |source| LoadError::Start { file: file.to_owned(), stage: "starting it", source };
-        let Some(wanted) = provided.iter().find(|p| p.kind == kind) else {
-            return Err(PluginsError::NoTarget);
-        };
-        let instance = (wanted.make)(config).map_err(start)?;
-        let keys: Vec<_> = config.unread().collect();
-        if !keys.is_empty() {
-            let (file, name, keys) = (file.to_owned(), manifest.name.clone(), keys.join(", "));
-            return Err(PluginsError::UnknownKeys { file, name, keys });
-        }
-        if kind == <dyn Hook>::NAME {
-            let hook = instance.downcast::<Box<dyn Hook>>();
-            let hook = *hook.expect("a capability registered under a kind is of that kind");
-            let mut on = Subscriptions::new();
-            hook.subscribe(&mut on).map_err(start)?;
-            self.options.bus.replace(&self.options.loader.host(manifest), on);
-            return Ok(None);
-        }
-        let target = self.target().ok_or(PluginsError::NoTarget)?;
-        let path = format!("{kind}/{slot}");
-        let swapped = target.swap(&path, &manifest.name, instance, self.options.wait);
-        let swapped =
-            swapped.map_err(|source| PluginsError::Swap { file: file.to_owned(), source })?;
-        Ok(Some(swapped))
     }
 
     /// What fills a slot, as the registry has it. Hooks fill slots of their own names.

@@ -18,4 +18,4 @@ pub use error::RuntimeError;
 pub use mailbox::Mailbox;
 pub use registry::{Lane, Origin, PluginInfo, Registry, Removed};
 pub use slot::{DRAINING_MAX, Generation, Label, RequestSlot, Slot};
-pub use swap::{Reach, SlotStatus, SwapError, SwapTarget, Swapped};
+pub use swap::{Reach, Replacement, SlotStatus, SwapError, SwapTarget, Swapped};

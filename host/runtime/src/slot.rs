@@ -147,17 +147,25 @@ impl<T: ?Sized> RequestSlot<T> {
         has_drained.then(|| self.generations.remove(index))
     }
 
+    /// Whether [`replace`](Self::replace) takes another generation.
+    pub fn has_room(&self) -> bool {
+        self.generations.len() - usize::from(self.is_idle()) <= DRAINING_MAX
+    }
+
+    fn is_idle(&self) -> bool {
+        self.active().requests.load(Ordering::Relaxed) == 0
+    }
+
     /// Makes `next` the active generation. An earlier one that no request holds is handed back.
     ///
     /// # Errors
     ///
     /// `next` itself if [`DRAINING_MAX`] generations drain already; everything stays as it was.
     pub fn replace(&mut self, next: Generation<T>) -> Result<Option<Generation<T>>, Generation<T>> {
-        let is_idle = self.active().requests.load(Ordering::Relaxed) == 0;
-        if self.generations.len() - usize::from(is_idle) > DRAINING_MAX {
+        if !self.has_room() {
             return Err(next);
         }
-        let retired = if is_idle { self.generations.pop() } else { None };
+        let retired = if self.is_idle() { self.generations.pop() } else { None };
         self.generations.push(next);
         Ok(retired)
     }

@@ -1,6 +1,7 @@
 //! Swapping from outside: what a loader asks of whoever runs plugins, without knowing it.
 
 use std::any::Any;
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -11,28 +12,54 @@ use crate::slot::Label;
 ///
 /// Hooks are not slots of it: they are replaced with [`Bus::replace`](crate::Bus::replace).
 pub trait SwapTarget: Send + Sync {
-    /// Lets the plugin `name` fill `slot`: `instance` is a `Box<Box<dyn Kind>>` behind `Any` as
-    /// `Provided::make` returns it. A slot is a kind, or a kind and a slot of it:
-    /// `logits-processor/min-p`. Where several plugins of a kind stand side by side, the kind
-    /// alone means the slot called `name`.
+    /// Refills several slots at one boundary, or none of them; answers in the order of `set`.
     ///
-    /// Prepares in the calling thread, leaves an offer, and waits at most `limit` for the boundary
+    /// Prepares in the calling thread, leaves one offer, and waits at most `limit` for the boundary
     /// that takes it in. An offer that no boundary took in time stays:
     /// [`Reach::NextBoundary`].
     ///
     /// # Errors
     ///
-    /// [`SwapError`]; everything then stays as it was, and `instance` is dropped.
+    /// [`SwapError`], which names the slot that refused; everything then stays as it was, and the
+    /// instances are dropped.
+    fn swap_all(&self, set: Vec<Replacement>, limit: Duration) -> Result<Vec<Swapped>, SwapError>;
+
+    /// A set of one: lets the plugin `name` fill `slot`, as in [`Replacement`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`swap_all`](Self::swap_all).
     fn swap(
         &self,
         slot: &str,
         name: &str,
         instance: Box<dyn Any + Send>,
         limit: Duration,
-    ) -> Result<Swapped, SwapError>;
+    ) -> Result<Swapped, SwapError> {
+        let one = Replacement { slot: slot.to_owned(), name: name.to_owned(), instance };
+        let swapped = self.swap_all(vec![one], limit)?.pop();
+        Ok(swapped.expect("a set of one has one answer"))
+    }
 
     /// What fills each slot.
     fn slots(&self) -> Vec<SlotStatus>;
+}
+
+/// What is to fill a slot.
+pub struct Replacement {
+    /// A kind, or a kind and a slot of it: `logits-processor/min-p`. Where several plugins of a kind
+    /// stand side by side, the kind alone means the slot called `name`.
+    pub slot: String,
+    /// Name of the plugin.
+    pub name: String,
+    /// A `Box<Box<dyn Kind>>` behind `Any`, as `Provided::make` returns it.
+    pub instance: Box<dyn Any + Send>,
+}
+
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} for {}", self.name, self.slot)
+    }
 }
 
 /// A swap that was taken in, or will be.
@@ -44,7 +71,7 @@ pub struct Swapped {
     pub active: Label,
     /// From when on it counts.
     pub reach: Reach,
-    /// Time to prepare it, in microseconds.
+    /// Time to prepare it and what came with it, in microseconds.
     pub prepare_us: u64,
     /// Time from the offer to the boundary, in microseconds.
     pub wait_us: u64,
@@ -108,6 +135,24 @@ pub enum SwapError {
     Pending {
         /// The slot.
         slot: String,
+    },
+
+    /// Two plugins of one set are to fill the same slot.
+    #[error("slot `{slot}`: expected one plugin of a set for it, found several")]
+    Twice {
+        /// The slot.
+        slot: String,
+    },
+
+    /// Slots of one set belong to engines that run side by side and have no boundary in common.
+    #[error(
+        "slots `{slot}` and `{other}`: expected slots of one engine, found two: swap them apart"
+    )]
+    Apart {
+        /// A slot.
+        slot: String,
+        /// One of another engine.
+        other: String,
     },
 
     /// Too many earlier generations still have requests in flight.

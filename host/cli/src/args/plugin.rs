@@ -26,9 +26,9 @@ Examples:
     Seal(Seal),
     /// Try a plugin file in processes of its own, and say what a host would find
     Check(Check),
-    /// Let the plugin in a file fill a slot of a process that runs
+    /// Let the plugins in files fill slots of a process that runs
     Swap(Swap),
-    /// Take back the latest swap of a slot
+    /// Take back the latest swap of a slot, and of what was swapped with it
     Rollback(Rollback),
     /// Show what fills each slot of a process that runs, and which files it has loaded
     Status(Running),
@@ -159,16 +159,19 @@ pub(crate) struct Running {
 #[command(after_help = "Examples:
   jackfield plugin swap target/plugins/min-p.so
   jackfield plugin swap calm.wasm --slot temperature
+  jackfield plugin swap far-rope.so half-cache.so
 
 Nothing is lost: engine kinds change between two tokens, requests keep the processors that they
-started with. What fails on the way, or within its first minute, leaves or brings back what ran.")]
+started with. What fails on the way, or within its first minute, leaves or brings back what ran.
+Several files are one set: all of them change between the same two tokens, or none does.")]
 pub(crate) struct Swap {
-    /// The plugin file
-    pub(crate) file: PathBuf,
+    /// The plugin files
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 
-    /// Slot to fill, where it has another name than the plugin
-    #[arg(long, value_name = "NAME")]
-    pub(crate) slot: Option<String>,
+    /// Slot to fill, where it has another name than the plugin; with several files, one for each
+    #[arg(long = "slot", value_name = "NAME")]
+    pub(crate) slots: Vec<String>,
 
     #[command(flatten)]
     pub(crate) running: Running,

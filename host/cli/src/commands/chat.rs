@@ -159,7 +159,7 @@ fn ask_of(command: &str) -> Option<Ask> {
     let ask = match (words.next()?, words.next()?) {
         ("/swap", file) => {
             let file = std::path::absolute(PathBuf::from(file)).ok()?;
-            Ask::Swap { file, slot: words.next().map(str::to_owned) }
+            Ask::Swap { files: vec![(file, words.next().map(str::to_owned))] }
         }
         ("/rollback", what) => {
             let (kind, slot) = what.split_once('/').unwrap_or((what, what));

@@ -19,14 +19,12 @@ pub(crate) use server::{Server, answer};
 pub(crate) enum Ask {
     /// What fills each slot, and which files were loaded.
     List,
-    /// Let the plugin in a file fill a slot.
+    /// Let the plugins in files fill slots, all of them at one boundary or none.
     Swap {
-        /// The file, absolute.
-        file: PathBuf,
-        /// The slot; the plugin's own name where none is given.
-        slot: Option<String>,
+        /// Each file, absolute, with its slot; the plugin's own name where none is given.
+        files: Vec<(PathBuf, Option<String>)>,
     },
-    /// Take back the latest swap of a slot.
+    /// Take back the latest swap of a slot, and of what was swapped with it.
     Rollback {
         /// The kind.
         kind: String,
@@ -41,12 +39,8 @@ pub(crate) enum Ask {
 pub(crate) enum Answer {
     /// It was done.
     Swapped {
-        /// What was done, in one line for people.
-        message: String,
-        /// What fills the slot since: `min-p#3`.
-        active: Option<String>,
-        /// From when on it counts.
-        reach: String,
+        /// Every slot that was refilled.
+        swapped: Vec<Done>,
         /// Microseconds of preparing and of waiting for a boundary.
         took_us: u64,
     },
@@ -64,6 +58,17 @@ pub(crate) enum Answer {
         /// Why.
         message: String,
     },
+}
+
+/// One slot that was refilled.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// What was done, in one line for people.
+    pub(crate) message: String,
+    /// What fills the slot since: `min-p#3`.
+    pub(crate) active: Option<String>,
+    /// From when on it counts.
+    pub(crate) reach: String,
 }
 
 /// What fills a slot.
@@ -97,8 +102,9 @@ pub(crate) struct File {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Swapped { message, took_us, .. } => {
-                write!(f, "{message} ({:.1} ms)", *took_us as f64 / 1e3)
+            Self::Swapped { swapped, took_us } => {
+                let messages: Vec<&str> = swapped.iter().map(|done| &*done.message).collect();
+                write!(f, "{} ({:.1} ms)", messages.join("\n"), *took_us as f64 / 1e3)
             }
             Self::Refused { message } => write!(f, "refused, everything is as it was: {message}"),
             Self::List { slots, files, native_mapped } => {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use jackfield_loader::{Plugins, PluginsError, SwapReport};
 use jackfield_runtime::Reach;
 
-use super::{Answer, Ask, File, Slot, folder};
+use super::{Answer, Ask, Done, File, Slot, folder};
 
 /// Takes orders until it is dropped.
 pub(crate) struct Server {
@@ -69,21 +69,27 @@ fn serve(plugins: &Plugins, stream: &UnixStream) -> std::io::Result<()> {
 
 /// Does what is asked.
 pub(crate) fn answer(plugins: &Plugins, ask: Ask) -> Answer {
-    let done = |report: Result<SwapReport, PluginsError>, verb: &str| match report {
-        Ok(report) => swapped(&report, verb),
+    let done = |reports: Result<Vec<SwapReport>, PluginsError>, verb: &str| match reports {
+        Ok(reports) => {
+            let times = reports.iter().filter_map(|report| report.swapped.as_ref());
+            // The times of a set stand with each of its members.
+            let took_us = times.map(|s| s.prepare_us + s.wait_us).max().unwrap_or(0);
+            let swapped = reports.iter().map(|report| swapped(report, verb)).collect();
+            Answer::Swapped { swapped, took_us }
+        }
         Err(error) => Answer::Refused { message: chain(&error) },
     };
     match ask {
         Ask::List => list(plugins),
-        Ask::Swap { file, slot } => done(plugins.swap(&file, slot.as_deref()), "swapped in"),
+        Ask::Swap { files } => done(plugins.swap_files(&files), "swapped in"),
         Ask::Rollback { kind, slot } => done(plugins.rollback(&kind, &slot), "put back"),
     }
 }
 
-fn swapped(report: &SwapReport, verb: &str) -> Answer {
-    let (active, reach, took_us) = match &report.swapped {
-        Some(s) => (Some(s.active.to_string()), s.reach, s.prepare_us + s.wait_us),
-        None => (None, Reach::MidStream, 0),
+fn swapped(report: &SwapReport, verb: &str) -> Done {
+    let (active, reach) = match &report.swapped {
+        Some(s) => (Some(s.active.to_string()), s.reach),
+        None => (None, Reach::MidStream),
     };
     let reach = match reach {
         Reach::MidStream => "from the next token on",
@@ -93,7 +99,7 @@ fn swapped(report: &SwapReport, verb: &str) -> Answer {
     let what = active.as_deref().unwrap_or(&report.slot);
     let from = report.path.as_deref().unwrap_or("what is linked in");
     let message = format!("{} `{}`: {what} {verb} from {from}, {reach}", report.kind, report.slot);
-    Answer::Swapped { message, active, reach: reach.to_owned(), took_us }
+    Done { message, active, reach: reach.to_owned() }
 }
 
 fn list(plugins: &Plugins) -> Answer {

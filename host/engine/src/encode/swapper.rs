@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use jackfield_runtime::{
-    Bus, Clock, DRAINING_MAX, Label, Reach, SlotStatus, SwapError, SwapTarget, Swapped, Topic,
+    Bus, Clock, DRAINING_MAX, Label, Reach, Replacement, SlotStatus, SwapError, SwapTarget,
+    Swapped, Topic,
 };
 use plugin_api::events::{AfterRollback, AfterSwap, BeforeSwap, Flow};
 use plugin_api::{Encoder, Kind};
@@ -90,21 +91,10 @@ impl EncoderSwapper {
             wait_us: 0,
         })
     }
-}
 
-impl SwapTarget for EncoderSwapper {
-    fn swap(
-        &self,
-        slot: &str,
-        name: &str,
-        instance: Box<dyn Any + Send>,
-        _limit: Duration,
-    ) -> Result<Swapped, SwapError> {
-        let (kind, of_kind) = slot.split_once('/').unwrap_or((slot, slot));
-        if (kind, of_kind) != (SLOT, SLOT) {
-            let (kind, name, known) = (kind.to_owned(), of_kind.to_owned(), vec![SLOT.to_owned()]);
-            return Err(SwapError::UnknownSlot { kind, name, known });
-        }
+    /// Asks the hooks, puts the encoder into its place, and tells.
+    fn swap_one(&self, name: &str, instance: Box<dyn Any + Send>) -> Result<Swapped, SwapError> {
+        let kind = SLOT;
         let ended = || SwapError::Ended { slot: SLOT.to_owned() };
         let mut state = self.state();
         let shared = self.shared.upgrade().ok_or_else(ended)?;
@@ -141,6 +131,23 @@ impl SwapTarget for EncoderSwapper {
             }
         }
         done
+    }
+}
+
+impl SwapTarget for EncoderSwapper {
+    fn swap_all(&self, set: Vec<Replacement>, _limit: Duration) -> Result<Vec<Swapped>, SwapError> {
+        for Replacement { slot, .. } in &set {
+            let (kind, of_kind) = slot.split_once('/').unwrap_or((slot, slot));
+            if (kind, of_kind) != (SLOT, SLOT) {
+                let (kind, name) = (kind.to_owned(), of_kind.to_owned());
+                return Err(SwapError::UnknownSlot { kind, name, known: vec![SLOT.to_owned()] });
+            }
+        }
+        if set.len() > 1 {
+            return Err(SwapError::Twice { slot: SLOT.to_owned() });
+        }
+        let swapped = set.into_iter().map(|one| self.swap_one(&one.name, one.instance));
+        swapped.collect()
     }
 
     fn slots(&self) -> Vec<SlotStatus> {

@@ -1,16 +1,13 @@
 //! The boundary between two steps: where subscriptions and swaps take effect.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use jackfield_runtime::{DRAINING_MAX, Generation, SwapError};
-use plugin_api::{Handover, KvCache, Scheduler};
+use jackfield_runtime::{DRAINING_MAX, SwapError};
+use plugin_api::{DecodingStrategy, Handover, Kind, KvCache, LogitsProcessor, Scheduler};
 
 use super::convert::Conversion;
 use super::engine::Engine;
-use super::plans::CompiledPlan;
-use crate::model::memory::AlignedBytes;
-use crate::swap::{Change, Leftover, Note, Offer};
+use crate::swap::{Change, Leftover, Note, Offer, Successor};
 
 impl Engine {
     /// Takes in what was offered and subscribed; a few atomic loads when nothing was. Every step
@@ -29,16 +26,13 @@ impl Engine {
         }
         let taken_us = self.clock.now_us();
         let mut has_changed = !offers.is_empty();
-        for Offer { ticket, change } in offers {
-            let mut leftover = Leftover::new();
-            let result = match change {
-                // Noted once it is through.
-                Change::Convert(takeover) => {
-                    self.conversion = Some(Conversion::new(ticket, *takeover));
-                    continue;
-                }
-                change => self.take(change, &mut leftover),
-            };
+        for Offer { ticket, mut change } in offers {
+            // Noted once it is through.
+            if let Some(memory) = change.memory.take() {
+                self.conversion = Some(Conversion::new(ticket, change, memory));
+                continue;
+            }
+            let (result, leftover) = self.take(change);
             self.shared.note(Note { ticket, result, taken_us, leftover });
         }
         if let Some((ticket, result, leftover)) = self.convert() {
@@ -50,112 +44,98 @@ impl Engine {
         }
     }
 
-    /// Puts what was offered into its slot. What is out of use afterwards, or refused, is left
-    /// over: nothing is dropped on the step thread.
-    fn take(&mut self, change: Change, leftover: &mut Leftover) -> Result<(), SwapError> {
-        match change {
-            Change::Plans { plans, scratch } => return self.take_plans(plans, scratch, leftover),
-            Change::Cache { next, room } => return self.take_cache(next, room, leftover),
-            Change::Scheduler { next, room } => return self.take_scheduler(next, room, leftover),
-            Change::Convert(takeover) => leftover.push(takeover),
-            Change::Quantizer(place, next) => {
-                leftover.push(Box::new(self.quantizers[place].replace(next)));
+    /// Takes in all of what was offered, or nothing: first everything that can fail, which changes
+    /// nothing that runs, then only what lies where. What is out of use afterwards, or refused, is
+    /// left over: nothing is dropped on the step thread.
+    pub(super) fn take(&mut self, mut change: Box<Change>) -> (Result<(), SwapError>, Leftover) {
+        let admitted = self.admit(&mut change);
+        let mut leftover = Leftover::new();
+        if admitted.is_ok() {
+            self.put(&mut change, &mut leftover);
+        }
+        leftover.push(change);
+        (admitted, leftover)
+    }
+
+    /// Everything that can fail: room for generations that drain, and handovers into instances that
+    /// nothing runs yet.
+    fn admit(&mut self, change: &mut Change) -> Result<(), SwapError> {
+        if change.plans.iter().any(|next| !self.plans.has_room_for(next)) {
+            return Err(too_many_draining(change.planned_by.clone()));
+        }
+        for (place, _) in &change.processors {
+            let (name, slot) = &self.processors[*place];
+            if !slot.has_room() {
+                return Err(too_many_draining(format!("{}/{name}", <dyn LogitsProcessor>::NAME)));
             }
-            Change::Processor(place, next) => {
-                let (name, slot) = &mut self.processors[place];
-                match slot.replace(next) {
-                    Ok(retired) => leftover.push(Box::new(retired)),
-                    Err(refused) => {
-                        leftover.push(Box::new(refused));
-                        return Err(too_many_draining("logits-processor", name));
-                    }
-                }
+        }
+        for (place, _) in &change.strategies {
+            let (name, slot) = &self.strategies[*place];
+            if !slot.has_room() {
+                return Err(too_many_draining(format!("{}/{name}", <dyn DecodingStrategy>::NAME)));
             }
-            Change::Strategy(place, next) => {
-                let (name, slot) = &mut self.strategies[place];
-                match slot.replace(next) {
-                    Ok(retired) => leftover.push(Box::new(retired)),
-                    Err(refused) => {
-                        leftover.push(Box::new(refused));
-                        return Err(too_many_draining("decoding-strategy", name));
-                    }
-                }
-            }
+        }
+        if let Some(successor) = &mut change.scheduler {
+            self.tell_scheduler(successor)?;
+        }
+        if let Some(Successor { next, room }) = &mut change.cache
+            && self.cache.get().usage().used > 0
+        {
+            hand_over(self.cache.get_mut(), &mut *next.instance, room)?;
         }
         Ok(())
     }
 
-    fn take_plans(
-        &mut self,
-        plans: Vec<Arc<CompiledPlan>>,
-        scratch: Option<AlignedBytes>,
-        leftover: &mut Leftover,
-    ) -> Result<(), SwapError> {
-        for plan in plans {
-            match self.plans.replace(plan) {
-                Ok(retired) => leftover.push(Box::new(retired)),
-                // Only a new generation is refused, and it comes alone.
-                Err(refused) => {
-                    leftover.push(Box::new(refused));
-                    return Err(too_many_draining("plan", "plan"));
-                }
-            }
-        }
-        if let Some(larger) = scratch {
-            self.shared.scratch_bytes.store(larger.as_slice().len(), Ordering::Relaxed);
-            leftover.push(Box::new(std::mem::replace(&mut self.scratch, larger)));
-        }
-        Ok(())
-    }
-
-    /// Replaces the cache. Where sequences hold tokens, the old one's tables are handed over.
-    fn take_cache(
-        &mut self,
-        mut next: Generation<dyn KvCache>,
-        mut room: Vec<u8>,
-        leftover: &mut Leftover,
-    ) -> Result<(), SwapError> {
-        let mut result = Ok(());
-        if self.cache.get().usage().used > 0 {
-            result = hand_over(self.cache.get_mut(), &mut *next.instance, &mut room);
-            leftover.push(Box::new(room));
-        }
-        match result {
-            Ok(()) => {
-                leftover.push(Box::new(self.cache.replace(next)));
-                self.sequences.iter_mut().for_each(|sequence| sequence.chain.unpublish());
-            }
-            Err(_) => leftover.push(Box::new(next)),
-        }
-        result
-    }
-
-    /// Replaces the scheduler. Another generation of the same plugin takes its state over, if both
-    /// hand over: one of another name knows nothing of its bytes. What one holds that has failed is
+    /// Passes the state of the scheduler on to another generation of the same plugin, if both hand
+    /// over: one of another name knows nothing of its bytes. What one holds that has failed is
     /// worth nothing, and must not keep its successor out.
-    fn take_scheduler(
+    fn tell_scheduler(
         &mut self,
-        mut next: Generation<dyn Scheduler>,
-        mut room: Vec<u8>,
-        leftover: &mut Leftover,
+        Successor { next, room }: &mut Successor<dyn Scheduler>,
     ) -> Result<(), SwapError> {
-        let mut result = Ok(());
         let is_same = self.scheduler.label().name == next.label.name;
-        if is_same && self.scheduler_faults.is_empty() {
-            let ends = (self.scheduler.get_mut().handover(), next.instance.handover());
-            if let (Some(from), Some(into)) = ends {
-                result = pass_on("scheduler", from, into, &mut room);
-            }
+        if !is_same || !self.scheduler_faults.is_empty() {
+            return Ok(());
         }
-        leftover.push(Box::new(room));
-        match result {
-            Ok(()) => {
-                self.scheduler_faults.clear();
-                leftover.push(Box::new(self.scheduler.replace(next)));
-            }
-            Err(_) => leftover.push(Box::new(next)),
+        match (self.scheduler.get_mut().handover(), next.instance.handover()) {
+            (Some(from), Some(into)) => pass_on(<dyn Scheduler>::NAME, from, into, room),
+            _ => Ok(()),
         }
-        result
+    }
+
+    /// Only what lies where. Nothing here can fail: there is room, and state has been handed over.
+    fn put(&mut self, change: &mut Change, leftover: &mut Leftover) {
+        for plan in change.plans.drain(..) {
+            let (Ok(retired) | Err(retired)) = self.plans.replace(plan).map_err(Some);
+            leftover.push(Box::new(retired));
+        }
+        if let Some(larger) = &mut change.scratch {
+            self.shared.scratch_bytes.store(larger.as_slice().len(), Ordering::Relaxed);
+            std::mem::swap(&mut self.scratch, larger);
+        }
+        if let Some(memory) = &mut change.memory {
+            std::mem::swap(&mut self.state, &mut memory.state);
+            std::mem::swap(&mut self.layout, &mut memory.layout);
+        }
+        if let Some(Successor { next, room }) = change.cache.take() {
+            leftover.push(Box::new((self.cache.replace(next), room)));
+            self.sequences.iter_mut().for_each(|sequence| sequence.chain.unpublish());
+        }
+        if let Some(Successor { next, room }) = change.scheduler.take() {
+            self.scheduler_faults.clear();
+            leftover.push(Box::new((self.scheduler.replace(next), room)));
+        }
+        for (place, next) in change.quantizers.drain(..) {
+            leftover.push(Box::new(self.quantizers[place].replace(next)));
+        }
+        for (place, next) in change.processors.drain(..) {
+            let (Ok(retired) | Err(retired)) = self.processors[place].1.replace(next).map_err(Some);
+            leftover.push(Box::new(retired));
+        }
+        for (place, next) in change.strategies.drain(..) {
+            let (Ok(retired) | Err(retired)) = self.strategies[place].1.replace(next).map_err(Some);
+            leftover.push(Box::new(retired));
+        }
     }
 
     /// Works out again what running requests are made by.
@@ -173,7 +153,7 @@ impl Engine {
 }
 
 /// Saves the tables of one cache and restores them in another of the same pool.
-pub(super) fn hand_over(
+fn hand_over(
     old: &mut dyn KvCache,
     new: &mut dyn KvCache,
     room: &mut Vec<u8>,
@@ -214,7 +194,6 @@ fn pass_on(
     into.restore(room).map_err(failed("restore"))
 }
 
-fn too_many_draining(kind: &str, name: &str) -> SwapError {
-    let slot = if kind == name { kind.to_owned() } else { format!("{kind}/{name}") };
+fn too_many_draining(slot: String) -> SwapError {
     SwapError::TooManyDraining { slot, draining: DRAINING_MAX + 1, draining_max: DRAINING_MAX }
 }

@@ -6,7 +6,6 @@
 //! together. So no step ever sees tokens of two kinds.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -16,27 +15,28 @@ use plugin_api::kinds::kv_cache::{BlockCopy, SeqId};
 use plugin_api::plan::StateSpec;
 
 use super::batch::StepBatch;
-use super::boundary::hand_over;
 use super::engine::Engine;
 use crate::model::memory::StateLayout;
-use crate::swap::{Leftover, Takeover};
+use crate::swap::{Change, Leftover, NewMemory};
 
 /// A takeover that is under way.
 pub(super) struct Conversion {
     pub(super) ticket: u64,
-    into: Takeover,
+    /// Everything else that changes with it.
+    change: Box<Change>,
+    into: NewMemory,
     /// Tokens that steps have written since the last boundary.
     num_written: usize,
 }
 
 impl Conversion {
-    pub(super) fn new(ticket: u64, into: Takeover) -> Box<Self> {
-        Box::new(Self { ticket, into, num_written: 0 })
+    pub(super) fn new(ticket: u64, change: Box<Change>, into: NewMemory) -> Box<Self> {
+        Box::new(Self { ticket, change, into, num_written: 0 })
     }
 
     /// Nothing came of it: everything that was prepared.
     pub(super) fn into_leftover(self) -> Leftover {
-        vec![Box::new(self.into)]
+        vec![self.change, Box::new(self.into)]
     }
 
     /// Notes which tokens a step writes: they are to be converted, again where they were.
@@ -68,7 +68,12 @@ impl Engine {
                 self.conversion = Some(conversion);
                 None
             }
-            Ok(true) => Some(self.take_over(*conversion)),
+            Ok(true) => {
+                let Conversion { ticket, mut change, into, .. } = *conversion;
+                change.memory = Some(into);
+                let (result, leftover) = self.take(change);
+                Some((ticket, result, leftover))
+            }
             Err(error) => Some((conversion.ticket, Err(error), conversion.into_leftover())),
         }
     }
@@ -115,33 +120,6 @@ impl Engine {
         }
         Ok(true)
     }
-
-    /// Everything is converted: cache, memory and plans change.
-    fn take_over(&mut self, conversion: Conversion) -> (u64, Result<(), SwapError>, Leftover) {
-        let Conversion { ticket, mut into, .. } = conversion;
-        if self.cache.get().usage().used > 0 {
-            let (old, next) = (self.cache.get_mut(), &mut *into.next.instance);
-            if let Err(error) = hand_over(old, next, &mut into.room) {
-                return (ticket, Err(error), vec![Box::new(into)]);
-            }
-        }
-        let Takeover { next, room, plans, scratch, layout, state, num_converted } = into;
-        let mut leftover: Leftover = vec![Box::new((room, num_converted))];
-        for plan in plans {
-            // All of them are builds of live generations, or of drained ones.
-            let (Ok(retired) | Err(retired)) = self.plans.replace(plan).map_err(Some);
-            leftover.push(Box::new(retired));
-        }
-        if let Some(larger) = scratch {
-            self.shared.scratch_bytes.store(larger.as_slice().len(), Ordering::Relaxed);
-            leftover.push(Box::new(std::mem::replace(&mut self.scratch, larger)));
-        }
-        leftover.push(Box::new(self.cache.replace(next)));
-        leftover.push(Box::new(std::mem::replace(&mut self.state, state)));
-        self.layout = layout;
-        self.sequences.iter_mut().for_each(|sequence| sequence.chain.unpublish());
-        (ticket, Ok(()), leftover)
-    }
 }
 
 /// Converts tokens that lie side by side, in every part of every state.
@@ -149,7 +127,7 @@ fn convert_tokens(
     states: &[StateSpec],
     old: &StateLayout,
     old_bytes: &[u8],
-    into: &mut Takeover,
+    into: &mut NewMemory,
     tokens: &Range<usize>,
 ) {
     let new_bytes = into.state.as_mut_slice();

@@ -82,7 +82,8 @@ impl CompiledPlan {
         })
     }
 
-    /// The same plan of the same generation, compiled by another backend.
+    /// The same plan of the same generation, compiled by `backend` for states that lie as `layout`
+    /// has it.
     ///
     /// # Errors
     ///
@@ -91,31 +92,10 @@ impl CompiledPlan {
         &self,
         model: &LoadedModel,
         backend: Arc<Generation<dyn Backend>>,
-    ) -> Result<Self, EngineError> {
-        self.rebuilt(model, backend, self.memory.clone())
-    }
-
-    /// The same plan of the same generation, for states that lie elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new).
-    pub(crate) fn over(
-        &self,
-        model: &LoadedModel,
         layout: &StateLayout,
     ) -> Result<Self, EngineError> {
         let states = layout.places.clone();
         let memory = MemoryMap { states, ..self.memory.clone() };
-        self.rebuilt(model, Arc::clone(&self.backend), memory)
-    }
-
-    fn rebuilt(
-        &self,
-        model: &LoadedModel,
-        backend: Arc<Generation<dyn Backend>>,
-        memory: MemoryMap,
-    ) -> Result<Self, EngineError> {
         let exe = compile(&backend, model, &self.plan, &memory)?;
         Ok(Self {
             generation: self.generation,
@@ -251,6 +231,13 @@ impl Plans {
         has_drained.then(|| self.live.remove(index))
     }
 
+    /// Whether [`replace`](Self::replace) takes `next`.
+    pub(crate) fn has_room_for(&self, next: &CompiledPlan) -> bool {
+        let active = self.active();
+        let is_later = next.generation > active.generation;
+        !is_later || self.live.len() - usize::from(active.is_idle()) <= DRAINING_MAX
+    }
+
     /// Puts a plan into the place of its generation, or makes a new generation active, and returns
     /// what is out of use: `next` itself if its generation has drained.
     ///
@@ -261,6 +248,9 @@ impl Plans {
         &mut self,
         next: Arc<CompiledPlan>,
     ) -> Result<Option<Arc<CompiledPlan>>, Arc<CompiledPlan>> {
+        if !self.has_room_for(&next) {
+            return Err(next);
+        }
         let place = self.live.iter_mut().find(|plan| plan.generation == next.generation);
         if let Some(place) = place {
             return Ok(Some(std::mem::replace(place, next)));
@@ -268,11 +258,7 @@ impl Plans {
         if next.generation < self.active().generation {
             return Ok(Some(next));
         }
-        let is_idle = self.active().is_idle();
-        if self.live.len() - usize::from(is_idle) > DRAINING_MAX {
-            return Err(next);
-        }
-        let retired = if is_idle { self.live.pop() } else { None };
+        let retired = if self.active().is_idle() { self.live.pop() } else { None };
         self.live.push(next);
         Ok(retired)
     }

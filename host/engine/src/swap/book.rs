@@ -1,15 +1,16 @@
 //! What came of offers: noted by the step thread, booked off it.
 
 use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
-use jackfield_runtime::{Backstage, Bus, Clock, Mailbox, Reach, SwapError, Topic};
-use plugin_api::events::{AfterRollback, AfterSwap, BeforeSwap};
+use jackfield_runtime::{Backstage, Bus, Clock, Label, Mailbox, Reach, SwapError, Swapped, Topic};
+use plugin_api::events::{AfterRollback, AfterSwap, BeforeSwap, Flow};
 use plugin_api::{FormatDesc, Lowering};
 
-use super::prepare::Offer;
-use super::state::{State, lock};
+use super::change::Offer;
+use super::state::{Member, State, lock};
 use crate::model::LoadedModel;
 
 /// What an engine shares with its swappers.
@@ -45,6 +46,49 @@ pub(crate) struct SwapTopics {
 impl SwapTopics {
     pub(crate) fn of(bus: &Bus) -> Self {
         Self { before_swap: bus.topic(), after_swap: bus.topic(), after_rollback: bus.topic() }
+    }
+
+    /// Asks the hooks about every member of a set.
+    ///
+    /// # Errors
+    ///
+    /// [`SwapError::Vetoed`] for the first that one of them refuses.
+    pub(super) fn ask(&mut self, members: &[Member]) -> Result<(), SwapError> {
+        self.before_swap.refresh();
+        for Member { kind, path, next, .. } in members {
+            let (name, generation, lent) = (&*next.name, next.generation, PhantomData);
+            let mut event = BeforeSwap { kind, name, generation, lent };
+            if self.before_swap.emit(&mut event) == Flow::Refuse {
+                return Err(SwapError::Vetoed { slot: path.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_swap(&mut self, kind: &str, swapped: &Swapped) {
+        let Label { name, generation } = &swapped.active;
+        let mut event = AfterSwap {
+            kind,
+            name,
+            generation: *generation,
+            is_mid_stream: swapped.reach == Reach::MidStream,
+            prepare_us: swapped.prepare_us,
+            wait_us: swapped.wait_us,
+            lent: PhantomData,
+        };
+        self.after_swap.refresh();
+        let _ = self.after_swap.emit(&mut event);
+    }
+
+    /// Nothing came of a set: told for each of its members.
+    pub(super) fn tell_rollback(&mut self, members: &[Member], error: &SwapError) {
+        let reason = &*error.to_string();
+        self.after_rollback.refresh();
+        for Member { kind, next, .. } in members {
+            let (name, generation, lent) = (&*next.name, next.generation, PhantomData);
+            let mut event = AfterRollback { kind, name, generation, reason, lent };
+            let _ = self.after_rollback.emit(&mut event);
+        }
     }
 }
 
@@ -95,27 +139,16 @@ impl Shared {
     fn book(&self, note: Note) {
         let Note { ticket, result, taken_us, leftover } = note;
         let mut state = lock(&self.state);
-        let Some((index, next, outcome)) = state.settle(ticket, result, taken_us) else { return };
-        let kind = state.slots[index].kind.clone();
+        let Some((members, outcome)) = state.settle(ticket, result, taken_us) else { return };
         drop(state);
-        let (kind, name) = (&*kind, &*next.name);
-        let (generation, lent) = (next.generation, std::marker::PhantomData);
         let mut topics = lock(&self.topics);
         match &outcome {
             Ok(swapped) => {
-                let is_mid_stream = swapped.reach == Reach::MidStream;
-                let (prepare_us, wait_us) = (swapped.prepare_us, swapped.wait_us);
-                let mut event =
-                    AfterSwap { kind, name, generation, is_mid_stream, prepare_us, wait_us, lent };
-                topics.after_swap.refresh();
-                let _ = topics.after_swap.emit(&mut event);
+                for (member, swapped) in members.iter().zip(swapped) {
+                    topics.tell_swap(&member.kind, swapped);
+                }
             }
-            Err(error) => {
-                let reason = &*error.to_string();
-                let mut event = AfterRollback { kind, name, generation, reason, lent };
-                topics.after_rollback.refresh();
-                let _ = topics.after_rollback.emit(&mut event);
-            }
+            Err(error) => topics.tell_rollback(&members, error),
         }
         drop(topics);
         lock(&self.state).finish(ticket, outcome);
@@ -128,7 +161,7 @@ impl Shared {
         lock(&self.state).has_ended = true;
         for Offer { ticket, change } in self.mailbox.take() {
             let result = Err(SwapError::Ended { slot: "engine".to_owned() });
-            let leftover: Leftover = vec![Box::new(change)];
+            let leftover: Leftover = vec![change];
             self.note(Note { ticket, result, taken_us: self.clock.now_us(), leftover });
         }
         self.booked.notify_all();

@@ -1,36 +1,37 @@
 //! Swapping while requests run: prepared by the thread that asks, taken in at a boundary.
 //!
 //! ```text
-//! caller         reserve the slot ▸ before-swap ▸ prepare ▸ offer ▸ wait
-//! step thread    at a boundary: move pointers, note what came of it
+//! caller         reserve the slots ▸ before-swap ▸ prepare ▸ offer ▸ wait
+//! step thread    at a boundary: hand over ▸ move pointers, note what came of it
 //! clerk          book the note ▸ after-swap or after-rollback ▸ wake the caller
 //! reaper         drop what was replaced or refused
 //! ```
+//!
+//! What is swapped is a set, most often of one: all of it changes at one boundary, or nothing does.
 //!
 //! One swap a group of slots is under way at a time: backend and traced parts are one group, since
 //! they make one plan together, and every other slot is a group of its own. So nothing that a swap
 //! was prepared against changes before it is taken in.
 
 mod book;
+mod change;
 mod prepare;
 mod slots;
 mod state;
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jackfield_runtime::{Label, SlotStatus, SwapError, SwapTarget, Swapped};
-use plugin_api::events::{AfterRollback, BeforeSwap, Flow};
+use jackfield_runtime::{Replacement, SlotStatus, SwapError, SwapTarget, Swapped};
 
 pub(crate) use book::{Leftover, Note, Shared, SwapTopics};
-pub(crate) use prepare::{Change, Offer, Takeover};
+pub(crate) use change::{Change, NewMemory, Offer, Successor};
 pub(crate) use slots::Filled;
 pub(crate) use state::State;
 
 use prepare::Prepared;
-use state::{Pending, SlotIndex, lock};
+use state::{Member, Pending, lock};
 
 /// Swaps the plugins of a running engine, from any thread.
 #[derive(Clone)]
@@ -61,26 +62,30 @@ impl Swapper {
         self.shared.reaper.flush();
     }
 
-    /// Asks the hooks, prepares and offers. The slot is reserved, and its state known.
+    /// Asks the hooks, prepares and offers. The slots are reserved, and their state known.
     fn offer(
         &self,
-        index: SlotIndex,
         ticket: u64,
-        next: &Label,
-        instance: Box<dyn Any + Send>,
-    ) -> Result<Swapped, SwapError> {
+        members: &[Member],
+        set: Vec<Replacement>,
+    ) -> Result<Vec<Swapped>, SwapError> {
         let shared = &*self.shared;
-        let (kind, slot) = shared.slot(index);
-        self.ask_hooks(&kind, &slot, next)?;
+        lock(&shared.topics).ask(members)?;
         let start_us = shared.clock.now_us();
-        let Prepared { change, reach } = shared.prepare(index, ticket, next, instance)?;
+        let Prepared { change, requests, reaches } = shared.prepare(ticket, members, set)?;
         let prepare_us = shared.clock.now_us() - start_us;
-        let active = next.clone();
-        let swapped = Swapped { retired: None, active, reach, prepare_us, wait_us: 0 };
-        let (plans, layout, requests) = (change.plans(), change.layout(), change.requests());
+        let swapped: Vec<_> = members
+            .iter()
+            .zip(reaches)
+            .map(|(member, reach)| {
+                let active = member.next.clone();
+                Swapped { retired: None, active, reach, prepare_us, wait_us: 0 }
+            })
+            .collect();
+        let (plans, layout) = (change.weak_plans(), change.layout());
         let mut state = lock(&shared.state);
         if state.has_ended {
-            return Err(SwapError::Ended { slot });
+            return Err(SwapError::Ended { slot: members[0].path.clone() });
         }
         let offered_us = shared.clock.now_us();
         let pending = Pending { swapped: swapped.clone(), offered_us, plans, layout, requests };
@@ -92,45 +97,20 @@ impl Swapper {
         }
         Ok(swapped)
     }
-
-    fn ask_hooks(&self, kind: &str, slot: &str, next: &Label) -> Result<(), SwapError> {
-        let (generation, lent) = (next.generation, std::marker::PhantomData);
-        let mut topics = lock(&self.shared.topics);
-        topics.before_swap.refresh();
-        let mut event = BeforeSwap { kind, name: &next.name, generation, lent };
-        match topics.before_swap.emit(&mut event) {
-            Flow::Refuse => Err(SwapError::Vetoed { slot: slot.to_owned() }),
-            _ => Ok(()),
-        }
-    }
-
-    fn tell_rollback(&self, kind: &str, next: &Label, error: &SwapError) {
-        let (generation, reason) = (next.generation, error.to_string());
-        let lent = std::marker::PhantomData;
-        let mut topics = lock(&self.shared.topics);
-        topics.after_rollback.refresh();
-        let (name, reason) = (&*next.name, &*reason);
-        let mut event = AfterRollback { kind, name, generation, reason, lent };
-        let _ = topics.after_rollback.emit(&mut event);
-    }
 }
 
 impl SwapTarget for Swapper {
-    fn swap(
-        &self,
-        slot: &str,
-        name: &str,
-        instance: Box<dyn Any + Send>,
-        limit: Duration,
-    ) -> Result<Swapped, SwapError> {
+    fn swap_all(&self, set: Vec<Replacement>, limit: Duration) -> Result<Vec<Swapped>, SwapError> {
+        if set.is_empty() {
+            return Ok(Vec::new());
+        }
         let shared = &*self.shared;
-        let (index, ticket, next) = shared.reserve(slot, name, limit)?;
-        match self.offer(index, ticket, &next, instance) {
+        let (ticket, members) = shared.reserve(&set, limit)?;
+        match self.offer(ticket, &members, set) {
             Ok(swapped) => shared.wait(ticket, swapped, limit),
             Err(error) => {
                 shared.give_up(ticket);
-                let (kind, _) = shared.slot(index);
-                self.tell_rollback(&kind, &next, &error);
+                lock(&shared.topics).tell_rollback(&members, &error);
                 Err(error)
             }
         }

@@ -1,198 +1,161 @@
-//! Preparing a swap: everything slow, in the thread that asks for it.
+//! Preparing a set: everything slow, in the thread that asks for it.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use jackfield_runtime::{DRAINING_MAX, Generation, Label, Reach, SwapError};
+use jackfield_runtime::{DRAINING_MAX, Generation, Reach, Replacement, SwapError};
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
-    Backend, DType, DecodingStrategy, FeedForward, Kind, KvCache, LogitsProcessor, Mixer, Norm,
-    Quantizer, Residual, RotaryEmbedding, Scheduler, Traced,
+    Backend, DType, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual, RotaryEmbedding,
+    Traced,
 };
 
 use super::book::Shared;
-use super::state::{Role, SlotIndex, lock};
+use super::change::{Change, NewMemory, Successor};
+use super::state::{Member, Role, lock};
 use crate::error::EngineError;
 use crate::generate::plans::CompiledPlan;
 use crate::model::LoadedModel;
 use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::trace::{TracedPart, trace_decoder};
 
-/// Something ready to be taken in at a boundary.
-pub(crate) struct Offer {
-    pub(crate) ticket: u64,
-    pub(crate) change: Change,
-}
-
-/// What a boundary does with an offer.
-pub(crate) enum Change {
-    /// Each plan takes the place of its generation, or is a new one.
-    Plans {
-        plans: Vec<Arc<CompiledPlan>>,
-        /// Larger scratch memory, if they need it.
-        scratch: Option<AlignedBytes>,
-    },
-    Cache {
-        next: Generation<dyn KvCache>,
-        /// Room for what the old cache hands over.
-        room: Vec<u8>,
-    },
-    /// The cache of a pool with other numbers, which takes over once they are converted.
-    Convert(Box<Takeover>),
-    Scheduler {
-        next: Generation<dyn Scheduler>,
-        /// Likewise.
-        room: Vec<u8>,
-    },
-    /// Which of the processors; likewise below.
-    Processor(usize, Generation<dyn LogitsProcessor>),
-    Strategy(usize, Generation<dyn DecodingStrategy>),
-    Quantizer(usize, Generation<dyn Quantizer>),
-}
-
-impl Change {
-    pub(super) fn plans(&self) -> Vec<Weak<CompiledPlan>> {
-        match self {
-            Self::Plans { plans, .. } => plans.iter().map(Arc::downgrade).collect(),
-            Self::Convert(takeover) => takeover.plans.iter().map(Arc::downgrade).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// How the cache's memory will lie, if otherwise than before.
-    pub(super) fn layout(&self) -> Option<Arc<StateLayout>> {
-        match self {
-            Self::Convert(takeover) => Some(Arc::clone(&takeover.layout)),
-            _ => None,
-        }
-    }
-
-    /// Where the requests are counted that will be pinned to it.
-    pub(super) fn requests(&self) -> Option<Weak<AtomicUsize>> {
-        match self {
-            Self::Processor(_, next) => Some(Arc::downgrade(&next.requests)),
-            Self::Strategy(_, next) => Some(Arc::downgrade(&next.requests)),
-            _ => None,
-        }
-    }
-}
-
-/// Everything that a cache of another pool comes with.
-pub(crate) struct Takeover {
-    pub(crate) next: Generation<dyn KvCache>,
-    /// Room for what the old cache hands over.
-    pub(crate) room: Vec<u8>,
-    /// The live plans, for the new memory.
-    pub(crate) plans: Vec<Arc<CompiledPlan>>,
-    pub(crate) scratch: Option<AlignedBytes>,
-    pub(crate) layout: Arc<StateLayout>,
-    pub(crate) state: AlignedBytes,
-    /// For each block of the old pool, how many tokens at its front are converted: none.
-    pub(crate) num_converted: Vec<usize>,
-}
-
+/// A set that is ready to be offered.
 pub(super) struct Prepared {
-    pub(super) change: Change,
-    pub(super) reach: Reach,
+    pub(super) change: Box<Change>,
+    /// Where the requests are counted that will be pinned to each member.
+    pub(super) requests: Vec<Option<Weak<AtomicUsize>>>,
+    /// From when on each member counts.
+    pub(super) reaches: Vec<Reach>,
 }
 
-/// A slot that is being swapped, by what it is called in errors.
-struct Target<'a> {
-    path: &'a str,
-    kind: &'a str,
-    next: &'a Label,
+/// The members of a set that make plans together.
+#[derive(Default)]
+struct Planning<'a> {
+    backend: Option<(&'a Member, Arc<Generation<dyn Backend>>)>,
+    parts: Vec<(&'a Member, Box<dyn Traced>)>,
 }
 
 impl Shared {
-    /// Makes an offer out of an instance.
+    /// Makes one offer out of the instances of a set.
     pub(super) fn prepare(
         &self,
-        index: SlotIndex,
         ticket: u64,
-        next: &Label,
-        instance: Box<dyn Any + Send>,
+        members: &[Member],
+        set: Vec<Replacement>,
     ) -> Result<Prepared, SwapError> {
-        let (kind, path) = self.slot(index);
-        let at = Target { path: &path, kind: &kind, next };
-        let Some(model) = self.model.upgrade() else { return Err(at.ended()) };
-        let role = lock(&self.state).slots[index].role;
-        let change = match role {
-            Role::Backend => self.prepare_backend(&model, &at, at.unpack(instance)?)?,
-            Role::Traced => return self.prepare_part(&model, &at, at.unpack_part(instance)?),
-            Role::Cache => self.prepare_cache(&model, &at, ticket, at.unpack(instance)?)?,
-            Role::Scheduler => {
-                let room = Vec::with_capacity(model.limits.num_seqs_max * SEQ_BYTES);
-                Change::Scheduler { next: at.generation(instance)?, room }
+        let ended = || SwapError::Ended { slot: members[0].path.clone() };
+        let model = self.model.upgrade().ok_or_else(ended)?;
+        let (mut change, mut planning) = (Box::new(Change::default()), Planning::default());
+        let (mut cache, mut requests) = (None, Vec::with_capacity(set.len()));
+        for (member, Replacement { instance, .. }) in members.iter().zip(set) {
+            let mut pinned = None;
+            match member.role {
+                Role::Backend => {
+                    planning.backend = Some((member, Arc::new(member.generation(instance)?)));
+                }
+                Role::Traced => planning.parts.push((member, member.unpack_part(instance)?)),
+                Role::Cache => cache = Some((member, member.unpack(instance)?)),
+                Role::Scheduler => {
+                    let room = Vec::with_capacity(model.limits.num_seqs_max * SEQ_BYTES);
+                    let next = member.generation(instance)?;
+                    change.scheduler = Some(Successor { next, room });
+                }
+                Role::Quantizer(place) => {
+                    let next = self.prepare_quantizer(member, place, member.unpack(instance)?)?;
+                    change.quantizers.push((place, next));
+                }
+                Role::Processor(place) => {
+                    let next = member.generation(instance)?;
+                    pinned = Some(Arc::downgrade(&next.requests));
+                    change.processors.push((place, next));
+                }
+                Role::Strategy(place) => {
+                    let next = member.generation(instance)?;
+                    pinned = Some(Arc::downgrade(&next.requests));
+                    change.strategies.push((place, next));
+                }
             }
-            Role::Quantizer(place) => self.prepare_quantizer(&at, place, at.unpack(instance)?)?,
-            Role::Processor(place) => {
-                let change = Change::Processor(place, at.generation(instance)?);
-                return Ok(Prepared { change, reach: Reach::NewRequests });
-            }
-            Role::Strategy(place) => {
-                let change = Change::Strategy(place, at.generation(instance)?);
-                return Ok(Prepared { change, reach: Reach::NewRequests });
-            }
+            requests.push(pinned);
+        }
+        let moved = cache.as_ref().map(|(member, _)| *member);
+        if let Some((member, instance)) = cache {
+            self.prepare_cache(&model, member, ticket, instance, &mut change)?;
+        }
+        let moved = moved.filter(|_| change.memory.is_some());
+        let is_same = self.prepare_plans(&model, planning, moved, &mut change)?;
+        let reach = |member: &Member| match member.role {
+            Role::Processor(_) | Role::Strategy(_) => Reach::NewRequests,
+            Role::Traced if !is_same => Reach::NewRequests,
+            _ => Reach::MidStream,
         };
-        Ok(Prepared { change, reach: Reach::MidStream })
+        Ok(Prepared { change, requests, reaches: members.iter().map(reach).collect() })
     }
 
-    /// Compiles every live plan on another backend.
-    fn prepare_backend(
+    /// Makes every plan that has to change: those that live are compiled by the set's own backend and
+    /// for the memory of the set's own cache, and the model is traced again with all of its parts.
+    /// Whether running requests go on with them.
+    fn prepare_plans(
         &self,
         model: &LoadedModel,
-        at: &Target<'_>,
-        instance: Box<dyn Backend>,
-    ) -> Result<Change, SwapError> {
-        let backend = Arc::new(Generation::new(at.next.clone(), instance));
-        let mut plans = Vec::new();
-        for plan in self.live_plans() {
-            let compiled = plan.on(model, Arc::clone(&backend));
-            plans.push(Arc::new(compiled.map_err(|error| at.refused(error))?));
+        planning: Planning<'_>,
+        moved: Option<&Member>,
+        change: &mut Change,
+    ) -> Result<bool, SwapError> {
+        let Planning { backend, parts: new_parts } = planning;
+        if backend.is_none() && new_parts.is_empty() && moved.is_none() {
+            return Ok(true);
         }
-        Ok(self.plans(plans))
-    }
-
-    /// Traces the model again with another part.
-    fn prepare_part(
-        &self,
-        model: &LoadedModel,
-        at: &Target<'_>,
-        instance: Box<dyn Traced>,
-    ) -> Result<Prepared, SwapError> {
+        // A plan that fails is the backend's refusal, if the set brings one; else the cache's, whose
+        // memory it is for; else of the parts that described it.
+        let by_parts = At::all(new_parts.iter().map(|(member, _)| *member));
+        let by = backend.as_ref().map(|(member, _)| *member).or(moved).map(Member::at);
+        let by = by.as_ref().unwrap_or(&by_parts);
         let live = self.live_plans();
-        let Some(active) = live.last() else { return Err(at.ended()) };
-        let old = active.parts.get(at.kind).map(|part| part.instance.semantic_id());
-        let is_same = old == Some(instance.semantic_id());
-        if !is_same {
-            let draining = live.iter().filter(|plan| !plan.is_idle()).count();
-            at.check_draining(draining)?;
-        }
-        let mut parts = active.parts.clone();
-        let part = TracedPart { label: at.next.clone(), instance };
-        parts.insert(at.kind.to_owned(), Arc::new(part));
-        let plan = trace_decoder(&model.architecture, &parts, &model.table)
-            .map_err(|source| at.failed("trace", source))?;
+        let Some(active) = live.last() else { return Err(SwapError::Ended { slot: by.0.clone() }) };
         let (generation, layout) = {
             let state = lock(&self.state);
-            (state.num_plans + 1, Arc::clone(&state.layout))
+            (state.num_plans + 1, change.layout().unwrap_or_else(|| Arc::clone(&state.layout)))
         };
-        let backend = Arc::clone(&active.backend);
-        let compiled = CompiledPlan::new(model, &layout, generation, parts, plan, backend)
-            .map_err(|error| at.refused(error))?;
-        if is_same {
-            let change = self.plans(vec![Arc::new(compiled.replacing(active))]);
-            return Ok(Prepared { change, reach: Reach::MidStream });
-        }
-        let change = self.plans(vec![Arc::new(compiled)]);
-        Ok(Prepared { change, reach: Reach::NewRequests })
-    }
+        let own = |plan: &CompiledPlan| match &backend {
+            Some((_, backend)) => Arc::clone(backend),
+            None => Arc::clone(&plan.backend),
+        };
 
-    fn plans(&self, plans: Vec<Arc<CompiledPlan>>) -> Change {
-        let scratch = self.scratch_for(&plans);
-        Change::Plans { plans, scratch }
+        let is_same = new_parts.iter().all(|(member, next)| {
+            let old = active.parts.get(&member.kind).map(|part| part.instance.semantic_id());
+            old == Some(next.semantic_id())
+        });
+        if !is_same {
+            let draining = live.iter().filter(|plan| !plan.is_idle()).count();
+            by_parts.check_draining(draining)?;
+        }
+        let is_moved = backend.is_some() || moved.is_some();
+        let is_traced = !new_parts.is_empty();
+        for plan in &live {
+            let is_superseded = is_traced && is_same && plan.generation == active.generation;
+            if is_moved && !is_superseded {
+                let compiled = plan.on(model, own(plan), &layout);
+                change.plans.push(Arc::new(compiled.map_err(|error| by.refused(error))?));
+            }
+        }
+        if is_traced {
+            let mut parts = active.parts.clone();
+            for (Member { kind, next, .. }, instance) in new_parts {
+                let part = TracedPart { label: next.clone(), instance };
+                parts.insert(kind.clone(), Arc::new(part));
+            }
+            let plan = trace_decoder(&model.architecture, &parts, &model.table)
+                .map_err(|source| by_parts.failed("trace", source))?;
+            let compiled = CompiledPlan::new(model, &layout, generation, parts, plan, own(active));
+            let compiled = compiled.map_err(|error| by.refused(error))?;
+            let compiled = if is_same { compiled.replacing(active) } else { compiled };
+            change.plans.push(Arc::new(compiled));
+        }
+        change.planned_by.clone_from(&by_parts.0);
+        change.scratch = self.scratch_for(&change.plans);
+        Ok(is_same)
     }
 
     /// Larger scratch memory, if one of the plans needs it.
@@ -207,57 +170,53 @@ impl Shared {
     fn prepare_cache(
         &self,
         model: &LoadedModel,
-        at: &Target<'_>,
+        at: &Member,
         ticket: u64,
         mut instance: Box<dyn KvCache>,
-    ) -> Result<Change, SwapError> {
+        change: &mut Change,
+    ) -> Result<(), SwapError> {
         let pool = instance.pool(&model.states, &model.limits);
-        let pool = pool.map_err(|source| at.failed("pool", source))?;
+        let pool = pool.map_err(|source| at.at().failed("pool", source))?;
         let old = Arc::clone(&lock(&self.state).layout);
         let num_blocks = pool.num_blocks.max(old.pool.num_blocks);
         let room = num_blocks * BLOCK_BYTES + model.limits.num_seqs_max * SEQ_BYTES;
         let (next, room) = (Generation::new(at.next.clone(), instance), Vec::with_capacity(room));
+        change.cache = Some(Successor { next, room });
         if pool == old.pool {
-            return Ok(Change::Cache { next, room });
+            return Ok(());
         }
         if !is_convertible(&old.pool, &pool, &model.states) {
-            return Err(at.differs("pool", format!("{:?}", old.pool), format!("{pool:?}")));
+            return Err(at.at().differs("pool", format!("{:?}", old.pool), format!("{pool:?}")));
         }
-        // The plans read the memory that changes: none of them may be replaced meanwhile.
+        // The plans read the memory that changes: nobody else may replace them meanwhile.
         lock(&self.state).claim_plans(ticket)?;
         let layout = StateLayout::new(&model.states, pool, model.limits.num_seqs_max);
-        let plans =
-            self.live_plans().into_iter().map(|plan| plan.over(model, &layout).map(Arc::new));
-        let plans = plans.collect::<Result<Vec<_>, _>>().map_err(|error| at.refused(error))?;
-        Ok(Change::Convert(Box::new(Takeover {
-            next,
-            room,
-            scratch: self.scratch_for(&plans),
-            plans,
+        change.memory = Some(NewMemory {
             state: AlignedBytes::zeroed(layout.size_bytes),
             layout: Arc::new(layout),
             num_converted: vec![0; old.pool.num_blocks],
-        })))
+        });
+        Ok(())
     }
 
     /// What lies packed was read by the old quantizer: the new one has to mean the same.
     fn prepare_quantizer(
         &self,
-        at: &Target<'_>,
+        at: &Member,
         place: usize,
         instance: Box<dyn Quantizer>,
-    ) -> Result<Change, SwapError> {
+    ) -> Result<Generation<dyn Quantizer>, SwapError> {
         let (format, lowering) = &self.quantized[place];
         let what = "format, for weights that are packed: load the model again";
         if instance.format() != *format {
             let found = format!("{:?}", instance.format());
-            return Err(at.differs(what, format!("{format:?}"), found));
+            return Err(at.at().differs(what, format!("{format:?}"), found));
         }
         if instance.lowering() != *lowering {
             let found = format!("{:?}", instance.lowering());
-            return Err(at.differs(what, format!("{lowering:?}"), found));
+            return Err(at.at().differs(what, format!("{lowering:?}"), found));
         }
-        Ok(Change::Quantizer(place, Generation::new(at.next.clone(), instance)))
+        Ok(Generation::new(at.next.clone(), instance))
     }
 }
 
@@ -272,13 +231,13 @@ fn is_convertible(old: &PoolSpec, new: &PoolSpec, states: &[StateSpec]) -> bool 
         && states.iter().all(is_per_token)
 }
 
-impl Target<'_> {
+impl Member {
     /// The instance behind `Any`, if it is of the kind `K`.
     fn unpack<K: Kind + ?Sized>(&self, instance: Box<dyn Any + Send>) -> Result<Box<K>, SwapError> {
         match instance.downcast::<Box<K>>() {
             Ok(instance) => Ok(*instance),
             Err(_) => Err(SwapError::WrongInstance {
-                kind: self.kind.to_owned(),
+                kind: self.kind.clone(),
                 name: self.next.name.clone(),
             }),
         }
@@ -292,17 +251,31 @@ impl Target<'_> {
     }
 
     fn unpack_part(&self, instance: Box<dyn Any + Send>) -> Result<Box<dyn Traced>, SwapError> {
-        Ok(match self.kind {
+        Ok(match &*self.kind {
             <dyn Norm>::NAME => self.unpack::<dyn Norm>(instance)?,
             <dyn Residual>::NAME => self.unpack::<dyn Residual>(instance)?,
             <dyn RotaryEmbedding>::NAME => self.unpack::<dyn RotaryEmbedding>(instance)?,
             <dyn Mixer>::NAME => self.unpack::<dyn Mixer>(instance)?,
             <dyn FeedForward>::NAME => self.unpack::<dyn FeedForward>(instance)?,
             _ => {
-                let (kind, name) = (self.kind.to_owned(), self.next.name.clone());
+                let (kind, name) = (self.kind.clone(), self.next.name.clone());
                 return Err(SwapError::WrongInstance { kind, name });
             }
         })
+    }
+
+    fn at(&self) -> At {
+        At(self.path.clone())
+    }
+}
+
+/// Who is named in an error: a slot, or several that make one plan.
+struct At(String);
+
+impl At {
+    fn all<'a>(members: impl Iterator<Item = &'a Member>) -> Self {
+        let paths: Vec<&str> = members.map(|member| member.path.as_str()).collect();
+        Self(paths.join(" + "))
     }
 
     /// Refuses what would leave too many generations draining.
@@ -310,20 +283,16 @@ impl Target<'_> {
         if draining <= DRAINING_MAX {
             return Ok(());
         }
-        let slot = self.path.to_owned();
+        let slot = self.0.clone();
         Err(SwapError::TooManyDraining { slot, draining, draining_max: DRAINING_MAX })
     }
 
-    fn ended(&self) -> SwapError {
-        SwapError::Ended { slot: self.path.to_owned() }
-    }
-
     fn failed(&self, what: &str, source: plugin_api::Error) -> SwapError {
-        SwapError::Plugin { slot: self.path.to_owned(), what: what.to_owned(), source }
+        SwapError::Plugin { slot: self.0.clone(), what: what.to_owned(), source }
     }
 
     fn differs(&self, what: &str, expected: String, found: String) -> SwapError {
-        let (slot, what) = (self.path.to_owned(), what.to_owned());
+        let (slot, what) = (self.0.clone(), what.to_owned());
         SwapError::Differs { slot, what, expected, found }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use jackfield_runtime::{Label, Reach, SlotStatus, SwapError, Swapped};
+use jackfield_runtime::{Label, Reach, Replacement, SlotStatus, SwapError, Swapped};
 
 use super::book::Shared;
 use crate::generate::plans::CompiledPlan;
@@ -54,14 +54,28 @@ pub(crate) struct State {
     next_ticket: u64,
     under_way: Vec<UnderWay>,
     /// What came of swaps that somebody waits for.
-    outcomes: Vec<(u64, Result<Swapped, SwapError>)>,
+    outcomes: Vec<(u64, Outcome)>,
 }
 
-/// One swap between its first question and its booking.
+/// What came of a set, in its order.
+pub(super) type Outcome = Result<Vec<Swapped>, SwapError>;
+
+/// One of the slots that a set refills.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    index: SlotIndex,
+    pub(super) kind: String,
+    /// What the slot is called in errors.
+    pub(super) path: String,
+    pub(super) role: Role,
+    pub(super) next: Label,
+}
+
+/// One set between its first question and its booking.
 struct UnderWay {
     ticket: u64,
-    slot: SlotIndex,
-    /// Whether it replaces plans, too, whatever its slot is.
+    members: Vec<Member>,
+    /// Whether it replaces plans, too, whatever its slots are.
     takes_plans: bool,
     /// Set once it is offered.
     pending: Option<Pending>,
@@ -71,14 +85,15 @@ struct UnderWay {
 
 /// What becomes true when an offer is taken in.
 pub(super) struct Pending {
-    pub(super) swapped: Swapped,
+    /// In the order of the set.
+    pub(super) swapped: Vec<Swapped>,
     pub(super) offered_us: u64,
     /// Plans that take the place of their generation.
     pub(super) plans: Vec<Weak<CompiledPlan>>,
     /// How the cache's memory will lie, if otherwise than before.
     pub(super) layout: Option<Arc<StateLayout>>,
-    /// Requests that will be pinned to it.
-    pub(super) requests: Option<Weak<AtomicUsize>>,
+    /// Requests that will be pinned to each member; `None` where nothing is pinned.
+    pub(super) requests: Vec<Option<Weak<AtomicUsize>>>,
 }
 
 impl State {
@@ -101,23 +116,21 @@ impl State {
 
     /// Whether a swap of this slot, or of one that has to fit to it, is under way.
     fn is_busy(&self, slot: SlotIndex) -> bool {
-        self.under_way
-            .iter()
-            .any(|other| other.slot == slot || (self.is_plan(slot) && self.replaces_plans(other)))
+        self.under_way.iter().any(|other| {
+            other.members.iter().any(|member| member.index == slot)
+                || (self.is_plan(slot) && other.replaces_plans())
+        })
     }
 
     fn is_plan(&self, slot: SlotIndex) -> bool {
-        matches!(self.slots[slot].role, Role::Backend | Role::Traced)
-    }
-
-    fn replaces_plans(&self, swap: &UnderWay) -> bool {
-        swap.takes_plans || self.is_plan(swap.slot)
+        self.slots[slot].role.is_plan()
     }
 
     /// Lets a swap of another slot replace plans, too.
     pub(super) fn claim_plans(&mut self, ticket: u64) -> Result<(), SwapError> {
-        if let Some(other) = self.under_way.iter().find(|other| self.replaces_plans(other)) {
-            return Err(SwapError::Pending { slot: self.slots[other.slot].path() });
+        let mut others = self.under_way.iter().filter(|other| other.ticket != ticket);
+        if let Some(other) = others.find(|other| other.replaces_plans()) {
+            return Err(SwapError::Pending { slot: other.members[0].path.clone() });
         }
         if let Some(swap) = self.under_way.iter_mut().find(|swap| swap.ticket == ticket) {
             swap.takes_plans = true;
@@ -142,20 +155,18 @@ impl State {
         }
     }
 
-    /// Applies what became of an offer and returns what to tell: the slot, and what to call it.
+    /// Applies what became of an offer and returns what to tell.
     pub(super) fn settle(
         &mut self,
         ticket: u64,
         result: Result<(), SwapError>,
         taken_us: u64,
-    ) -> Option<(SlotIndex, Label, Result<Swapped, SwapError>)> {
+    ) -> Option<(Vec<Member>, Outcome)> {
         let u = self.under_way.iter_mut().find(|u| u.ticket == ticket)?;
-        let (index, pending) = (u.slot, u.pending.take()?);
+        let (members, pending) = (u.members.clone(), u.pending.take()?);
         let Pending { mut swapped, offered_us, plans, layout, requests } = pending;
-        swapped.wait_us = taken_us.saturating_sub(offered_us);
-        let next = swapped.active.clone();
         if let Err(error) = result {
-            return Some((index, next, Err(error)));
+            return Some((members, Err(error)));
         }
         for plan in plans {
             self.settle_plan(plan);
@@ -163,15 +174,27 @@ impl State {
         if let Some(layout) = layout {
             self.layout = layout;
         }
-        let slot = &mut self.slots[index];
-        let old = std::mem::replace(&mut slot.active, next.clone());
+        for ((member, requests), swapped) in members.iter().zip(requests).zip(&mut swapped) {
+            swapped.wait_us = taken_us.saturating_sub(offered_us);
+            swapped.retired = self.settle_slot(member, requests);
+        }
+        Some((members, Ok(swapped)))
+    }
+
+    /// Fills a slot and returns what was in it, unless requests still hold that.
+    fn settle_slot(
+        &mut self,
+        member: &Member,
+        requests: Option<Weak<AtomicUsize>>,
+    ) -> Option<Label> {
+        let slot = &mut self.slots[member.index];
+        let old = std::mem::replace(&mut slot.active, member.next.clone());
         slot.earlier.retain(|(_, requests)| requests.strong_count() > 0);
         let held = std::mem::replace(&mut slot.requests, requests);
         let mut is_held = held.as_ref().is_some_and(|requests| read(requests) > 0);
         slot.earlier.extend(held.map(|requests| (old.clone(), requests)));
-        is_held |= self.held_parts(index).any(|(label, _)| label == old);
-        swapped.retired = (!is_held).then_some(old);
-        Some((index, next, Ok(swapped)))
+        is_held |= self.held_parts(member.index).any(|(label, _)| label == old);
+        (!is_held).then_some(old)
     }
 
     /// Parts of a slot that live plans were made of, but for the active one, and the requests that
@@ -201,7 +224,7 @@ impl State {
     }
 
     /// Ends a swap; its caller finds the outcome if it still waits.
-    pub(super) fn finish(&mut self, ticket: u64, outcome: Result<Swapped, SwapError>) {
+    pub(super) fn finish(&mut self, ticket: u64, outcome: Outcome) {
         let Some(place) = self.under_way.iter().position(|u| u.ticket == ticket) else { return };
         if self.under_way.swap_remove(place).is_awaited {
             self.outcomes.push((ticket, outcome));
@@ -229,6 +252,19 @@ fn read(requests: &Weak<AtomicUsize>) -> usize {
     requests.upgrade().map_or(0, |requests| requests.load(Ordering::Relaxed))
 }
 
+impl Role {
+    /// Whether what fills the slot is a part of the plans.
+    fn is_plan(self) -> bool {
+        matches!(self, Self::Backend | Self::Traced)
+    }
+}
+
+impl UnderWay {
+    fn replaces_plans(&self) -> bool {
+        self.takes_plans || self.members.iter().any(|member| member.role.is_plan())
+    }
+}
+
 impl SlotState {
     /// A slot whose generations serve everybody at a time.
     pub(crate) fn shared(kind: &str, name: &str, role: Role, active: Label) -> Self {
@@ -246,40 +282,52 @@ impl SlotState {
 }
 
 impl Shared {
-    /// Reserves a slot for a swap, waiting at most `limit` for an earlier one that nobody took in.
+    /// Reserves every slot of a set, waiting at most `limit` for earlier swaps that nobody took in.
     pub(super) fn reserve(
         &self,
-        slot: &str,
-        name: &str,
+        set: &[Replacement],
         limit: Duration,
-    ) -> Result<(SlotIndex, u64, Label), SwapError> {
+    ) -> Result<(u64, Vec<Member>), SwapError> {
         // What a boundary has taken in is about to be booked: that wait is not the engine's.
         self.clerk.flush();
         let state = lock(&self.state);
-        let slot = state.find(slot, name)?;
-        let waiting = |state: &mut State| state.is_busy(slot) && !state.has_ended;
+        let mut slots: Vec<SlotIndex> = Vec::with_capacity(set.len());
+        for Replacement { slot, name, .. } in set {
+            let index = state.find(slot, name)?;
+            if slots.contains(&index) {
+                return Err(SwapError::Twice { slot: state.slots[index].path() });
+            }
+            slots.push(index);
+        }
+        let busy = |state: &State| slots.iter().copied().find(|&slot| state.is_busy(slot));
+        let waiting = |state: &mut State| busy(state).is_some() && !state.has_ended;
         let (mut state, _) = self
             .booked
             .wait_timeout_while(state, limit, waiting)
             .unwrap_or_else(PoisonError::into_inner);
-        let path = state.slots[slot].path();
         if state.has_ended {
-            return Err(SwapError::Ended { slot: path });
+            return Err(SwapError::Ended { slot: state.slots[slots[0]].path() });
         }
-        if state.is_busy(slot) {
-            return Err(SwapError::Pending { slot: path });
+        if let Some(slot) = busy(&state) {
+            return Err(SwapError::Pending { slot: state.slots[slot].path() });
         }
+        let member = |(&index, replacement): (&SlotIndex, &Replacement)| {
+            let slot = &state.slots[index];
+            let (kind, path, next) =
+                (slot.kind.clone(), slot.path(), slot.active.next(&replacement.name));
+            Member { index, kind, path, role: slot.role, next }
+        };
+        let members: Vec<Member> = slots.iter().zip(set).map(member).collect();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         state.under_way.push(UnderWay {
             ticket,
-            slot,
+            members: members.clone(),
             takes_plans: false,
             pending: None,
             is_awaited: true,
         });
-        let next = state.slots[slot].active.next(name);
-        Ok((slot, ticket, next))
+        Ok((ticket, members))
     }
 
     /// Ends a swap that was never offered.
@@ -289,12 +337,7 @@ impl Shared {
     }
 
     /// Waits for the outcome of an offer.
-    pub(super) fn wait(
-        &self,
-        ticket: u64,
-        offered: Swapped,
-        limit: Duration,
-    ) -> Result<Swapped, SwapError> {
+    pub(super) fn wait(&self, ticket: u64, offered: Vec<Swapped>, limit: Duration) -> Outcome {
         let is_open = |state: &mut State| state.outcomes.iter().all(|(t, _)| *t != ticket);
         let (mut state, _) = self
             .booked
@@ -306,13 +349,8 @@ impl Shared {
         if let Some(u) = state.under_way.iter_mut().find(|u| u.ticket == ticket) {
             u.is_awaited = false;
         }
-        Ok(Swapped { retired: None, reach: Reach::NextBoundary, ..offered })
-    }
-
-    /// Kind and path of a slot.
-    pub(super) fn slot(&self, index: SlotIndex) -> (String, String) {
-        let state = lock(&self.state);
-        (state.slots[index].kind.clone(), state.slots[index].path())
+        let waits = |swapped| Swapped { retired: None, reach: Reach::NextBoundary, ..swapped };
+        Ok(offered.into_iter().map(waits).collect())
     }
 
     /// The live plans, oldest first; none if the engine is gone.

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -11,7 +10,9 @@ use jackfield_loader::{
     Generation, Grants, LoadedPlugin, Loader, LoaderOptions, OnFault, Plugins, PluginsOptions,
     Services, Trial,
 };
-use jackfield_runtime::{Bus, Label, Reach, Registry, SlotStatus, SwapError, SwapTarget, Swapped};
+use jackfield_runtime::{
+    Bus, Label, Reach, Registry, Replacement, SlotStatus, SwapError, SwapTarget, Swapped,
+};
 use plugin_api::kinds::logits_processor::LogitsRows;
 use plugin_api::testing::rows::Rows;
 use plugin_api::{Config, Error, Kind as _, LogitsProcessor};
@@ -133,19 +134,17 @@ impl Slot {
 }
 
 impl SwapTarget for Slot {
-    fn swap(
-        &self,
-        kind: &str,
-        name: &str,
-        instance: Box<dyn Any + Send>,
-        _limit: Duration,
-    ) -> Result<Swapped, SwapError> {
-        let wrong = |_| SwapError::WrongInstance { kind: kind.to_owned(), name: name.to_owned() };
-        let instance = instance.downcast::<Box<dyn LogitsProcessor>>().map_err(wrong)?;
-        *self.filled.lock().expect("nobody panics here") = Some((name.to_owned(), *instance));
-        let active = Label::first(name);
-        let reach = Reach::NewRequests;
-        Ok(Swapped { retired: None, active, reach, prepare_us: 0, wait_us: 0 })
+    fn swap_all(&self, set: Vec<Replacement>, _limit: Duration) -> Result<Vec<Swapped>, SwapError> {
+        let mut swapped = Vec::new();
+        for Replacement { slot, name, instance } in set {
+            let wrong = |_| SwapError::WrongInstance { kind: slot.clone(), name: name.clone() };
+            let instance = instance.downcast::<Box<dyn LogitsProcessor>>().map_err(wrong)?;
+            let active = Label::first(&name);
+            *self.filled.lock().expect("nobody panics here") = Some((name, *instance));
+            let reach = Reach::NewRequests;
+            swapped.push(Swapped { retired: None, active, reach, prepare_us: 0, wait_us: 0 });
+        }
+        Ok(swapped)
     }
 
     fn slots(&self) -> Vec<SlotStatus> {

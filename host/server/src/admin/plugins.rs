@@ -42,14 +42,19 @@ pub(crate) struct Draining {
     requests: usize,
 }
 
-/// Let the plugin in a file fill a slot.
+/// Let the plugin in a file fill a slot, or those in several files a slot each: all of them at one
+/// boundary, or none.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SwapRequest {
-    /// The file on this machine.
-    file: String,
+    /// The file on this machine; or `files`.
+    file: Option<String>,
     /// The slot; the plugin's own name where none is given.
     slot: Option<String>,
+    /// Files on this machine, which are one set.
+    files: Option<Vec<String>>,
+    /// The slot of each of `files`; null for the plugin's own name.
+    slots: Option<Vec<Option<String>>>,
     /// Only tell what would change.
     dry_run: Option<bool>,
 }
@@ -109,7 +114,8 @@ pub(crate) async fn load(
     static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::of::<LoadRequest>);
     let (parts, body) = request.into_parts();
     let asked: LoadRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
-    swap_in(&app, asked.file, None, false).await
+    let files = vec![(absolute("file", asked.file)?, None)];
+    swap_in(&app, files, false).await.map(one)
 }
 
 pub(crate) async fn swap(
@@ -119,7 +125,51 @@ pub(crate) async fn swap(
     static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::of::<SwapRequest>);
     let (parts, body) = request.into_parts();
     let asked: SwapRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
-    swap_in(&app, asked.file, asked.slot, asked.dry_run == Some(true)).await
+    let is_dry = asked.dry_run == Some(true);
+    match (asked.file, asked.files) {
+        (Some(file), None) if asked.slots.is_none() => {
+            let files = vec![(absolute("file", file)?, asked.slot)];
+            swap_in(&app, files, is_dry).await.map(one)
+        }
+        (None, Some(files)) if asked.slot.is_none() => {
+            let files = with_slots(files, asked.slots)?;
+            let told = swap_in(&app, files, is_dry).await?;
+            Ok(Json(json!({ "swapped": told })))
+        }
+        (None, None) => Err(ApiError::missing("file")),
+        _ => Err(ApiError::invalid("files", "`file` and `slot`, or `files` and `slots`", "both")),
+    }
+}
+
+/// Each file of a set with its slot.
+fn with_slots(
+    files: Vec<String>,
+    slots: Option<Vec<Option<String>>>,
+) -> Result<Vec<(PathBuf, Option<String>)>, ApiError> {
+    let slots = slots.unwrap_or_else(|| vec![None; files.len()]);
+    if files.is_empty() || files.len() > FILES_MAX {
+        let expected = format!("1 to {FILES_MAX} files");
+        return Err(ApiError::invalid("files", &expected, &files.len().to_string()));
+    }
+    if slots.len() != files.len() {
+        let expected = format!("one slot for each of {} files", files.len());
+        return Err(ApiError::invalid("slots", &expected, &slots.len().to_string()));
+    }
+    files.into_iter().zip(slots).map(|(file, slot)| Ok((absolute("files", file)?, slot))).collect()
+}
+
+fn absolute(param: &str, file: String) -> Result<PathBuf, ApiError> {
+    let path = PathBuf::from(file);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let found = path.display().to_string();
+    Err(ApiError::invalid(param, "an absolute path on this machine", &found))
+}
+
+/// The answer to a set of one.
+fn one(mut told: Vec<Value>) -> Json<Value> {
+    Json(told.pop().unwrap_or_default())
 }
 
 pub(crate) async fn rollback(
@@ -131,27 +181,35 @@ pub(crate) async fn rollback(
     let asked: RollbackRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
     let plugins = board(&app)?.plugins;
     let slot = asked.slot.unwrap_or_else(|| asked.kind.clone());
-    let done = blocking(move || plugins.rollback(&asked.kind, &slot)).await?;
-    done.map(|report| Json(told(&report))).map_err(|error| refused(&error))
+    let (kind, of_kind) = (asked.kind.clone(), slot.clone());
+    let done = blocking(move || plugins.rollback(&kind, &of_kind)).await?;
+    let mut reports = done.map_err(|error| refused(&error))?;
+    // Kinds of which there is one are slots of their own name, whatever they are called.
+    let is_asked = |r: &SwapReport| r.kind == asked.kind && (r.slot == slot || r.slot == r.kind);
+    let own = reports.iter().position(is_asked).map(|at| reports.remove(at));
+    let mut answer = own.as_ref().map_or_else(|| json!({}), told);
+    if !reports.is_empty() {
+        answer["with"] = reports.iter().map(told).collect();
+    }
+    Ok(Json(answer))
 }
 
 async fn swap_in(
     app: &App,
-    file: String,
-    slot: Option<String>,
+    files: Vec<(PathBuf, Option<String>)>,
     is_dry: bool,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Vec<Value>, ApiError> {
     let plugins = board(app)?.plugins;
-    let file = PathBuf::from(file);
-    if !file.is_absolute() {
-        let found = file.display().to_string();
-        return Err(ApiError::invalid("file", "an absolute path on this machine", &found));
-    }
-    let work = move || match is_dry {
-        true => plugins.preview(&file, slot.as_deref()).map(|preview| difference(&preview)),
-        false => plugins.swap(&file, slot.as_deref()).map(|report| told(&report)),
+    let work = move || -> Result<Vec<Value>, PluginsError> {
+        if !is_dry {
+            let reports = plugins.swap_files(&files)?;
+            return Ok(reports.iter().map(told).collect());
+        }
+        let preview =
+            |(file, slot): &(PathBuf, Option<String>)| plugins.preview(file, slot.as_deref());
+        files.iter().map(|of| Ok(difference(&preview(of)?))).collect()
     };
-    blocking(work).await?.map(Json).map_err(|error| refused(&error))
+    blocking(work).await?.map_err(|error| refused(&error))
 }
 
 fn board(app: &App) -> Result<Board, ApiError> {
@@ -218,7 +276,7 @@ fn difference(preview: &Preview) -> Value {
             "file": [before(|info| Some(info.origin.as_ref()?.path.clone())), artifact.file],
             "sha256": [before(|info| Some(info.origin.as_ref()?.hash.clone())), artifact.hash],
         },
-        "permissions": permissions,
+        "permissions": permissions, "requires": manifest.requires,
     })
 }
 
@@ -234,3 +292,6 @@ fn refused(error: &PluginsError) -> ApiError {
     }
     ApiError::conflict(&text)
 }
+
+/// Files of one set.
+const FILES_MAX: usize = 64;

@@ -6,12 +6,19 @@ use super::say;
 use crate::args::{Rollback, Running, Swap};
 use crate::control::{Answer, Ask, client};
 
-/// Lets the plugin in a file fill a slot.
+/// Lets the plugins in files fill slots.
 pub(super) fn swap(args: &Swap, is_json: bool) -> Result<()> {
-    // The other process may run in another folder.
-    let file = std::path::absolute(&args.file)
-        .with_context(|| format!("plugin file {}", args.file.display()))?;
-    order(&args.running, &Ask::Swap { file, slot: args.slot.clone() }, is_json)
+    let (num_slots, num_files) = (args.slots.len(), args.files.len());
+    if num_slots > 0 && num_slots != num_files {
+        bail!("--slot: expected none, or one for each of {num_files} files, found {num_slots}");
+    }
+    let slots = args.slots.iter().cloned().map(Some).chain(std::iter::repeat(None));
+    let files = args.files.iter().zip(slots).map(|(file, slot)| {
+        // The other process may run in another folder.
+        let whole = std::path::absolute(file);
+        Ok((whole.with_context(|| format!("plugin file {}", file.display()))?, slot))
+    });
+    order(&args.running, &Ask::Swap { files: files.collect::<Result<_>>()? }, is_json)
 }
 
 /// Takes a swap back.
