@@ -32,7 +32,11 @@ pub enum Flow {
     Continue,
     /// End the request, with what there is.
     Finish(FinishReason),
-    /// Do not begin, or break off.
+    /// Leave this step of a training run without effect. Elsewhere as `Continue`.
+    SkipStep,
+    /// End the training run, without effect of this step. Elsewhere as `Continue`.
+    StopRun,
+    /// Do not begin, or break off. In training as `StopRun`.
     Refuse,
 }
 
@@ -42,7 +46,9 @@ impl Flow {
         let strictness = |flow: &Self| match flow {
             Self::Continue => 0,
             Self::Finish(_) => 1,
-            Self::Refuse => 2,
+            Self::SkipStep => 2,
+            Self::StopRun => 3,
+            Self::Refuse => 4,
         };
         if strictness(&other) > strictness(&self) { other } else { self }
     }
@@ -297,8 +303,10 @@ event! {
 }
 
 mod plugins;
+mod train;
 
 pub use plugins::{AfterRollback, AfterSwap, BeforeSwap, OnFault};
+pub use train::{TrainAfterBackward, TrainAfterStep, TrainBeforeStep, TrainLr};
 
 /// Lists the events.
 macro_rules! topics {
@@ -322,4 +330,8 @@ topics! {
     AfterSwap,
     AfterRollback,
     OnFault,
+    TrainBeforeStep,
+    TrainAfterBackward,
+    TrainLr,
+    TrainAfterStep,
 }

@@ -19,9 +19,12 @@ pub use crate::kinds::kv_cache::{
 pub use crate::kinds::logits_processor::{
     BatchChange, FollowTokens, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,
 };
+pub use crate::kinds::lr_schedule::LrSchedule;
 pub use crate::kinds::mixer::Mixer;
 pub use crate::kinds::model_source::{ModelEntry, ModelSource, Progress};
 pub use crate::kinds::norm::Norm;
+pub use crate::kinds::objective::Objective;
+pub use crate::kinds::optimizer::Optimizer;
 pub use crate::kinds::quantizer::{
     AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
 };

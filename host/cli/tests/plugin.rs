@@ -41,7 +41,7 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{verdict}"))
 }
 
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 17] = [
     "backend",
     "decoding-strategy",
     "encoder",
@@ -49,9 +49,12 @@ const KINDS: [&str; 14] = [
     "hook",
     "kv-cache",
     "logits-processor",
+    "lr-schedule",
     "mixer",
     "model-source",
     "norm",
+    "objective",
+    "optimizer",
     "quantizer",
     "residual",
     "rotary-embedding",

@@ -1,4 +1,4 @@
-//! Traced kinds, version 1: norm, residual, rotary embedding, mixer, feed-forward, encoder.
+//! Traced kinds, version 1: norm, residual, rotary embedding, mixer, feed-forward, encoder, and the parts of training.
 
 use std::ffi::c_void;
 

@@ -16,9 +16,12 @@ pub mod feed_forward;
 pub mod hook;
 pub mod kv_cache;
 pub mod logits_processor;
+pub mod lr_schedule;
 pub mod mixer;
 pub mod model_source;
 pub mod norm;
+pub mod objective;
+pub mod optimizer;
 pub mod quantizer;
 pub mod residual;
 pub mod rotary_embedding;
@@ -112,6 +115,8 @@ pub enum Pin {
     Request,
     /// Swapped between two calls.
     Call,
+    /// Swapped between two steps of a training run, its state handed over.
+    TrainingStep,
 }
 
 /// A kind, as data. Implemented for `dyn Trait`, by the kinds here only.

@@ -21,6 +21,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("../tensor.rs"),
     include_bytes!("../events.rs"),
     include_bytes!("../events/plugins.rs"),
+    include_bytes!("../events/train.rs"),
     include_bytes!("mod.rs"),
     include_bytes!("backend/mod.rs"),
     include_bytes!("backend/check.rs"),

@@ -1,4 +1,5 @@
-//! Traced kinds across the boundary: norm, residual, rotary embedding, mixer, feed-forward, encoder.
+//! Traced kinds across the boundary: norm, residual, rotary embedding, mixer, feed-forward, encoder,
+//! and the parts of training: objective, optimizer, schedule of the learning rate.
 //!
 //! One table serves them all: a trace is a trace. What a mixer or a rotary embedding says beyond
 //! it has a function of its own, which the others answer with an error.
@@ -16,8 +17,11 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
+use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::norm::Norm;
+use crate::kinds::objective::Objective;
+use crate::kinds::optimizer::Optimizer;
 use crate::kinds::residual::Residual;
 use crate::kinds::rotary_embedding::{RotaryEmbedding, Rotation};
 use crate::kinds::{Kind, LayerRef, SemanticId, Traced};
@@ -60,7 +64,7 @@ macro_rules! parts {
     };
 }
 parts! {
-    Norm, Residual, FeedForward, Encoder,
+    Norm, Residual, FeedForward, Encoder, Objective, Optimizer, LrSchedule,
     Mixer {
         fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
             (**self).state(at)
@@ -201,6 +205,9 @@ impl Norm for Adapter {}
 impl Residual for Adapter {}
 impl FeedForward for Adapter {}
 impl Encoder for Adapter {}
+impl Objective for Adapter {}
+impl Optimizer for Adapter {}
+impl LrSchedule for Adapter {}
 
 impl Mixer for Adapter {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
@@ -237,6 +244,9 @@ const ALL_ARE_TRACED: () = assert!(
         && <dyn Residual>::IS_TRACED
         && <dyn FeedForward>::IS_TRACED
         && <dyn Encoder>::IS_TRACED
+        && <dyn Objective>::IS_TRACED
+        && <dyn Optimizer>::IS_TRACED
+        && <dyn LrSchedule>::IS_TRACED
         && <dyn Mixer>::IS_TRACED
         && <dyn RotaryEmbedding>::IS_TRACED
 );

@@ -74,6 +74,27 @@ fn without_state(plan: &Plan, node: &Node) -> Result<Node> {
     Ok(Node { kind, inputs: vec![q, k, v, sequence_index], outputs: node.outputs.clone() })
 }
 
+/// The plan with more on top: `more` is given the values of its outputs, which are outputs no longer, and
+/// says what comes out instead.
+///
+/// # Errors
+///
+/// Whatever `more` returns.
+pub fn continued(
+    plan: &Plan,
+    more: impl FnOnce(&mut PlanBuilder, &[Val]) -> Result<()>,
+) -> Result<Plan> {
+    let mut copy = Copy::new(plan);
+    copy.inputs(|_| true)?;
+    copy.weights(|_| true)?;
+    copy.states()?;
+    copy.nodes(|_| true)?;
+    let outputs: Vec<Val> =
+        plan.outputs.iter().map(|port| copy.of(port.val)).collect::<Result<_>>()?;
+    more(&mut copy.g, &outputs)?;
+    Ok(copy.g.finish())
+}
+
 /// The plan with its outputs joined into one more: the sum of all their elements, each times its
 /// element of the input `cotangent.{output}`. Its gradient holds that of every output.
 ///

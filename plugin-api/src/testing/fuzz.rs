@@ -10,7 +10,10 @@ pub(super) use called::{
     backend, decoding_strategy, hook, kv_cache, logits_processor, model_source, quantizer,
     scheduler,
 };
-pub(super) use traced::{encoder, feed_forward, mixer, norm, residual, rotary_embedding};
+pub(super) use traced::{
+    encoder, feed_forward, lr_schedule, mixer, norm, objective, optimizer, residual,
+    rotary_embedding,
+};
 
 use super::random::Random;
 use crate::config::{Config, Value};

@@ -5,7 +5,8 @@ use super::{Make, make};
 use crate::config::Config;
 use crate::events::{
     AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, Event, Flow, HookFn,
-    OnCancel, Record, Subscriptions, TOPICS,
+    OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward, TrainAfterStep, TrainBeforeStep,
+    TrainLr,
 };
 use crate::kinds::Capability;
 use crate::kinds::decoding_strategy::FinishReason;
@@ -137,4 +138,22 @@ fn emit_every_topic(listening: &mut Subscriptions, params: &Config) {
     let _ = emit::<AfterGenerate<'static>>(listening, &mut after, &machine);
     let mut cancel = OnCancel { request: 1, tokens: 3, lent };
     let _ = emit::<OnCancel<'static>>(listening, &mut cancel, &machine);
+    emit_training(listening, &machine);
+}
+
+/// A step as it should be, and one whose numbers are none.
+fn emit_training(listening: &mut Subscriptions, machine: &Machine) {
+    let lent = std::marker::PhantomData;
+    for (step, loss, grad_norm) in [(0, 5.5, 2.0), (1, f64::NAN, f64::INFINITY)] {
+        let mut before = TrainBeforeStep { step, tokens: 8, lent };
+        let _ = emit::<TrainBeforeStep<'static>>(listening, &mut before, machine);
+        let mut backward = TrainAfterBackward { step, loss, grad_norm, grad_scale: 1.0, lent };
+        let _ = emit::<TrainAfterBackward<'static>>(listening, &mut backward, machine);
+        let mut lr = TrainLr { step, learning_rate: 1e-3, lent };
+        let _ = emit::<TrainLr<'static>>(listening, &mut lr, machine);
+        let (learning_rate, tokens, step_us) = (lr.learning_rate, 8, 50);
+        let mut after =
+            TrainAfterStep { step, loss, grad_norm, learning_rate, tokens, step_us, lent };
+        let _ = emit::<TrainAfterStep<'static>>(listening, &mut after, machine);
+    }
 }

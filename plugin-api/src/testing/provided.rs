@@ -4,7 +4,8 @@
 use super::random::Random;
 use super::{
     Make, backend, decoding_strategy, encoder, feed_forward, fuzz, hook, kv_cache,
-    logits_processor, mixer, model_source, norm, quantizer, residual, rotary_embedding, scheduler,
+    logits_processor, lr_schedule, mixer, model_source, norm, objective, optimizer, quantizer,
+    residual, rotary_embedding, scheduler,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -16,9 +17,12 @@ use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::KvCache;
 use crate::kinds::logits_processor::LogitsProcessor;
+use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::model_source::ModelSource;
 use crate::kinds::norm::Norm;
+use crate::kinds::objective::Objective;
+use crate::kinds::optimizer::Optimizer;
 use crate::kinds::quantizer::{Lowering, Quantizer};
 use crate::kinds::residual::Residual;
 use crate::kinds::rotary_embedding::RotaryEmbedding;
@@ -114,9 +118,12 @@ rows! {
     LogitsProcessor: logits_processor, |p, c| {
         logits_processor::suite_of(&|table| open(p, table), c);
     };
+    LrSchedule: lr_schedule, |p, c| over(p, c, |make| lr_schedule::suite_of(make));
     Mixer: mixer, |p, c| over(p, c, |make| mixer::suite_of(make));
     ModelSource: model_source, |p, c| over(p, c, |make| model_source::suite_of(make, c));
     Norm: norm, |p, c| over(p, c, |make| norm::suite_of(make));
+    Objective: objective, |p, c| over(p, c, |make| objective::suite_of(make));
+    Optimizer: optimizer, |p, c| over(p, c, |make| optimizer::suite_of(make));
     Quantizer: quantizer, |p, c| over::<dyn Quantizer, _>(p, c, |make| {
         let steps = steps_of(&make(c).expect("it has started before").lowering());
         quantizer::suite_of(make, steps);

@@ -20,6 +20,15 @@ macro_rules! export_wasm {
     ("encoder", $register:path) => {
         $crate::export_wasm!(@ Encoder, $register, __export_traced_plugin_impl, traced);
     };
+    ("objective", $register:path) => {
+        $crate::export_wasm!(@ Objective, $register, __export_traced_plugin_impl, traced);
+    };
+    ("optimizer", $register:path) => {
+        $crate::export_wasm!(@ Optimizer, $register, __export_traced_plugin_impl, traced);
+    };
+    ("lr-schedule", $register:path) => {
+        $crate::export_wasm!(@ LrSchedule, $register, __export_traced_plugin_impl, traced);
+    };
     ("mixer", $register:path) => {
         $crate::export_wasm!(@ Mixer, $register, __export_traced_plugin_impl, traced,
             __export_mixer_part_impl, mixer);

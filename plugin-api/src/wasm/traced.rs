@@ -10,7 +10,10 @@ use super::sink::Sink;
 use super::{Plugin, config, make, place, with};
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
+use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::norm::Norm;
+use crate::kinds::objective::Objective;
+use crate::kinds::optimizer::Optimizer;
 use crate::kinds::residual::Residual;
 use crate::kinds::{Kind, LayerRef, Traced};
 use crate::plan::Val;
@@ -46,7 +49,7 @@ macro_rules! plainly_traced {
         })*
     };
 }
-plainly_traced!(Norm, Residual, FeedForward, Encoder);
+plainly_traced!(Norm, Residual, FeedForward, Encoder, Objective, Optimizer, LrSchedule);
 
 impl<P: Plugin<Kind: TracedKind>> wit::Guest for P {
     fn create(settings: &Settings) -> Result<(), WireError> {

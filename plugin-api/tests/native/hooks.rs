@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 
 use plugin_api::events::{
     AfterGenerate, AfterRollback, AfterStep, AfterSwap, AfterToken, BeforeGenerate, BeforeStep,
-    BeforeSwap, Event, HookEntry, HookFn, OnCancel, OnFault, TOPICS,
+    BeforeSwap, Event, HookEntry, HookFn, OnCancel, OnFault, TOPICS, TrainAfterBackward,
+    TrainAfterStep, TrainBeforeStep, TrainLr,
 };
 use plugin_api::kinds::hook::Hook;
 use plugin_api::prelude::*;
@@ -57,6 +58,15 @@ pub(crate) fn subscribe(panics: &str, on: &mut Subscriptions) {
         after_rollback => Flow::Finish(FinishReason::Aborted),
         on_fault => Flow::Continue
     );
+    log!(train_before_step => Flow::SkipStep, train_after_step => Flow::StopRun);
+    on.train_after_backward(|event, _| {
+        event.grad_scale = 0.5 * event.grad_norm;
+        Flow::Continue
+    });
+    on.train_lr(|event, _| {
+        event.learning_rate *= 0.25;
+        Flow::Continue
+    });
     on.after_step(|event, _| {
         event.tokens += 1;
         Flow::Continue
@@ -114,6 +124,12 @@ fn emit_all(on: &mut Subscriptions, machine: &Machine) -> Vec<String> {
         AfterSwap { kind, name, generation, is_mid_stream: true, prepare_us: 5, wait_us: 6 }
         AfterRollback { kind, name, generation, reason: "it failed" }
         OnFault { kind, plugin: name, request: 1, error: &error }
+        TrainBeforeStep { step: 1, tokens: 2 }
+        TrainAfterBackward { step: 1, loss: 2.5, grad_norm: 3.5, grad_scale: 1.0 }
+        TrainLr { step: 1, learning_rate: 0.5 }
+        TrainAfterStep {
+            step: 1, loss: 2.5, grad_norm: 3.5, learning_rate: 0.5, tokens: 4, step_us: 5
+        }
     }
     assert_eq!(said.len(), TOPICS.len(), "an event that is not emitted here");
     said.push(format!("{prompt} {:?}", params.unread().collect::<Vec<_>>()));

@@ -26,9 +26,12 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     check::<dyn Hook>();
     check::<dyn KvCache>();
     check::<dyn LogitsProcessor>();
+    check::<dyn LrSchedule>();
     check::<dyn Mixer>();
     check::<dyn ModelSource>();
     check::<dyn Norm>();
+    check::<dyn Objective>();
+    check::<dyn Optimizer>();
     check::<dyn Quantizer>();
     check::<dyn Residual>();
     check::<dyn RotaryEmbedding>();
@@ -81,9 +84,12 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
         Hook,
         KvCache,
         LogitsProcessor,
+        LrSchedule,
         Mixer,
         ModelSource,
         Norm,
+        Objective,
+        Optimizer,
         Quantizer,
         Residual,
         RotaryEmbedding,

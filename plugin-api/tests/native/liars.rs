@@ -187,7 +187,7 @@ mod hook {
         assert_eq!((subscription, event.len()), (1, 24));
         // A flow that nobody knows, then nothing of what was to come back.
         // SAFETY: the host's, for this call.
-        unsafe { ((*out).write)((*out).to, RSlice::from_slice(&[6])) };
+        unsafe { ((*out).write)((*out).to, RSlice::from_slice(&[8])) };
         0
     }
 

@@ -31,9 +31,12 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn Hook, Subject>();
     registrar.provide::<dyn KvCache, Subject>();
     registrar.provide::<dyn LogitsProcessor, Subject>();
+    registrar.provide::<dyn LrSchedule, Subject>();
     registrar.provide::<dyn Mixer, Subject>();
     registrar.provide::<dyn ModelSource, Subject>();
     registrar.provide::<dyn Norm, Subject>();
+    registrar.provide::<dyn Objective, Subject>();
+    registrar.provide::<dyn Optimizer, Subject>();
     registrar.provide::<dyn Quantizer, Subject>();
     registrar.provide::<dyn Residual, Subject>();
     registrar.provide::<dyn RotaryEmbedding, Subject>();
@@ -182,6 +185,9 @@ impl Norm for Subject {}
 impl Residual for Subject {}
 impl FeedForward for Subject {}
 impl Encoder for Subject {}
+impl Objective for Subject {}
+impl Optimizer for Subject {}
+impl LrSchedule for Subject {}
 
 impl Mixer for Subject {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {

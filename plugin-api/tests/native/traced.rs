@@ -37,7 +37,17 @@ fn plans_are_the_same_bytes() {
             )*
         };
     }
-    check!(Norm, Residual, FeedForward, Encoder, Mixer, RotaryEmbedding);
+    check!(
+        Norm,
+        Residual,
+        FeedForward,
+        Encoder,
+        Objective,
+        Optimizer,
+        LrSchedule,
+        Mixer,
+        RotaryEmbedding
+    );
 }
 
 #[test]

@@ -59,6 +59,8 @@ Kinds, and what they can be written in:
   norm, residual, rotary-embedding, mixer, feed-forward
                       rust, rust-wasm         describe a part of the model, once
   encoder             rust, rust-wasm         turns texts into vectors
+  objective, optimizer, lr-schedule
+                      rust, rust-wasm         describe a part of training, once
   model-source        rust, rust-wasm         finds and fetches models
   hook                rust, rust-wasm         listens to what happens, may end or refuse an answer
   kv-cache            rust                    places keys and values of past tokens

@@ -74,10 +74,10 @@ impl Engine {
         sink(Output::Token { request, token, logprob, top_logprobs, text, digest: &group.digest });
         self.load.tokens += 1;
         match flow {
-            Flow::Continue if self.is_context_full(seq) => Some(FinishReason::Length),
-            Flow::Continue => None,
             Flow::Finish(reason) => Some(reason),
             Flow::Refuse => Some(FinishReason::Refused),
+            _ if self.is_context_full(seq) => Some(FinishReason::Length),
+            _ => None,
         }
     }
 

@@ -217,6 +217,9 @@ fn provided(
     match kind {
         "decoding-strategy" => decoding_strategy::provided(plugin, linked),
         "encoder" => norm::encoder(plugin, linked),
+        "lr-schedule" => norm::lr_schedule(plugin, linked),
+        "objective" => norm::objective(plugin, linked),
+        "optimizer" => norm::optimizer(plugin, linked),
         "feed-forward" => norm::feed_forward(plugin, linked),
         "hook" => hook::provided(plugin, linked),
         "logits-processor" => logits_processor::provided(plugin, linked),

@@ -1,11 +1,14 @@
-//! Norms, residuals, feed-forward parts and encoders: nothing more than traced.
+//! Norms, residuals, feed-forward parts, encoders and the parts of training: nothing more than traced.
 
 use std::sync::Arc;
 
 use plugin_api::Provided;
 use plugin_api::kinds::encoder::Encoder;
 use plugin_api::kinds::feed_forward::FeedForward;
+use plugin_api::kinds::lr_schedule::LrSchedule;
 use plugin_api::kinds::norm::Norm;
+use plugin_api::kinds::objective::Objective;
+use plugin_api::kinds::optimizer::Optimizer;
 use plugin_api::kinds::residual::Residual;
 use wasmtime::component::InstancePre;
 
@@ -43,4 +46,12 @@ macro_rules! plainly_traced {
         )*
     };
 }
-plainly_traced!(norm: Norm, residual: Residual, feed_forward: FeedForward, encoder: Encoder);
+plainly_traced!(
+    norm: Norm,
+    residual: Residual,
+    feed_forward: FeedForward,
+    encoder: Encoder,
+    objective: Objective,
+    optimizer: Optimizer,
+    lr_schedule: LrSchedule
+);

@@ -4,8 +4,11 @@ use super::{Asked, value};
 use crate::config::Config;
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
+use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::norm::Norm;
+use crate::kinds::objective::Objective;
+use crate::kinds::optimizer::Optimizer;
 use crate::kinds::residual::Residual;
 use crate::kinds::rotary_embedding::RotaryEmbedding;
 use crate::kinds::{LayerRef, Traced};
@@ -51,6 +54,33 @@ pub(in crate::testing) fn encoder(
 ) -> Vec<String> {
     let Ok(part) = make(config) else { return Vec::new() };
     trace(&*part, &["token_ids"], config, random, |_| ())
+}
+
+pub(in crate::testing) fn objective(
+    make: Make<'_, dyn Objective>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["logits"], config, random, |_| ())
+}
+
+pub(in crate::testing) fn optimizer(
+    make: Make<'_, dyn Optimizer>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["parameter", "gradient"], config, random, |_| ())
+}
+
+pub(in crate::testing) fn lr_schedule(
+    make: Make<'_, dyn LrSchedule>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["step"], config, random, |_| ())
 }
 
 pub(in crate::testing) fn mixer(

@@ -130,6 +130,8 @@ impl Wire for Flow {
         match self {
             Self::Continue => out.push(0),
             Self::Refuse => out.push(5),
+            Self::SkipStep => out.push(6),
+            Self::StopRun => out.push(7),
             Self::Finish(reason) => {
                 reason.put(out);
                 if let Some(code) = out.last_mut() {
@@ -143,8 +145,10 @@ impl Wire for Flow {
         match u8::take(r)? {
             0 => Ok(Self::Continue),
             5 => Ok(Self::Refuse),
+            6 => Ok(Self::SkipStep),
+            7 => Ok(Self::StopRun),
             code @ 1..=4 => FinishReason::take(&mut Reader::new(&[code - 1])).map(Self::Finish),
-            other => Err(Error::malformed("flow", "0 to 5", other)),
+            other => Err(Error::malformed("flow", "0 to 7", other)),
         }
     }
 }

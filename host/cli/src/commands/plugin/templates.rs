@@ -6,7 +6,7 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 14] = [
+const RUST: [(&str, &str, &str); 17] = [
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     (
         "decoding-strategy",
@@ -26,9 +26,16 @@ const RUST: [(&str, &str, &str); 14] = [
         "forbid",
         include_str!("../../../../../examples/out-of-tree/rust/src/lib.rs"),
     ),
+    ("lr-schedule", "cosine", include_str!("../../../../../plugins/lr-schedule/cosine/src/lib.rs")),
     ("mixer", "attention", include_str!("../../../../../plugins/mixer/attention/src/lib.rs")),
     ("model-source", "file", include_str!("../../../../../plugins/model-source/file/src/lib.rs")),
     ("norm", "my-plugin", include_str!("../../../templates/rust/norm.rs")),
+    (
+        "objective",
+        "causal-lm",
+        include_str!("../../../../../plugins/objective/causal-lm/src/lib.rs"),
+    ),
+    ("optimizer", "sgd", include_str!("../../../../../plugins/optimizer/sgd/src/lib.rs")),
     ("quantizer", "my-plugin", include_str!("../../../templates/rust/quantizer.rs")),
     ("residual", "my-plugin", include_str!("../../../templates/rust/residual.rs")),
     ("rotary-embedding", "my-plugin", include_str!("../../../templates/rust/rotary_embedding.rs")),
@@ -36,7 +43,7 @@ const RUST: [(&str, &str, &str); 14] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 14] {
+pub(super) fn kinds() -> [&'static str; 17] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -88,15 +95,18 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 12] = [
+pub(super) const WASM: [&str; 15] = [
     "decoding-strategy",
     "encoder",
     "feed-forward",
     "hook",
     "logits-processor",
+    "lr-schedule",
     "mixer",
     "model-source",
     "norm",
+    "objective",
+    "optimizer",
     "quantizer",
     "residual",
     "rotary-embedding",
