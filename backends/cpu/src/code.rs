@@ -105,6 +105,9 @@ pub(crate) enum Units {
 /// Elements of a unit of ops without rows.
 pub(crate) const BLOCK_ELEMENTS: usize = 1024;
 
+/// Columns that one unit of a sum over rows takes.
+pub(crate) const ROW_COLUMNS: usize = 64;
+
 impl Units {
     pub(crate) fn of(&self, sizes: &[usize]) -> usize {
         match self {
@@ -128,11 +131,13 @@ pub(crate) enum Op {
     Unpack {
         weight: usize,
     },
-    /// Dense rows `[n, k]` as panels.
+    /// Dense rows `[n, k]` as panels, or `[k, n]` if they are `turned`. A unit is a panel; all of
+    /// them are one if `n` differs from step to step.
     PackPanels {
         w: SlotId,
         n: Size,
         k: Size,
+        turned: bool,
     },
     /// Rows of `k` as signed bytes, each as the sum of `terms` rows.
     Quantize {
@@ -142,12 +147,14 @@ pub(crate) enum Op {
     },
     /// Products of one input with weights, one after the other in units of panels.
     Product(Box<Product>),
-    /// A product with panels that the plan computed.
+    /// A product with panels that the plan computed; units as there. `x` is `[rows, k]`, or `[k, rows]`
+    /// if it is `turned`.
     Panels {
         w: SlotId,
         x: SlotId,
         n: Size,
         k: Size,
+        turned: bool,
     },
     Binary {
         op: BinaryOp,
@@ -176,6 +183,26 @@ pub(crate) enum Op {
     Softmax {
         x: SlotId,
         width: Size,
+    },
+    /// A unit is [`ROW_COLUMNS`] columns.
+    ReduceRows {
+        x: SlotId,
+        width: Size,
+    },
+    Fill {
+        value: f32,
+    },
+    TakeAlong {
+        x: SlotId,
+        indices: SlotId,
+        widths: [Size; 2],
+    },
+    /// The output starts as `base`, or is it.
+    ScatterAlong {
+        base: SlotId,
+        indices: SlotId,
+        updates: SlotId,
+        widths: [Size; 2],
     },
     TopK {
         x: SlotId,
@@ -245,6 +272,10 @@ pub(crate) enum Op {
     Store(Box<Attention>),
     Attend(Box<Attention>),
     AttendWithin(Box<Within>),
+    /// Gradient by queries, and what is left of their softmax.
+    QueryGrad(Box<WithinGrad>),
+    /// Gradients by keys and values.
+    KeyGrad(Box<WithinGrad>),
 }
 
 /// Products of one input with several weights.
@@ -325,10 +356,23 @@ pub(crate) struct Attention {
 pub(crate) struct Within {
     pub(crate) shape: AttendShape,
     pub(crate) scale: f32,
+    pub(crate) is_causal: bool,
     pub(crate) q: SlotId,
     pub(crate) k: SlotId,
     pub(crate) v: SlotId,
     pub(crate) sequence_index: SlotId,
+}
+
+/// Numbers that the first half of a gradient of attention leaves of each softmax.
+pub(crate) const LEFT: usize = 3;
+
+/// The gradient of that.
+#[derive(Debug, Clone)]
+pub(crate) struct WithinGrad {
+    pub(crate) of: Within,
+    pub(crate) out_grad: SlotId,
+    /// `[tokens, heads, LEFT]`: what the first half leaves for the second.
+    pub(crate) left: SlotId,
 }
 
 /// What keys and values are stored as.

@@ -7,6 +7,7 @@ mod elements;
 mod fused;
 mod lower;
 mod product;
+mod training;
 
 use plugin_api::kinds::backend::{BindingCheck, Bucket, MemoryMap, NodeView, Support};
 use plugin_api::plan::{NodeKind, Plan};

@@ -3,6 +3,7 @@
 mod attention;
 mod product;
 mod rows;
+mod training;
 
 use half::{bf16, f16};
 use kernels_cpu::{Isa, UnaryOp, gather, geglu, offset, rope, rope_table, scale, swiglu, unary};
@@ -18,16 +19,22 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
         Op::Check(_) => {}
         Op::Embed { weight, ids } => product::embed(*weight, *ids, part),
         Op::Unpack { weight } => product::unpack(*weight, part),
-        Op::PackPanels { w, n, k } => product::pack_panels(*w, [*n, *k], part),
+        Op::PackPanels { w, n, k, turned } => product::pack_panels(*w, [*n, *k], *turned, part),
         Op::Quantize { x, k, terms } => product::quantize(*x, *k, *terms, part),
         Op::Product(product) => product::product(product, part),
-        Op::Panels { w, x, n, k } => product::panels(*w, *x, [*n, *k], part),
+        Op::Panels { w, x, n, k, turned } => product::panels([*w, *x], [*n, *k], *turned, part),
         Op::Binary { op, a, b, rhs, width } => rows::binary(*op, *a, *b, *rhs, *width, part),
         Op::Unary { op, x } => map(*x, part, |x, out| unary(isa, *op, x, out)),
         Op::Scale { x, by } => map(*x, part, |x, out| scale(isa, x, *by, out)),
         Op::Offset { x, by } => map(*x, part, |x, out| offset(isa, x, *by, out)),
         Op::Reduce { kind, x, width } => rows::reduce(*kind, *x, *width, part),
         Op::Softmax { x, width } => rows::softmax(*x, *width, part),
+        Op::ReduceRows { x, width } => training::reduce_rows(*x, *width, part),
+        Op::Fill { value } => part.write::<f32>(0).fill(*value),
+        Op::TakeAlong { x, indices, widths } => training::take_along([*x, *indices], *widths, part),
+        Op::ScatterAlong { base, indices, updates, widths } => {
+            training::scatter_along([*base, *indices, *updates], *widths, part);
+        }
         Op::TopK { x, width, k } => rows::top_k(*x, *width, *k, part),
         Op::Gather { x, indices, width } => pick(*x, *indices, width.of(part.sizes()), part),
         Op::ScatterAdd { base, indices, updates, width } => {
@@ -56,6 +63,8 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
         Op::Store(attention) => attention::store(attention, part),
         Op::Attend(attention) => attention::attend(attention, part),
         Op::AttendWithin(within) => attention::attend_within(within, part),
+        Op::QueryGrad(grad) => training::query_grad(grad, part),
+        Op::KeyGrad(grad) => training::key_grad(grad, part),
     }
 }
 

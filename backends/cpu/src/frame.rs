@@ -21,7 +21,7 @@ use plugin_api::{Error, Result, TensorMut, TensorRef};
 use crate::code::{Code, Instruction, Place, SlotId, WeightPlan};
 
 /// Most outputs of a plan.
-pub(crate) const OUTPUTS_MAX: usize = 32;
+pub(crate) const OUTPUTS_MAX: usize = 256;
 
 /// Alignment of scratch, state and weights, in bytes.
 const ALIGNMENT: usize = 64;

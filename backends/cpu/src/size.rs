@@ -4,7 +4,7 @@ use plugin_api::plan::{Dim, Spec, Symbol};
 use plugin_api::{Error, Result};
 
 /// A size that is known when a step is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Size {
     factor: usize,
     /// Indices into the sizes of a run.

@@ -7,17 +7,15 @@ use plugin_api::plan::{NodeKind, OpId, ops};
 /// How `view` would run.
 pub(crate) fn support(view: &NodeView<'_>) -> Support {
     let node = view.node;
-    let is_prim = |op: &OpId| ops::ALL.contains(op) && !FUSED.contains(op);
+    let is_whole = |op: &OpId| FUSED.contains(op) || *op == ops::CROSS_ENTROPY;
+    let is_prim = |op: &OpId| ops::ALL.contains(op) && !is_whole(op);
     match &node.kind {
         NodeKind::Call { .. } => return Support::No("calls of plugins need a host".to_owned()),
-        NodeKind::Prim(op, _) | NodeKind::Fused { op, .. } if ops::OF_TRAINING.contains(op) => {
-            return Support::No(format!("op `{op}` of training has no kernel"));
+        NodeKind::Prim(op @ ops::ERF, _) => {
+            return Support::No(format!("op `{op}` has no kernel"));
         }
         NodeKind::Prim(op, _) if !is_prim(op) => {
             return Support::No(format!("op `{op}` is not in the vocabulary"));
-        }
-        NodeKind::Prim(ops::ATTEND_WITHIN, attrs) if ops::is_causal(attrs) != Ok(false) => {
-            return Support::No("attention within a step that looks back only".to_owned());
         }
         NodeKind::Fused { op, .. } if !FUSED.contains(op) => return Support::Expand,
         NodeKind::Prim(..) | NodeKind::Fused { .. } => {}
@@ -53,8 +51,9 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
 fn takes_index(op: OpId, i: usize) -> Option<bool> {
     match (op, i) {
         (ops::EMBED | ops::GATHER | ops::SCATTER_ADD | ops::ROPE, 1) => Some(true),
+        (ops::TAKE_ALONG | ops::SCATTER_ALONG, 1) => Some(true),
         (ops::ATTEND, 3) => None,
-        (ops::ATTEND, 4..) | (ops::ATTEND_WITHIN, 3) => Some(true),
+        (ops::ATTEND, 4..) | (ops::ATTEND_WITHIN | ops::ATTEND_WITHIN_GRAD, 3) => Some(true),
         (ops::GATHER | ops::CONCAT | ops::SLICE | ops::RESHAPE, _) => None,
         (ops::TRANSPOSE | ops::CAST, _) => None,
         _ => Some(false),

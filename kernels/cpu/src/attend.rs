@@ -117,6 +117,8 @@ pub(crate) enum Seen<'a> {
     UpTo(&'a [u32]),
     /// Each of `tokens` sees all positions below `end`.
     All { tokens: usize, end: usize },
+    /// `tokens` stand one after the other from `first` on; each sees those up to its own.
+    From { first: usize, tokens: usize },
 }
 
 impl Seen<'_> {
@@ -124,7 +126,7 @@ impl Seen<'_> {
     fn tokens(self) -> usize {
         match self {
             Self::UpTo(positions) => positions.len(),
-            Self::All { tokens, .. } => tokens,
+            Self::All { tokens, .. } | Self::From { tokens, .. } => tokens,
         }
     }
 
@@ -133,6 +135,7 @@ impl Seen<'_> {
         match self {
             Self::UpTo(positions) => positions[token] as usize + 1,
             Self::All { end, .. } => end,
+            Self::From { first, .. } => first + token + 1,
         }
     }
 }

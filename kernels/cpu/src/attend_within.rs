@@ -1,4 +1,4 @@
-//! Attention in both directions, for tokens of one sequence and one key-value head.
+//! Attention within one sequence, in both directions or backwards, for one key-value head.
 //!
 //! The tiles and splits of `attend`, over keys and values that lie as the call brings them.
 
@@ -7,7 +7,20 @@ use crate::{
     isa::{Isa, dispatch},
 };
 
-/// Lets the query heads of one key-value head attend to every token of their sequence.
+/// Which tokens of its sequence a token attends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All of them.
+    Sequence,
+    /// Itself and those before it.
+    Causal {
+        /// Where in the sequence the first token of the call stands.
+        first: usize,
+    },
+}
+
+/// Lets the query heads of one key-value head attend to those tokens of their sequence that
+/// `reach` says.
 ///
 /// The softmax runs in splits of 256 tokens, merged in order by log-sum-exp. Callers divide the
 /// work by tokens and heads; the bits of a token depend on its sequence only.
@@ -33,6 +46,7 @@ use crate::{
 pub fn attend_within(
     isa: Isa,
     scale: f32,
+    reach: Reach,
     shape: AttendShape,
     kv_head: usize,
     tokens: usize,
@@ -52,7 +66,13 @@ pub fn attend_within(
     assert!(is_whole && end > 0, "attend_within: k, v are not [sequence, kv_heads, head_dim]");
     let spec = AttendSpec { scale, window: 0, softcap: 0.0 };
     let sequence = SequenceBlocks { blocks: &[0], block_size: end };
-    let seen = Seen::All { tokens, end };
+    let seen = match reach {
+        Reach::Sequence => Seen::All { tokens, end },
+        Reach::Causal { first } => {
+            assert!(first + tokens <= end, "attend_within: tokens are not in the sequence");
+            Seen::From { first, tokens }
+        }
+    };
     dispatch(isa, Attend { spec, shape, kv_head, q, seen, sequence, k, v, out });
 }
 
@@ -64,7 +84,7 @@ mod tests {
     use crate::testing::{assert_near, bits, doubles, floats, isas};
 
     /// One sequence, `at_once` tokens in a call.
-    fn run(isa: Isa, shape: AttendShape, tokens: usize, at_once: usize) -> Vec<f32> {
+    fn run(isa: Isa, causal: bool, shape: AttendShape, tokens: usize, at_once: usize) -> Vec<f32> {
         let AttendShape { heads, kv_heads, head_dim } = shape;
         let q = floats(tokens * heads * head_dim, 3);
         let [k, v] = [1, 2].map(|seed| floats(tokens * kv_heads * head_dim, seed));
@@ -74,26 +94,32 @@ mod tests {
             for kv_head in 0..kv_heads {
                 let at = (first * heads + kv_head * (heads / kv_heads)) * head_dim;
                 let out = &mut out[at..];
-                attend_within(isa, 0.25, shape, kv_head, count, &q[at..], [&k, &v], out);
+                let reach = if causal { Reach::Causal { first } } else { Reach::Sequence };
+                attend_within(isa, 0.25, reach, shape, kv_head, count, &q[at..], [&k, &v], out);
             }
         }
         out
     }
 
-    fn expected(shape: AttendShape, tokens: usize) -> Vec<f64> {
+    fn expected(causal: bool, shape: AttendShape, tokens: usize) -> Vec<f64> {
         let AttendShape { heads, kv_heads, head_dim } = shape;
         let other = reference::AttendShape { heads, kv_heads, head_dim };
         let q = doubles(&floats(tokens * heads * head_dim, 3));
         let [k, v] = [1, 2].map(|seed| doubles(&floats(tokens * kv_heads * head_dim, seed)));
         let (mut weights, mut out) = (vec![0.0; 2 * tokens], vec![f64::NAN; q.len()]);
         let index = vec![0; tokens];
-        let reach = reference::Reach::Sequence;
+        let reach = if causal { reference::Reach::Causal } else { reference::Reach::Sequence };
         reference::attend_within(0.25, reach, other, [&q, &k, &v], &index, &mut weights, &mut out);
         out
     }
 
     #[test]
     fn is_near_the_reference_with_equal_bits_on_every_isa_and_for_every_division() {
+        check(false);
+        check(true);
+    }
+
+    fn check(causal: bool) {
         for (heads, kv_heads, head_dim) in
             [(1, 1, 1), (2, 1, 9), (12, 12, 32), (6, 2, 63), (4, 2, 144)]
         {
@@ -101,12 +127,12 @@ mod tests {
             for tokens in
                 [0, 1, 7, 8, 9, 63, 257, 600].into_iter().take(if heads == 12 { 8 } else { 6 })
             {
-                let first = run(Isa::Scalar, shape, tokens, tokens.max(1));
+                let first = run(Isa::Scalar, causal, shape, tokens, tokens.max(1));
                 let what = format!("{shape:?}, {tokens} tokens");
-                assert_near(&first, &expected(shape, tokens), 1e-5, &what);
+                assert_near(&first, &expected(causal, shape, tokens), 1e-5, &what);
                 for isa in isas() {
                     for at_once in [1, 5, 64, 600] {
-                        let found = run(isa, shape, tokens, at_once);
+                        let found = run(isa, causal, shape, tokens, at_once);
                         assert_eq!(bits(&found), bits(&first), "{isa:?} {what} {at_once}");
                     }
                 }

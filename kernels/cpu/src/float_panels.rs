@@ -30,6 +30,32 @@ pub fn pack_float<W: Element>(w: &[W], n: usize, k: usize, out: &mut [W]) {
     }
 }
 
+/// Packs columns of weights into panels: [`pack_float`] of the transpose of `w`.
+///
+/// | argument | shape                                                |
+/// |----------|------------------------------------------------------|
+/// | `w`      | `[k, n]`                                             |
+/// | `out`    | `[panels, k, 16]`: those of `n` from `first` on      |
+///
+/// # Panics
+///
+/// If the lengths do not fit the shapes.
+pub fn pack_columns(w: &[f32], n: usize, k: usize, first: usize, out: &mut [f32]) {
+    assert_eq!(w.len(), n * k, "pack_columns: w is not [k, n]");
+    assert!(out.len().is_multiple_of((PANEL_ROWS * k).max(1)), "pack_columns: not whole panels");
+    if k == 0 {
+        return;
+    }
+    for (panel, out) in (first..).zip(out.chunks_exact_mut(PANEL_ROWS * k)) {
+        let start = (panel * PANEL_ROWS).min(n);
+        let width = (n - start).min(PANEL_ROWS);
+        for (row, out) in w.chunks_exact(n).zip(out.chunks_exact_mut(PANEL_ROWS)) {
+            out[..width].copy_from_slice(&row[start..][..width]);
+            out[width..].fill(0.0);
+        }
+    }
+}
+
 /// Packed weights, `[n, k]`.
 #[derive(Clone, Copy, Debug)]
 pub struct FloatPanels<'a, W> {
@@ -82,6 +108,22 @@ mod tests {
 
     use super::*;
     use crate::testing::{bits, floats};
+
+    #[test]
+    fn columns_are_the_rows_of_the_transpose() {
+        for (n, k) in [(1, 1), (16, 7), (37, 9), (3, 0)] {
+            let w = floats(n * k, 2);
+            let turned: Vec<f32> =
+                (0..k).flat_map(|i| w.iter().copied().skip(i).step_by(k)).collect();
+            let mut expected = vec![f32::NAN; n.next_multiple_of(PANEL_ROWS) * k];
+            pack_float(&w, n, k, &mut expected);
+            let mut found = vec![f32::NAN; expected.len()];
+            for (panel, out) in found.chunks_mut((PANEL_ROWS * k).max(1)).enumerate() {
+                pack_columns(&turned, n, k, panel, out);
+            }
+            assert_eq!(bits(&found), bits(&expected), "{n} {k}");
+        }
+    }
 
     #[test]
     fn a_row_comes_back_exactly() {

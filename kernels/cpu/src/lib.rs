@@ -8,9 +8,11 @@
 #![allow(unsafe_code, reason = "vector instructions, and disjoint columns of one output")]
 
 mod affine_panels;
+mod along;
 mod argmax;
 mod attend;
 mod attend_within;
+mod attend_within_grad;
 mod byte_dots;
 mod cast;
 mod code_layout;
@@ -30,11 +32,13 @@ mod log_sum_exp;
 mod math;
 mod matmul;
 mod matmul_affine;
+mod matmul_rows;
 #[cfg(target_arch = "x86_64")]
 mod matmul_tiles;
 mod output_columns;
 mod quantize_rows;
 mod reduce;
+mod reduce_rows;
 mod rms_norm;
 mod rope;
 mod scale_layout;
@@ -53,16 +57,18 @@ mod unary;
 pub use affine_panels::{
     AffineDesc, AffinePanels, AffineRows, PackError, pack_affine, unpack_affine_row,
 };
+pub use along::{scatter_along, take_along};
 pub use argmax::{argmax, max};
 pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
-pub use attend_within::attend_within;
+pub use attend_within::{Reach, attend_within};
+pub use attend_within_grad::{GradSpec, attend_within_key_grad, attend_within_query_grad};
 pub use byte_dots::{BYTE_DOTS_MACS, byte_dots};
 pub use cast::{cast, narrow, widen};
 pub use concat::concat;
 pub use elementwise::{BinaryOp, Rhs, elementwise};
 pub use embed::embed;
 pub use float_dots::{FLOAT_DOTS_MACS, float_dots};
-pub use float_panels::{FloatPanels, pack_float, unpack_float_row};
+pub use float_panels::{FloatPanels, pack_columns, pack_float, unpack_float_row};
 pub use gather::gather;
 pub use geglu::geglu;
 pub use isa::Isa;
@@ -72,11 +78,13 @@ pub use layer_norm::layer_norm;
 pub use log_sum_exp::log_sum_exp;
 pub use matmul::matmul;
 pub use matmul_affine::matmul_affine;
+pub use matmul_rows::matmul_rows;
 pub use output_columns::{OutputColumns, PANEL_ROWS};
 pub use quantize_rows::{
     ACT_BLOCK, QuantizedRows, quantize_rows, quantize_rows_twice, quantized_row_bytes,
 };
 pub use reduce::{reduce_max, reduce_mean, reduce_sum};
+pub use reduce_rows::reduce_rows;
 pub use rms_norm::rms_norm;
 pub use rope::{Pairing, RopeShape, rope, rope_table};
 pub use scale_layout::{RUN_MAX, Scales};

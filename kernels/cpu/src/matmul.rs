@@ -27,16 +27,17 @@ use crate::{
 pub fn matmul<W: Element>(isa: Isa, w: FloatPanels<'_, W>, x: &[f32], out: &mut OutputColumns<'_>) {
     assert_eq!(x.len(), out.rows() * w.k, "matmul: x is not [rows, k]");
     out.assert_fits("matmul", out.rows(), w.n);
-    dispatch(isa, Product { w, x, out });
+    dispatch(isa, Product::<W, false> { w, x, out });
 }
 
-struct Product<'a, 'b, W> {
-    w: FloatPanels<'a, W>,
-    x: &'a [f32],
-    out: &'a mut OutputColumns<'b>,
+/// A product whose arguments have been checked. `x` is `[rows, k]`, or `[k, rows]` if it is `TURNED`.
+pub(crate) struct Product<'a, 'b, W, const TURNED: bool> {
+    pub(crate) w: FloatPanels<'a, W>,
+    pub(crate) x: &'a [f32],
+    pub(crate) out: &'a mut OutputColumns<'b>,
 }
 
-impl<W: Element> Kernel for Product<'_, '_, W> {
+impl<W: Element, const TURNED: bool> Kernel for Product<'_, '_, W, TURNED> {
     type Out = ();
 
     #[inline(always)]
@@ -57,7 +58,7 @@ impl<W: Element> Kernel for Product<'_, '_, W> {
     }
 }
 
-impl<W: Element> Product<'_, '_, W> {
+impl<W: Element, const TURNED: bool> Product<'_, '_, W, TURNED> {
     /// Computes all rows of `P` panels' columns; returns `P`.
     #[inline(always)]
     fn panels<L: Lanes, const P: usize>(&mut self, panel: usize) -> usize {
@@ -82,17 +83,24 @@ impl<W: Element> Product<'_, '_, W> {
         panel: usize,
         row: usize,
     ) -> usize {
-        let k = self.w.k;
+        let (k, rows) = (self.w.k, self.out.rows());
         let w: [_; P] = std::array::from_fn(|p| &self.w.panel(panel + p)[..k]);
-        let x: [_; R] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
+        let x: [_; R] = std::array::from_fn(|r| match TURNED {
+            true => &[],
+            false => &self.x[(row + r) * k..][..k],
+        });
         let mut sums = [[L::splat(0.0); P]; R];
         for i in 0..k {
             let mut column = [L::splat(0.0); P];
             for p in 0..P {
                 column[p] = W::load(&w[p][i]);
             }
+            let factors: [f32; R] = match TURNED {
+                true => std::array::from_fn(|r| self.x[i * rows + row..][..R][r]),
+                false => std::array::from_fn(|r| x[r][i]),
+            };
             for r in 0..R {
-                let x = L::splat(x[r][i]);
+                let x = L::splat(factors[r]);
                 for p in 0..P {
                     sums[r][p] = column[p].fma(x, sums[r][p]);
                 }

@@ -19,6 +19,8 @@ pub enum UnaryOp {
     Sqrt,
     /// `1 / sqrt(x)`
     Rsqrt,
+    /// 1 where x > 0, otherwise 0.
+    IsPositive,
     /// Hyperbolic tangent.
     Tanh,
     /// `1 / (1 + e^-x)`
@@ -51,6 +53,7 @@ pub fn unary(isa: Isa, op: UnaryOp, x: &[f32], out: &mut [f32]) {
         UnaryOp::Sin => x.iter().zip(out).for_each(|(x, out)| *out = x.sin()),
         UnaryOp::Sqrt => dispatch(isa, Map { x, out, op: Sqrt }),
         UnaryOp::Rsqrt => dispatch(isa, Map { x, out, op: Rsqrt }),
+        UnaryOp::IsPositive => dispatch(isa, Map { x, out, op: IsPositive }),
         UnaryOp::Tanh => dispatch(isa, Map { x, out, op: Tanh }),
         UnaryOp::Sigmoid => dispatch(isa, Map { x, out, op: Sigmoid }),
         UnaryOp::Silu => dispatch(isa, Map { x, out, op: Silu }),
@@ -125,6 +128,7 @@ function!(Neg, |_, x, L| x.neg());
 function!(Exp, |_, x, L| math::exp(x));
 function!(Sqrt, |_, x, L| x.sqrt());
 function!(Rsqrt, |_, x, L| L::splat(1.0).div(x.sqrt()));
+function!(IsPositive, |_, x, L| L::splat(0.0).if_less(x, L::splat(1.0), L::splat(0.0)));
 function!(Tanh, |_, x, L| math::tanh(x));
 function!(Sigmoid, |_, x, L| math::sigmoid(x));
 function!(Silu, |_, x, L| math::silu(x));

@@ -2,12 +2,13 @@
 
 use kernels_cpu::{AttendShape, AttendSpec};
 use plugin_api::plan::Per;
+use plugin_api::plan::ops::is_causal;
 use plugin_api::{DType, Error, Result};
 
 use super::builder::{Builder, Value};
 use super::lower::Call;
 use crate::check::Check;
-use crate::code::{Attention, Element, Op, SlotId, StateElement, Units, Within};
+use crate::code::{Attention, Element, LEFT, Op, SlotId, StateElement, Units, Within, WithinGrad};
 use crate::run::ATTEND_CONTEXT;
 use crate::size::Size;
 
@@ -76,19 +77,53 @@ impl Builder<'_> {
     }
 
     pub(super) fn attend_within(&mut self, call: &Call<'_>) -> Result<SlotId> {
+        let (within, units) = self.within(call)?;
+        let Within { shape, q, k, v, sequence_index, .. } = within;
+        let out = self.scratch_for(call.result(0)?)?;
+        let group = shape.heads / shape.kv_heads * shape.head_dim;
+        let op = Op::AttendWithin(Box::new(within));
+        let ns = group * ATTEND_CONTEXT / 12;
+        self.emit(op, units, ns, &[q, k, v, sequence_index], &[(out, Size::fixed(group))]);
+        Ok(out)
+    }
+
+    /// Gradients by queries, keys and values.
+    pub(super) fn attend_within_grad(&mut self, call: &Call<'_>) -> Result<[SlotId; 3]> {
+        let (of, units) = self.within(call)?;
+        let out_grad = self.floats(call, 4)?;
+        let Within { shape, q, k, v, sequence_index, .. } = of;
+        let group = shape.heads / shape.kv_heads;
+        let mut grads = [0; 3];
+        for (i, grad) in grads.iter_mut().enumerate() {
+            *grad = self.scratch_for(call.result(i)?)?;
+        }
+        let [q_grad, k_grad, v_grad] = grads;
+        let left =
+            self.scratch(Element::F32, self.slots[sequence_index].len.times(LEFT * shape.heads));
+        let grad = WithinGrad { of, out_grad, left };
+        let reads = [q, k, v, out_grad, sequence_index];
+        let ns = group * shape.head_dim * ATTEND_CONTEXT / 3;
+        let widths = [group * shape.head_dim, LEFT * group].map(Size::fixed);
+        let outputs = [(q_grad, widths[0]), (left, widths[1])];
+        self.emit(Op::QueryGrad(Box::new(grad.clone())), units, ns, &reads, &outputs);
+        let reads = [q, k, v, out_grad, left, sequence_index];
+        let width = Size::fixed(shape.head_dim);
+        let outputs = [(k_grad, width), (v_grad, width)];
+        self.emit(Op::KeyGrad(Box::new(grad)), units, ns, &reads, &outputs);
+        Ok(grads)
+    }
+
+    /// What attention within a step reads; a unit is a token and a head of keys and values.
+    fn within(&mut self, call: &Call<'_>) -> Result<(Within, Units)> {
         let (shape, scale) = (self.attend_shape(call)?, call.float("scale")?);
         let [q, k, v] = [self.floats(call, 0)?, self.floats(call, 1)?, self.floats(call, 2)?];
         let sequence_index = self.dense(call.arg(3)?)?;
         if self.slots[sequence_index].element != Element::U32 {
             return Err(Error::shape(call.op, "a sequence index of u32", "floats"));
         }
-        let out = self.scratch_for(call.result(0)?)?;
-        let group = shape.heads / shape.kv_heads * shape.head_dim;
-        let tokens = self.slots[sequence_index].len;
-        let (units, ns) = (Units::Count(tokens.times(shape.kv_heads)), group * ATTEND_CONTEXT / 12);
-        let op = Op::AttendWithin(Box::new(Within { shape, scale, q, k, v, sequence_index }));
-        self.emit(op, units, ns, &[q, k, v, sequence_index], &[(out, Size::fixed(group))]);
-        Ok(out)
+        let is_causal = is_causal(call.attrs)?;
+        let within = Within { shape, scale, is_causal, q, k, v, sequence_index };
+        Ok((within, Units::Count(self.slots[sequence_index].len.times(shape.kv_heads))))
     }
 
     fn attend_shape(&self, call: &Call<'_>) -> Result<AttendShape> {

@@ -35,6 +35,10 @@ pub(super) struct Builder<'a> {
     /// The last product of an input, by whether its weights want it quantized.
     pub(super) products: BTreeMap<(SlotId, bool), usize>,
     pub(super) rope_tables: Vec<RopeTable>,
+    /// Matrices that were transposed.
+    pub(super) turned: BTreeMap<SlotId, SlotId>,
+    /// Matrices that were packed: whether turned, and as how many rows and columns.
+    pub(super) panels: BTreeMap<(SlotId, bool, Size, Size), SlotId>,
 }
 
 /// An instruction with what it reads.
@@ -61,6 +65,12 @@ pub(super) enum Value {
     Slot(SlotId),
     Weight(usize),
     State(usize),
+    /// The transpose of a matrix `[rows, cols]`: products read it as it lies.
+    Turned {
+        slot: SlotId,
+        rows: Size,
+        cols: Size,
+    },
 }
 
 impl<'a> Builder<'a> {
@@ -85,6 +95,8 @@ impl<'a> Builder<'a> {
             quantized: BTreeMap::new(),
             products: BTreeMap::new(),
             rope_tables: Vec::new(),
+            turned: BTreeMap::new(),
+            panels: BTreeMap::new(),
         }
     }
 
@@ -110,6 +122,7 @@ impl<'a> Builder<'a> {
         let weight = match value {
             Value::Slot(slot) => return Ok(slot),
             Value::State(_) => return Err(Error::shape("state", "a use by `attend`", "another")),
+            Value::Turned { slot, rows, cols } => return Ok(self.turned(slot, [rows, cols])),
             Value::Weight(weight) => weight,
         };
         if let Some(slot) = self.unpacked.get(&weight) {
@@ -128,6 +141,19 @@ impl<'a> Builder<'a> {
         };
         self.unpacked.insert(weight, slot);
         Ok(slot)
+    }
+
+    /// The transpose of a matrix, for others than products.
+    fn turned(&mut self, x: SlotId, [rows, cols]: [Size; 2]) -> SlotId {
+        if let Some(slot) = self.turned.get(&x) {
+            return *slot;
+        }
+        let Slot { element, len, .. } = self.slots[x];
+        let out = self.scratch(element, len);
+        let shape = [Size::fixed(1), Size::fixed(1), rows, cols];
+        self.emit_whole(Op::Transpose { x, shape, order: [0, 1, 3, 2] }, &[x], &[out]);
+        self.turned.insert(x, out);
+        out
     }
 
     /// Adds an instruction.

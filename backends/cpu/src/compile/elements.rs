@@ -4,7 +4,7 @@ use kernels_cpu::{BinaryOp, Rhs, UnaryOp};
 use plugin_api::plan::{OpId, ops};
 use plugin_api::{DType, Error, Result};
 
-use super::builder::Builder;
+use super::builder::{Builder, Value};
 use super::lower::Call;
 use crate::check::Check;
 use crate::code::{BLOCK_ELEMENTS, CastTo, Element, Op, Place, ReduceKind, SlotId, Units};
@@ -151,7 +151,7 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    pub(super) fn transpose(&mut self, call: &Call<'_>) -> Result<SlotId> {
+    pub(super) fn transpose(&mut self, call: &Call<'_>) -> Result<Value> {
         let (dims, axes) = (&call.spec(0)?.dims, call.attrs.get_ints("axes")?);
         let missing = 4_usize.checked_sub(dims.len());
         let missing = missing.ok_or_else(|| Error::unsupported(call.op, "more than four axes"))?;
@@ -161,9 +161,12 @@ impl Builder<'_> {
             order[missing + i] = missing + axis.unsigned_abs() as usize;
         }
         let x = self.dense(call.arg(0)?)?;
+        if axes == [1, 0] {
+            return Ok(Value::Turned { slot: x, rows: shape[2], cols: shape[3] });
+        }
         let out = self.scratch_for(call.result(0)?)?;
         self.emit_whole(Op::Transpose { x, shape, order }, &[x], &[out]);
-        Ok(out)
+        Ok(Value::Slot(out))
     }
 
     pub(super) fn cast(&mut self, call: &Call<'_>) -> Result<SlotId> {
@@ -214,6 +217,7 @@ fn unary_of(op: OpId) -> Result<UnaryOp> {
         ops::LOG => UnaryOp::Log,
         ops::SQRT => UnaryOp::Sqrt,
         ops::RSQRT => UnaryOp::Rsqrt,
+        ops::IS_POSITIVE => UnaryOp::IsPositive,
         ops::TANH => UnaryOp::Tanh,
         ops::SIGMOID => UnaryOp::Sigmoid,
         ops::SILU => UnaryOp::Silu,

@@ -111,6 +111,7 @@ impl Builder<'_> {
             {
                 Ok(())
             }
+            Value::Turned { slot, .. } if self.slots[slot].len == self.symbols.len(spec)? => Ok(()),
             _ => Err(Error::malformed("plan", "results of the shape that ops give", spec)),
         }
     }
@@ -121,12 +122,17 @@ impl Builder<'_> {
         match call.op {
             ops::EMBED => self.embed(call).map(slot),
             ops::MATMUL => self.matmul(call).map(slot),
+            ops::MATMUL_ROWS => self.matmul_rows(call).map(slot),
             ops::ADD | ops::SUB | ops::MUL | ops::DIV | ops::MAX | ops::MIN => {
                 self.binary(call).map(slot)
             }
             ops::SCALE | ops::OFFSET => self.shifted(call).map(slot),
             ops::REDUCE_SUM | ops::REDUCE_MEAN | ops::REDUCE_MAX => self.reduce(call).map(slot),
             ops::SOFTMAX => self.softmax(call).map(slot),
+            ops::REDUCE_ROWS => self.reduce_rows(call).map(slot),
+            ops::FULL_LIKE => self.full_like(call).map(slot),
+            ops::TAKE_ALONG => self.take_along(call).map(slot),
+            ops::SCATTER_ALONG => self.scatter_along(call).map(slot),
             ops::TOP_K => {
                 let results = self.top_k(call)?;
                 Ok(results.map(Value::Slot).to_vec())
@@ -136,11 +142,15 @@ impl Builder<'_> {
             ops::CONCAT => self.concat(call).map(slot),
             ops::SLICE => self.slice(call).map(slot),
             ops::RESHAPE => self.dense(call.arg(0)?).map(slot),
-            ops::TRANSPOSE => self.transpose(call).map(slot),
+            ops::TRANSPOSE => Ok(vec![self.transpose(call)?]),
             ops::CAST => self.cast(call).map(slot),
             ops::CONSTANT => self.constant(call).map(slot),
             ops::ATTEND => self.attend(call).map(slot),
             ops::ATTEND_WITHIN => self.attend_within(call).map(slot),
+            ops::ATTEND_WITHIN_GRAD => {
+                let results = self.attend_within_grad(call)?;
+                Ok(results.map(Value::Slot).to_vec())
+            }
             ops::RMS_NORM | ops::LAYER_NORM => self.norm(call).map(slot),
             ops::ROPE => self.rope(call).map(slot),
             ops::SWIGLU | ops::GEGLU => self.gated(call).map(slot),

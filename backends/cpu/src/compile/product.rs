@@ -100,19 +100,89 @@ impl Builder<'_> {
     /// A product with something that the plan computed, or with a dense weight of one row.
     fn dense_matmul(&mut self, call: &Call<'_>, x: SlotId, w: Value) -> Result<SlotId> {
         let [n, k] = self.symbols.rows_width(call.spec(1)?)?;
-        let w = self.dense(w)?;
+        let panels = match w {
+            Value::Turned { slot, .. } => self.pack_panels(call, slot, [n, k], true)?,
+            w => {
+                let w = self.dense(w)?;
+                self.pack_panels(call, w, [n, k], false)?
+            }
+        };
+        let [rows, _] = self.symbols.rows_width(call.spec(0)?)?;
+        self.panels(call, [panels, x], [n, k], rows, false)
+    }
+
+    /// The product over all rows of both.
+    pub(super) fn matmul_rows(&mut self, call: &Call<'_>) -> Result<SlotId> {
+        let (a, b) = (self.floats(call, 0)?, self.floats(call, 1)?);
+        let [rows, n] = self.symbols.rows_width(call.spec(0)?)?;
+        let [_, k] = self.symbols.rows_width(call.spec(1)?)?;
+        let panels = self.pack_panels(call, b, [k, rows], true)?;
+        self.panels(call, [panels, a], [k, rows], n, true)
+    }
+
+    /// A matrix `[n, k]`, or `[k, n]` if it is `turned`, as panels; each once.
+    fn pack_panels(
+        &mut self,
+        call: &Call<'_>,
+        w: SlotId,
+        [n, k]: [Size; 2],
+        turned: bool,
+    ) -> Result<SlotId> {
         let max = |size: &Size| self.symbols.max(size).unwrap_or(usize::MAX);
         let len = max(&n).checked_next_multiple_of(PANEL_ROWS);
         let len = len.and_then(|rows| rows.checked_mul(max(&k)));
         let len = len.filter(|len| *len <= isize::MAX as usize / 64);
         let len = len.ok_or_else(|| Error::unsupported(call.op, "sizes that fit into memory"))?;
-        let panels = self.scratch(Element::F32, Size::fixed(len));
-        self.emit_whole(Op::PackPanels { w, n, k }, &[w], &[panels]);
+        if let Some(panels) = self.panels.get(&(w, turned, n, k)) {
+            return Ok(*panels);
+        }
+        let op = Op::PackPanels { w, n, k, turned };
+        let panels = match n.as_fixed() {
+            Some(fixed) => {
+                let per_panel = k.times(PANEL_ROWS);
+                let count = fixed.div_ceil(PANEL_ROWS);
+                let ns = max(&per_panel) / FLOATS_PER_NS;
+                let panels = self.scratch(Element::F32, k.times(count * PANEL_ROWS));
+                let units = Units::Count(Size::fixed(count));
+                self.emit(op, units, ns, &[w], &[(panels, per_panel)]);
+                panels
+            }
+            None => {
+                let panels = self.scratch(Element::F32, Size::fixed(len));
+                self.emit_whole(op, &[w], &[panels]);
+                panels
+            }
+        };
+        self.panels.insert((w, turned, n, k), panels);
+        Ok(panels)
+    }
+
+    fn panels(
+        &mut self,
+        call: &Call<'_>,
+        [w, x]: [SlotId; 2],
+        [n, k]: [Size; 2],
+        rows: Size,
+        turned: bool,
+    ) -> Result<SlotId> {
         let out = self.scratch_for(call.result(0)?)?;
-        self.emit_whole(Op::Panels { w: panels, x, n, k }, &[panels, x], &[out]);
+        let op = Op::Panels { w, x, n, k, turned };
+        match n.as_fixed() {
+            Some(fixed) => {
+                let max = |size: &Size| self.symbols.max(size).unwrap_or(usize::MAX);
+                let macs = max(&rows).saturating_mul(max(&k)).saturating_mul(PANEL_ROWS);
+                let units = Units::Count(Size::fixed(fixed.div_ceil(PANEL_ROWS)));
+                self.emit(op, units, macs / MACS_PER_NS, &[w, x], &[(out, Size::fixed(0))]);
+            }
+            None => self.emit_whole(op, &[w, x], &[out]),
+        }
         Ok(out)
     }
 }
 
+/// Floats that one thread packs in a nanosecond.
+const FLOATS_PER_NS: usize = 2;
+/// Multiply-adds of floats that one thread does in a nanosecond.
+const MACS_PER_NS: usize = 16;
 /// Bytes of weights that one thread reads in a nanosecond.
 const BYTES_PER_NS: usize = 12;

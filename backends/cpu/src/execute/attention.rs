@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
-    self as kernels, BlockTable, Element, KvState, SequenceBlocks, TokenRefs, store_kv,
+    self as kernels, BlockTable, Element, KvState, Reach, SequenceBlocks, TokenRefs, store_kv,
 };
 
 use crate::code::{Attention, StateElement, Within};
@@ -88,14 +88,18 @@ pub(super) fn attend_within(op: &Within, part: &mut Part<'_>) {
             let kv = [k, v].map(|x| &x[run.start * width..run.end * width]);
             let at = (first * kv_heads + kv_head - units.start) * group;
             let (q, out) = (&q[at..], &mut out[at..]);
-            kernels::attend_within(isa, op.scale, op.shape, kv_head, count, q, kv, out);
+            let reach = match op.is_causal {
+                true => Reach::Causal { first: first - run.start },
+                false => Reach::Sequence,
+            };
+            kernels::attend_within(isa, op.scale, reach, op.shape, kv_head, count, q, kv, out);
             first += count;
         }
     }
 }
 
 /// The tokens around `token` with its sequence index.
-fn run_around(sequences: &[u32], token: usize) -> Range<usize> {
+pub(super) fn run_around(sequences: &[u32], token: usize) -> Range<usize> {
     let is_mate = |other: &&u32| **other == sequences[token];
     let before = sequences[..token].iter().rev().take_while(is_mate).count();
     let after = sequences[token..].iter().take_while(is_mate).count();

@@ -4,8 +4,8 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
     AffinePanels, Element, FloatPanels, OutputColumns, PANEL_ROWS, QuantizedRows, matmul,
-    matmul_affine, pack_float, quantize_rows, quantize_rows_twice, unpack_affine_row,
-    unpack_float_row,
+    matmul_affine, matmul_rows, pack_columns, pack_float, quantize_rows, quantize_rows_twice,
+    unpack_affine_row, unpack_float_row,
 };
 
 use crate::code::{Product, SlotId, WeightPlan};
@@ -69,21 +69,34 @@ fn float_panels<'w, W: Element + Pod>(plan: &WeightPlan, bytes: &'w [u8]) -> Flo
     FloatPanels::new(bytemuck::cast_slice(bytes), plan.rows, plan.cols)
 }
 
-/// Panels that the plan computed.
-pub(super) fn panels(w: SlotId, x: SlotId, [n, k]: [Size; 2], part: &mut Part<'_>) {
+/// Panels that the plan computed: those of this part, or all if they are one unit.
+pub(super) fn panels([w, x]: [SlotId; 2], [n, k]: [Size; 2], turned: bool, part: &mut Part<'_>) {
+    let count = n.as_fixed().map(|_| part.units());
     let (n, k) = (n.of(part.sizes()), k.of(part.sizes()));
-    if n > 0 {
-        let (isa, x) = (part.isa(), part.read(x));
-        let w = &part.read::<f32>(w)[..n.next_multiple_of(PANEL_ROWS) * k];
-        let out = part.write(0);
-        matmul(isa, FloatPanels::new(w, n, k), x, &mut OutputColumns::new(out, n));
+    if n == 0 {
+        return;
     }
+    let (isa, x) = (part.isa(), part.read(x));
+    let w = &part.read::<f32>(w)[..n.next_multiple_of(PANEL_ROWS) * k];
+    let w = FloatPanels::new(w, n, k);
+    let mut columns = match count {
+        Some(panels) => part.columns(0, n, 0, panels),
+        None => OutputColumns::new(part.write(0), n),
+    };
+    if turned { matmul_rows(isa, w, x, &mut columns) } else { matmul(isa, w, x, &mut columns) }
 }
 
-pub(super) fn pack_panels(w: SlotId, [n, k]: [Size; 2], part: &mut Part<'_>) {
+pub(super) fn pack_panels(w: SlotId, [n, k]: [Size; 2], turned: bool, part: &mut Part<'_>) {
+    let units = n.as_fixed().map(|_| part.units());
     let (n, k) = (n.of(part.sizes()), k.of(part.sizes()));
+    let panels = units.unwrap_or(0..n.div_ceil(PANEL_ROWS));
     let w = part.read::<f32>(w);
-    pack_float(w, n, k, &mut part.write(0)[..n.next_multiple_of(PANEL_ROWS) * k]);
+    let out = &mut part.write(0)[..panels.len() * PANEL_ROWS * k];
+    if turned {
+        return pack_columns(w, n, k, panels.start, out);
+    }
+    let rows = (panels.start * PANEL_ROWS).min(n)..(panels.end * PANEL_ROWS).min(n);
+    pack_float(&w[rows.start * k..rows.end * k], rows.len(), k, out);
 }
 
 pub(super) fn quantize(x: SlotId, k: usize, terms: usize, part: &mut Part<'_>) {
