@@ -7,10 +7,12 @@ pub mod error;
 pub mod generate;
 pub mod model;
 pub mod swap;
+pub mod train;
 pub mod wiring;
 
 pub use encode::{Embedder, EncoderModel, EncoderOptions, EncoderSwapper};
 pub use error::EngineError;
 pub use generate::{Engine, Gauge, Load, Output, Prompt, Request, RequestId, Stats};
 pub use swap::Swapper;
+pub use train::{TextLoader, TrainOptions, Trainer};
 pub use wiring::Wiring;

@@ -24,7 +24,7 @@ pub struct Wiring {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 8] = [
+const DEFAULTS: [(&str, &[&str]); 11] = [
     ("backend",           &["cpu"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
@@ -32,7 +32,10 @@ const DEFAULTS: [(&str, &[&str]); 8] = [
     ("decoding-strategy", &["sample", "greedy", "prompt-lookup"]),
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
+    ("lr-schedule",       &["cosine"]),
     ("model-source",      &["file", "pypi", "hf-hub"]),
+    ("objective",         &["causal-lm"]),
+    ("optimizer",         &["adamw"]),
 ];
 
 impl Wiring {
@@ -172,6 +175,11 @@ impl Wiring {
     /// Makes the encoder.
     pub fn encoder(&self, registry: &Registry) -> Result<(String, Box<dyn Encoder>), EngineError> {
         self.make_one(registry)
+    }
+
+    /// Makes the one plugin of the kind `K`: parts of training.
+    pub fn one<K: Kind + ?Sized>(&self, registry: &Registry) -> Result<Box<K>, EngineError> {
+        Ok(self.make_one(registry)?.1)
     }
 
     /// Makes the cache.

@@ -34,20 +34,27 @@ impl Architecture {
                 rope_factors(files, &mut config)?;
                 Self::new(blueprint, config, |b| &b.gguf)
             }
-            Metadata::Hf(json) => {
-                let listed = json["architectures"][0].as_str();
-                let name = listed.or_else(|| json["model_type"].as_str()).unwrap_or("");
-                let blueprint = Blueprint::find(name)?;
-                let mut config = Config::at("config.json");
-                merge(&mut config, &blueprint.hyperparameters);
-                read_config(json, &mut config);
-                rope_parameters(&mut config);
-                if let Ok(scalar) = config.number("query_pre_attn_scalar", 1.0..=1e6) {
-                    config.set("attention_scale", scalar.powf(-0.5));
-                }
-                Self::new(blueprint, config, |b| &b.hf)
-            }
+            Metadata::Hf(json) => Self::from_json(json),
         }
+    }
+
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn from_json(json: &serde_json::Value) -> Result<Self, EngineError> {
+        let listed = json["architectures"][0].as_str();
+        let name = listed.or_else(|| json["model_type"].as_str()).unwrap_or("");
+        let blueprint = Blueprint::find(name)?;
+        let mut config = Config::at("config.json");
+        merge(&mut config, &blueprint.hyperparameters);
+        read_config(json, &mut config);
+        rope_parameters(&mut config);
+        if let Ok(scalar) = config.number("query_pre_attn_scalar", 1.0..=1e6) {
+            config.set("attention_scale", scalar.powf(-0.5));
+        }
+        Self::new(blueprint, config, |b| &b.hf)
     }
 
     fn new(

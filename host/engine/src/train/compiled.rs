@@ -1,0 +1,84 @@
+//! A plan that is run with tensors of the host, by the names of its ports.
+
+use std::sync::Arc;
+
+use plugin_api::kinds::backend::{Backend, Bindings, Bucket, Exe, Fence, MemoryMap, StreamId};
+use plugin_api::plan::{Dim, Plan};
+use plugin_api::{TensorMut, TensorRef};
+
+use crate::error::EngineError;
+use crate::model::memory::AlignedBytes;
+
+/// A plan without weights and states, compiled, with the memory of its runs.
+pub(super) struct Compiled {
+    pub(super) plan: Plan,
+    /// Compiled by `backend`, and dropped before it.
+    exe: Exe,
+    backend: Arc<dyn Backend>,
+    scratch: AlignedBytes,
+}
+
+impl Compiled {
+    /// Compiles `plan` for sizes up to these.
+    pub(super) fn new(
+        plan: Plan,
+        sizes: &[(Dim, usize)],
+        backend: &Arc<dyn Backend>,
+    ) -> Result<Self, EngineError> {
+        let sizes = sizes.iter().filter_map(|(dim, n)| match dim {
+            Dim::Symbol(symbol) => Some((*symbol, *n)),
+            Dim::Fixed(_) => None,
+        });
+        let memory = MemoryMap { block_size: 1, ..MemoryMap::default() };
+        let bucket = Bucket { sizes: sizes.collect() };
+        let exe = backend.compile(&plan, &bucket, &memory);
+        let exe = exe.map_err(EngineError::plugin("backend, a plan of training"))?;
+        let scratch = AlignedBytes::huge(exe.scratch_bytes);
+        Ok(Self { plan, exe, backend: Arc::clone(backend), scratch })
+    }
+
+    /// Runs it: `input` has the tensor of each name, `outputs` are those of the plan in order.
+    pub(super) fn run<'a>(
+        &mut self,
+        sizes: &[(Dim, usize)],
+        input: impl Fn(&str) -> Option<TensorRef<'a>>,
+        outputs: &mut [TensorMut<'_>],
+    ) -> Result<(), EngineError> {
+        let size_of = |symbol| {
+            let found = sizes.iter().find(|(dim, _)| *dim == Dim::Symbol(symbol));
+            found.map_or(1, |(_, n)| *n)
+        };
+        let sizes: Vec<usize> = self.plan.symbols().into_iter().map(size_of).collect();
+        let tensor = |name: &str| {
+            let missing = || {
+                let expected = "an input that training gives";
+                EngineError::inconsistent("plan of training", expected, format!("`{name}`"))
+            };
+            input(name).ok_or_else(missing)
+        };
+        let inputs: Vec<TensorRef<'_>> =
+            self.plan.inputs.iter().map(|port| tensor(&port.name)).collect::<Result<_, _>>()?;
+        let mut outputs: Vec<TensorMut<'_>> = outputs
+            .iter_mut()
+            .map(|output| match output {
+                TensorMut::F32(x) => TensorMut::F32(x),
+                TensorMut::U32(x) => TensorMut::U32(x),
+                TensorMut::F64(x) => TensorMut::F64(x),
+            })
+            .collect();
+        let mut bind = Bindings {
+            sizes: &sizes,
+            inputs: &inputs,
+            weights: &[],
+            state: &mut [],
+            scratch: self.scratch.as_mut_slice(),
+            outputs: &mut outputs,
+        };
+        let ran = self.backend.run(&self.exe, StreamId(0), &mut bind);
+        let ran = ran.and_then(|fence| match fence {
+            Fence::Done => Ok(()),
+            pending => self.backend.wait(&self.exe, pending, &mut bind),
+        });
+        ran.map_err(EngineError::plugin("backend, a step of training"))
+    }
+}

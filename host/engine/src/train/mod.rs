@@ -1,0 +1,19 @@
+//! Training: models whose parameters change, on plans that compute their gradient.
+//!
+//! A step is the decoder that serving describes, for whole sequences, with an objective on top and its
+//! gradient behind; an update is the optimizer's plan, once for each shape of a parameter. The host owns
+//! parameters and states and takes over the results of a step or none.
+
+mod checkpoint;
+mod compiled;
+mod loader;
+mod parameters;
+mod plans;
+mod random;
+mod trainer;
+mod updates;
+
+pub use checkpoint::{Checkpoint, Checkpoints, States};
+pub use loader::{LoaderPosition, TextLoader, TokenBatch};
+pub use parameters::{Parameter, Parameters};
+pub use trainer::{StepReport, TrainOptions, Trainer, Verdict};

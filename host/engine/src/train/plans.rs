@@ -1,0 +1,96 @@
+//! The plans of training, out of what plugins describe.
+
+use plugin_api::kinds::optimizer::STATE;
+use plugin_api::plan::{Dim, OpSink, Plan, PlanBuilder, Spec, gradient, rewrite};
+use plugin_api::{Config, Error, LayerRef, LrSchedule, Objective, Optimizer, Result, Traced};
+
+use super::parameters::Parameters;
+use crate::error::EngineError;
+use crate::model::Architecture;
+use crate::model::trace::{TracedParts, trace_decoder};
+
+/// The loss of whole sequences, and its gradient by each parameter in the order of their names:
+/// all of them are inputs.
+pub(super) fn step(
+    architecture: &Architecture,
+    parts: &TracedParts,
+    objective: &dyn Objective,
+    parameters: &Parameters,
+) -> Result<Plan, EngineError> {
+    let decoder = trace_decoder(architecture, parts, parameters);
+    let decoder = decoder.map_err(EngineError::plugin("plan of the model"))?;
+    if let Some(name) = unread(&decoder, parameters) {
+        let what = format!("parameter `{name}`");
+        return Err(EngineError::inconsistent(what, "one that the model reads", "none reads it"));
+    }
+    let names: Vec<&str> = parameters.0.keys().map(String::as_str).collect();
+    let whole = rewrite::without_states(&decoder)
+        .and_then(|plan| rewrite::weights_as_inputs(&plan, &names))
+        .and_then(|plan| with_loss(&plan, objective));
+    let whole = whole.map_err(EngineError::plugin("plan of training"))?;
+    let loss = whole.outputs[0].val;
+    gradient(&whole, loss, &names).map_err(|error| {
+        let source = Error::unsupported("gradient", error.to_string());
+        EngineError::Plugin { what: "plan of training".to_owned(), source }
+    })
+}
+
+fn unread<'a>(plan: &Plan, parameters: &'a Parameters) -> Option<&'a String> {
+    parameters.0.keys().find(|name| !plan.weights.iter().any(|port| port.name == **name))
+}
+
+fn with_loss(plan: &Plan, objective: &dyn Objective) -> Result<Plan> {
+    rewrite::continued(plan, |g, outputs| {
+        let config = Config::at("training");
+        let results = objective.trace(g, outputs, &LayerRef { index: 0, config: &config })?;
+        match results[..] {
+            [loss] => g.output("loss", loss),
+            _ => Err(Error::shape("objective", "one loss", results.len())),
+        }
+    })
+}
+
+/// One step of a parameter of this shape.
+pub(super) fn update(optimizer: &dyn Optimizer, dims: &[u64]) -> Result<Plan> {
+    let dims: Vec<Dim> = dims.iter().map(|&n| Dim::Fixed(n)).collect();
+    let plan = alone(optimizer, &["parameter", "gradient"], &Spec::f32(dims), &Config::new())?;
+    for port in plan.inputs.iter().filter(|port| port.name.starts_with(STATE)) {
+        let written = plan.outputs.iter().find(|output| output.name == port.name);
+        let is_kept = written.is_some_and(|output| plan.spec(output.val) == plan.spec(port.val));
+        if !is_kept || plan.spec(port.val).dims.iter().any(|dim| dim.fixed().is_none()) {
+            let expected = "a fixed shape, and an output of the same";
+            return Err(Error::shape(&port.name, expected, plan.spec(port.val)));
+        }
+    }
+    Ok(plan)
+}
+
+/// The factor of the learning rate at a step of a run of `num_steps`.
+pub(super) fn schedule(schedule: &dyn LrSchedule, num_steps: u64) -> Result<Plan> {
+    let config = Config::at("training").with("num_steps", num_steps as i64);
+    alone(schedule, &["step"], &Spec::f32([Dim::Fixed(1), Dim::Fixed(1)]), &config)
+}
+
+/// The plan of a part over inputs of one spec; its one result, which has that spec, comes first.
+fn alone(part: &dyn Traced, inputs: &[&str], spec: &Spec, config: &Config) -> Result<Plan> {
+    // Outputs that the trace makes come after the result.
+    let mut g = PlanBuilder::new();
+    let mut vals = Vec::new();
+    for name in inputs {
+        vals.push(g.input(name, spec.clone())?);
+    }
+    let results = part.trace(&mut g, &vals, &LayerRef { index: 0, config })?;
+    let [result] = results[..] else {
+        return Err(Error::shape(part.semantic_id(), "one result", results.len()));
+    };
+    if g.spec(result) != spec {
+        return Err(Error::shape(part.semantic_id(), spec, g.spec(result)));
+    }
+    g.output(RESULT, result)?;
+    let mut plan = g.finish();
+    plan.outputs.rotate_right(1);
+    Ok(plan)
+}
+
+/// The output that holds the result.
+const RESULT: &str = "result";
