@@ -3,6 +3,7 @@
 
 mod plugin;
 mod serve;
+mod train;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use plugin::BuildLane;
 pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Running, Seal, Swap};
 pub(crate) use serve::Serve;
+pub(crate) use train::Train;
 
 /// Runs language models in which every part is a plugin.
 #[derive(Debug, Parser)]
@@ -76,6 +78,8 @@ pub(crate) enum Command {
     Chat(Sampling),
     /// Answer over HTTP, as the OpenAI interface does, until told to end
     Serve(Serve),
+    /// Train a model on a text, as the table `train` of the configuration says
+    Train(Train),
     /// Measure prefill and decode
     Bench(Bench),
     /// Fetch, list and look into models

@@ -65,6 +65,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(&session, args),
         Command::Chat(sampling) => commands::chat::run(&session, sampling),
         Command::Serve(args) => commands::serve::run(&session, args),
+        Command::Train(args) => commands::train::run(&session, args),
         Command::Bench(args) => commands::bench::run(&session, args),
         Command::Model(args) => commands::model::run(&session, args),
         Command::Plugin(_) => commands::plugin::ls(&session),

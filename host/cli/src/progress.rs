@@ -21,6 +21,18 @@ impl Bar {
         Self::new(is_silent, "{msg:14} {wide_bar} {percent:>3} % {eta}")
     }
 
+    /// Counts steps; its message may change with each.
+    pub(crate) fn steps(is_silent: bool) -> Self {
+        Self::new(is_silent, "{wide_bar} {pos}/{len} {msg} {eta}")
+    }
+
+    /// Shows how far the steps are, and what is to be said of the last one.
+    pub(crate) fn say(&self, done: u64, total: u64, message: String) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.bar.set_message(message);
+    }
+
     fn new(is_silent: bool, template: &str) -> Self {
         let target =
             if is_silent { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -42,6 +54,11 @@ impl Bar {
             _ => self.bar.unset_length(),
         }
         self.bar.set_position(done);
+    }
+
+    /// Prints around the bar.
+    pub(crate) fn suspend<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.bar.suspend(print)
     }
 
     /// Removes the bar.

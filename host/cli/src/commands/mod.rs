@@ -8,3 +8,4 @@ pub(crate) mod generate;
 pub(crate) mod model;
 pub(crate) mod plugin;
 pub(crate) mod serve;
+pub(crate) mod train;

@@ -12,6 +12,9 @@ use super::parameters::{Parameter, Parameters};
 use super::plans;
 use crate::error::EngineError;
 
+/// The elements of a parameter and of its states.
+type Updated = (Vec<f32>, BTreeMap<String, Vec<f32>>);
+
 /// The plans of an optimizer, with what it keeps.
 pub(super) struct Updates {
     /// By the shape of a parameter.
@@ -80,7 +83,7 @@ impl Updates {
         parameter: &Parameter,
         grad: &[f32],
         learning_rate: f32,
-    ) -> Result<(Vec<f32>, BTreeMap<String, Vec<f32>>), EngineError> {
+    ) -> Result<Updated, EngineError> {
         let plan = self.plans.get_mut(&parameter.dims).expect("every shape has a plan");
         let states = &self.states[name];
         let rate = [learning_rate];
