@@ -143,12 +143,15 @@ fn while_one_member_is_converted_no_other_has_changed() {
     assert_eq!(of(&tokens, id).len(), 120);
 }
 
+/// Kind, name and table of each member, and what the error says.
+type Case<'a> = (&'a [(&'a str, &'a str, Config)], &'a str);
+
 #[test]
 fn one_member_that_refuses_keeps_every_other_out() {
     let odd = |handover: &str| text("handover", handover);
     let plain = Config::new;
     #[rustfmt::skip]
-    let cases: [(&[(&str, &str, Config)], &str); 8] = [
+    let cases: [Case<'_>; 8] = [
         // Refused while the set is prepared.
         (&[("scheduler", "fcfs", plain()), ("backend", "broken", text("fails", "compile"))],
             "slot `backend`: compile: plan is unsupported: this one fails to compile"),
