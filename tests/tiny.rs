@@ -84,6 +84,52 @@ fn logits_equal_those_of_the_reference() {
     }
 }
 
+/// Logits after seven tokens of a model whose `config.json` is changed first.
+fn logits_with(model: &str, context: usize, change: impl Fn(&mut Value)) -> Vec<f32> {
+    let folder = tiny_model(model);
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut setup = setup("cpu", "paged", 512);
+    setup.options.context_length_max = context;
+    let mut engine = setup.load(folder.path()).unwrap();
+    let mut logits = Vec::new();
+    let each = &mut |_: usize, row: &[f32]| logits.extend_from_slice(row);
+    engine.evaluate(&[510, 5, 17, 300, 42, 7, 99], 6, 512, each).unwrap();
+    logits
+}
+
+#[test]
+fn scalings_of_rotary_embeddings_are_found_under_every_name_they_have() {
+    let plain = |model| logits_with(model, 256, |_| {});
+    let named = |name: &'static str| {
+        move |config: &mut Value| config["rope_scaling"]["rope_type"] = name.into()
+    };
+    assert_eq!(logits_with("tiny_longrope", 256, named("su")), plain("tiny_longrope"));
+    assert_eq!(logits_with("tiny_yarn", 256, named("deepseek_yarn")), plain("tiny_yarn"));
+    // Within the trained context the dynamic base is the plain one.
+    assert_eq!(logits_with("tiny_linear", 256, named("dynamic")), plain("tiny"));
+    let one_table = |config: &mut Value| {
+        let mut table = config["rope_scaling"].take();
+        table["rope_theta"] = config["rope_theta"].take();
+        config["rope_parameters"] = table;
+    };
+    assert_eq!(logits_with("tiny_yarn", 256, one_table), plain("tiny_yarn"));
+    assert_ne!(plain("tiny_yarn"), plain("tiny"));
+}
+
+#[test]
+fn the_context_of_the_engine_chooses_the_divisors_of_longrope() {
+    let long_is_short = |config: &mut Value| {
+        let short = config["rope_scaling"]["short_factor"].clone();
+        config["rope_scaling"]["long_factor"] = short;
+    };
+    let within = logits_with("tiny_longrope", 32, |_| {});
+    assert_eq!(within, logits_with("tiny_longrope", 256, long_is_short));
+    assert_ne!(within, logits_with("tiny_longrope", 33, |_| {}));
+}
+
 #[test]
 fn greedy_tokens_equal_those_of_the_reference() {
     let expected = expected();

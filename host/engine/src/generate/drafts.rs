@@ -9,7 +9,6 @@
 use plugin_api::kinds::kv_cache::SeqId;
 
 use super::engine::Engine;
-use super::prefix;
 
 /// What is left of a step for drafts, after everything that has to run.
 #[derive(Debug, Default, Clone, Copy)]
@@ -92,12 +91,10 @@ impl Engine {
 
     /// Tells the cache about blocks that drafts have filled.
     pub(super) fn publish_confirmed(&mut self) {
-        for entry in self.work.batch.entries.iter().filter(|entry| entry.drafts > 0) {
-            if let Some(sequence) = self.sequences.get_mut(entry.seq.0 as usize)
-                && let Some(group) = self.groups.get(sequence.group)
-            {
-                let (cache, block_size) = (self.cache.get_mut(), self.layout.pool.block_size);
-                prefix::publish(cache, entry.seq, sequence, &group.seed_key, block_size);
+        for i in 0..self.work.batch.entries.len() {
+            let entry = self.work.batch.entries[i];
+            if entry.drafts > 0 {
+                self.publish(entry.seq);
             }
         }
     }

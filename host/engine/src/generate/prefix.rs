@@ -97,7 +97,7 @@ pub(super) fn adopt(
 }
 
 /// Tells the cache the keys of blocks that have become full.
-pub(super) fn publish(
+fn publish(
     cache: &mut dyn KvCache,
     seq: SeqId,
     sequence: &mut Sequence,
@@ -151,6 +151,13 @@ impl Engine {
                 sequence.chain.rename(sequence.num_evaluated > 0);
             }
         }
+    }
+
+    /// Tells the cache the keys of blocks of a sequence that have become full.
+    pub(super) fn publish(&mut self, seq: SeqId) {
+        let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return };
+        let Some(group) = self.groups.get(sequence.group) else { return };
+        publish(self.cache.get_mut(), seq, sequence, &group.seed_key, self.layout.pool.block_size);
     }
 
     /// Starts a sequence that holds nothing with what the cache has of it.

@@ -12,7 +12,6 @@ use plugin_api::{Backend, Error, Kind, LogitsProcessor, TensorMut};
 use super::drafts::Spare;
 use super::engine::Engine;
 use super::group::Sequence;
-use super::prefix;
 use super::request::Output;
 use super::rows::uniform;
 use crate::error::EngineError;
@@ -359,16 +358,14 @@ impl Engine {
 
     /// Keeps the state of everything that was evaluated.
     fn commit(&mut self) {
-        for entry in &self.work.batch.entries {
+        for i in 0..self.work.batch.entries.len() {
+            let entry = self.work.batch.entries[i];
             if let Some(sequence) = self.sequences.get_mut(entry.seq.0 as usize) {
                 let cache = self.cache.get_mut();
                 cache.commit(entry.seq, entry.tokens + entry.drafts, &mut self.work.moves);
                 sequence.num_evaluated += entry.tokens;
                 sequence.num_unconfirmed = entry.drafts;
-                if let Some(group) = self.groups.get(sequence.group) {
-                    let block_size = self.layout.pool.block_size;
-                    prefix::publish(cache, entry.seq, sequence, &group.seed_key, block_size);
-                }
+                self.publish(entry.seq);
             }
         }
         self.copy_blocks();
