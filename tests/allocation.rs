@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::alloc::System;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jackfield_engine::Request;
 use jackfield_tests::{Setup, tiny_model};
@@ -20,16 +20,11 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// history of the repetition penalty, each once between 64 and 128 tokens.
 const GROWTHS_MAX: usize = 4;
 
-/// The allocator counts for the whole process: one measurement at a time.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
+/// One test, for the allocator counts for the whole process.
 #[test]
 fn a_step_allocates_nothing_after_warm_up() {
     check(Setup::new("cpu"));
-}
 
-#[test]
-fn a_step_over_the_boundary_allocates_nothing_after_warm_up() {
     let mut setup = Setup::new("cpu");
     let kinds = [
         cross::<dyn plugin_api::kinds::backend::Backend>(&mut setup),
@@ -79,7 +74,6 @@ where
 }
 
 fn check(setup: Setup) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tiny_model("tiny");
     let mut engine = setup.set("cpu", "threads", 2).load(folder.path()).unwrap();
     let request = Request::new(vec![510, 3, 7])

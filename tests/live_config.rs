@@ -60,11 +60,10 @@ fn what_is_saved_is_applied_and_mistakes_change_nothing() {
     assert!(!cut.contains("Paris"), "{cut}");
 
     let second = status();
-    let rest =
-        "[load]\nquota = 7\nfiles = [\"none.so\"]\n[plugin.stop-words]\nstop = [\"Paris\"]\n";
+    let rest = "[load]\nprobation_seconds = 7\nfiles = [\"none.so\"]\n[plugin.stop-words]\nstop = [\"Paris\"]\n";
     save(here, &format!("[plugin.cpu]\nactivations = \"int8\"\n{rest}"));
     wait_for(here, "none.so: cannot read");
-    wait_for(here, "takes effect at the next start: load.quota");
+    wait_for(here, "takes effect at the next start: load.probation_seconds");
     // One mistake, and nothing of what the same save says: stop words stay.
     save(here, "[plugin.cpu]\nactivations = \"int3\"\n[plugin.stop-words]\nstop = []\n");
     wait_for(here, "expected one of int16, int8");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use jackfield_engine::{Engine, EngineError, Output, Request};
+use jackfield_engine::{Engine, EngineError, Output, PromptToken, Request};
 use jackfield_runtime::Clock;
 use jackfield_tests::{Setup, tiny_model};
 
@@ -45,6 +45,57 @@ fn alternatives_are_the_likeliest_tokens_of_the_row() {
     }
     let request = Request::new(prompt).with("top_logprobs", 21);
     assert!(engine.submit(request).unwrap_err().to_string().contains("top_logprobs"));
+}
+
+/// The scores of a prompt, asked for among other requests.
+fn scores(engine: &mut Engine, prompt: &[u32]) -> Vec<PromptToken> {
+    let params = |request: Request| request.with("max_tokens", 4).with("ignore_eos", true);
+    engine.submit(params(Request::new(vec![9, 8, 7, 6, 5]))).unwrap();
+    let request = Request::new(prompt.to_vec()).with("top_logprobs", 3).with("top_k", 1);
+    let id = engine.submit(params(request).with("prompt_logprobs", true)).unwrap();
+    let (mut scores, mut others) = (Vec::new(), 0);
+    engine
+        .run_to_end(&mut |output| {
+            let Output::Token { request, prompt, .. } = output else { return };
+            match request == id && !prompt.is_empty() {
+                true => scores.push(prompt.to_vec()),
+                false => others += prompt.len(),
+            }
+        })
+        .unwrap();
+    assert_eq!((scores.len(), others), (1, 0), "once, and nobody else has it");
+    scores.remove(0)
+}
+
+#[test]
+fn prompts_are_scored_by_the_model_alone_however_they_are_cut() {
+    let folder = tiny_model("tiny");
+    let prompt: Vec<u32> = (0..70).map(|i| (i * 37 + 5) % 510).collect();
+    let mut engine = Setup::new("cpu").load(folder.path()).unwrap();
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    engine.evaluate(&prompt, 0, 8, &mut |_, row| rows.push(row.to_vec())).unwrap();
+    let expected = scores(&mut engine, &prompt);
+    assert_eq!(expected.iter().map(|one| one.token).collect::<Vec<_>>(), prompt);
+    assert_eq!((expected[0].logprob, expected[0].top.len()), (None, 0));
+    for (one, row) in expected[1..].iter().zip(&rows) {
+        let max = row.iter().fold(f32::NEG_INFINITY, |max, x| max.max(*x));
+        let total = max + row.iter().map(|x| (x - max).exp()).sum::<f32>().ln();
+        let found = one.logprob.unwrap();
+        assert!((found - (row[one.token as usize] - total)).abs() < 1e-4, "{one:?}");
+        assert!((one.top[0].1 - (max - total)).abs() < 1e-4, "{one:?}");
+        assert!(one.top.len() == 3 && one.top.is_sorted_by(|a, b| a.1 >= b.1), "{one:?}");
+    }
+    // What the cache has of it is evaluated again.
+    assert_eq!(scores(&mut engine, &prompt), expected);
+    for (tokens_per_step, rows) in [(3, 16), (512, 2), (7, 3)] {
+        let mut setup = Setup::new("cpu");
+        setup.options.tokens_per_step_max = tokens_per_step;
+        setup.options.logit_rows_max = rows;
+        let mut engine = setup.load(folder.path()).unwrap();
+        assert_eq!(scores(&mut engine, &prompt), expected, "{tokens_per_step}, {rows}");
+    }
+    let one = scores(&mut engine, &prompt[..1]);
+    assert_eq!(one, [PromptToken { token: prompt[0], logprob: None, top: Vec::new() }]);
 }
 
 #[test]
@@ -235,5 +286,6 @@ fn a_prompt_that_can_never_fit_is_refused_at_once() {
     let refused = engine.submit(request(48)).unwrap_err();
     assert!(matches!(refused, EngineError::PromptTooLong { tokens: 48, tokens_max: 47 }));
     engine.submit(request(40)).unwrap();
-    assert_eq!(ends(&mut engine, 20), ["1 Length 8 "], "it ends where the cache does");
+    // The one that was refused had the first number.
+    assert_eq!(ends(&mut engine, 20), ["2 Length 8 "], "it ends where the cache does");
 }

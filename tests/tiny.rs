@@ -11,11 +11,13 @@ use serde_json::Value;
 /// and an F64 computation are 8e-6 apart).
 const TOLERANCE: f64 = 1e-4;
 
-const MODELS: [&str; 7] = [
+const MODELS: [&str; 9] = [
     "tiny",
     "tiny_qwen2",
     "tiny_qwen3",
     "tiny_gemma3",
+    "tiny_mixtral",
+    "tiny_qwen3_moe",
     "tiny_linear",
     "tiny_yarn",
     "tiny_longrope",

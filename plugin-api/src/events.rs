@@ -304,9 +304,17 @@ event! {
 
 mod plugins;
 mod train;
+mod train_run;
 
 pub use plugins::{AfterRollback, AfterSwap, BeforeSwap, OnFault};
-pub use train::{TrainAfterBackward, TrainAfterStep, TrainBeforeStep, TrainLr};
+pub use train::{
+    TrainAfterBackward, TrainAfterStep, TrainBeforeStep, TrainGradient, TrainLoss, TrainLr,
+    TrainMicroBatch, TrainUpdate,
+};
+pub use train_run::{
+    TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore, TrainBeforeCheckpoint,
+    TrainBeforeEvaluate, TrainEpoch, TrainException, TrainRunEnd, TrainRunStart, TrainWeights,
+};
 
 /// Lists the events.
 macro_rules! topics {
@@ -330,8 +338,22 @@ topics! {
     AfterSwap,
     AfterRollback,
     OnFault,
+    TrainRunStart,
+    TrainEpoch,
     TrainBeforeStep,
+    TrainMicroBatch,
+    TrainLoss,
+    TrainGradient,
     TrainAfterBackward,
     TrainLr,
+    TrainUpdate,
     TrainAfterStep,
+    TrainWeights,
+    TrainBeforeEvaluate,
+    TrainAfterEvaluate,
+    TrainBeforeCheckpoint,
+    TrainAfterCheckpoint,
+    TrainAfterRestore,
+    TrainException,
+    TrainRunEnd,
 }

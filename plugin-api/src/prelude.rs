@@ -5,6 +5,7 @@ pub use crate::error::{Error, Result};
 pub use crate::events::{Flow, Phase, Subscriptions};
 pub use crate::export_plugin;
 pub use crate::host::Host;
+pub use crate::kinds::adapter::Adapter;
 pub use crate::kinds::decoding_strategy::{
     Action, Actions, DecodingStrategy, Eval, Evals, FinishReason, GroupId, Outcome, RequestView,
     SingleAnswer, Want,
@@ -22,6 +23,7 @@ pub use crate::kinds::logits_processor::{
 pub use crate::kinds::lr_schedule::LrSchedule;
 pub use crate::kinds::mixer::Mixer;
 pub use crate::kinds::model_source::{ModelEntry, ModelSource, Progress};
+pub use crate::kinds::moe_router::MoeRouter;
 pub use crate::kinds::norm::Norm;
 pub use crate::kinds::objective::Objective;
 pub use crate::kinds::optimizer::Optimizer;

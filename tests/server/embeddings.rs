@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
-use jackfield_tests::golden;
+use jackfield_tests::{golden, tiny_encoder};
+use plugin_api::Config;
 
+use crate::browser::within;
 use crate::client::{Connection, bytes};
-use crate::service::{EMBEDDING_MODEL, MODEL, Service};
+use crate::service::{EMBEDDING_MODEL, Gate, MODEL, Models, Service};
 use crate::statuses::check_error;
 
 const PATH: &str = "/v1/embeddings";
@@ -185,4 +187,26 @@ fn the_model_is_listed_and_its_plan_has_a_digest() {
     let asked = bytes("POST", PATH, &headers, &of(&json!("a")).to_string());
     let answer = Connection::send(service.address, &asked).answer();
     assert_eq!(answer.header("x-jackfield-digest").map(str::len), Some(64));
+}
+
+#[test]
+fn a_full_queue_is_told_and_what_was_answered_is_counted() {
+    let folder = tiny_encoder();
+    let gate = Gate::default();
+    let encoder = Some(folder.path().to_owned());
+    let models = Models { encoder, encoder_gate: Some(gate.clone()), ..Models::default() };
+    let service = Service::of(models, Config::at("server"), |_| {});
+    let refused = service.post(PATH, &of(&json!("a text")));
+    check_error(&refused, 429, "queue_full", None);
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    gate.set(true);
+    let mut answer = refused;
+    within("there is room again", || {
+        answer = service.post(PATH, &of(&json!("a text")));
+        answer.status == 200
+    });
+    let num_tokens = answer.json()["usage"]["prompt_tokens"].as_f64().unwrap();
+    assert_eq!(service.metric("embedding_prompt_tokens_total"), num_tokens);
+    assert_eq!(service.metric("embedding_request_seconds_count"), 1.0);
+    assert!(service.metric("request_over_limit_total") >= 1.0);
 }

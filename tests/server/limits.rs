@@ -1,6 +1,12 @@
 //! Limits and ends: queues, clients that leave or dawdle, a server that is stopped.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jackfield_engine::model::Tokenizer;
 use plugin_api::Config;
+use plugin_api::events::{Flow, Subscriptions};
+use plugin_api::testing::machine::Machine;
 use serde_json::{Value, json};
 
 use crate::browser::within;
@@ -144,4 +150,26 @@ fn who_does_not_read_loses_the_answer_and_nobody_elses() {
     let last: Value = serde_json::from_str(stream.strip_prefix("data: ").unwrap()).unwrap();
     assert_eq!(last["error"]["code"], "slow_reader", "{last}");
     service.wait_for("num_requests_running", 0.0);
+}
+
+/// The thread that steps never cuts a text into tokens, be it short or long: streams would wait.
+#[test]
+fn prompts_are_cut_into_tokens_elsewhere() {
+    let cut = Arc::new(AtomicU64::new(0));
+    let told = Arc::clone(&cut);
+    let service = Service::with(Config::at("server"), move |setup| {
+        let mut on = Subscriptions::new();
+        on.before_step(move |_, _| {
+            told.fetch_max(Tokenizer::encoded_here() + 1, Ordering::Relaxed);
+            Flow::Continue
+        });
+        setup.bus.subscribe(&Machine::new().host("watch"), on);
+    });
+    // Longer than what the thread of connections takes on itself, and than the context.
+    let long = "a ".repeat(20_000);
+    for (prompt, status) in [("short", 200), (&long, 400), ("short", 200)] {
+        let answer = service.post(PATH, &completion(prompt, 4));
+        assert_eq!(answer.status, status, "{}", answer.body);
+    }
+    assert_eq!(cut.load(Ordering::Relaxed), 1, "steps happened, and no text before them");
 }

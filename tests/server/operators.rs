@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::browser::{Browser, within};
 use crate::client::{Answer, Connection, bytes};
+use crate::clients::schemathesis;
 use crate::service::completion;
 
 /// A server in a process of its own, ended by hand if the test fails.
@@ -330,6 +331,63 @@ fn what_fails_is_started_again() {
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
         assert!(message.contains("hostile"), "{message}");
     }
+}
+
+/// A plugin that runs and loops is ended at the deadline that was set after it had been made.
+#[test]
+fn quotas_change_while_plugins_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hostile.wasm");
+    let source = root().join("host/loader/tests/guests/hostile");
+    jackfield::build_plugin(&source, BuildLane::Wasm, Some(&file)).unwrap();
+    let plugins = "[plugins]\nlogits-processor = [\"temperature\", \"hostile\"]\n\
+        [plugin.hostile]\ndeed = \"loop\"\n";
+    let load = "[load]\nwatch = false\nfiles = [\"hostile.wasm\"]\n";
+    let config = folder.path().join("jackfield.toml");
+    std::fs::write(&config, format!("{plugins}{load}wasm_call_ms = 3600000\n")).unwrap();
+    let Some(mut service) = Process::start(folder.path()) else { return };
+    let quotas = || service.ask("GET", "/quotas", &Value::Null).json();
+    assert_eq!((&quotas()["call_ms"], &quotas()["memory_mib"]), (&json!(3600000), &json!(256)));
+    let changed = service.ask("POST", "/quotas", &json!({ "call_ms": 50, "native_mapped": 7 }));
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    assert_eq!((&quotas()["call_ms"], &quotas()["native_mapped"]), (&json!(50), &json!(7)));
+    let failed = service.complete("");
+    assert!(failed.body.contains("deadline of 50 ms"), "{}", failed.body);
+    let refused = service.ask("POST", "/quotas", &json!({ "instances": 129, "call_ms": 60 }));
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("instances")));
+    assert_eq!(quotas()["call_ms"], 50, "all of it or nothing");
+
+    std::fs::write(&config, format!("{plugins}{load}wasm_call_ms = 70\n")).unwrap();
+    service.signal("-HUP");
+    line_with(&mut service.log, "the configuration was read again");
+    let quotas = service.ask("GET", "/quotas", &Value::Null).json();
+    assert_eq!((&quotas["call_ms"], &quotas["native_mapped"]), (&json!(70), &json!(256)));
+}
+
+/// Whatever operators ask is answered as the description of their listener says.
+#[test]
+fn operators_are_answered_as_described() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(service) = Process::start(folder.path()) else { return };
+    assert_eq!(
+        Connection::send(service.admin, &bytes("GET", "/openapi.json", &[], "")).answer().status,
+        401
+    );
+    let document = service.ask("GET", "/openapi.json", &Value::Null).json();
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    let all = [
+        "/events",
+        "/plugins",
+        "/plugins/load",
+        "/plugins/rollback",
+        "/plugins/swap",
+        "/quotas",
+        "/slots",
+    ];
+    assert_eq!(paths, all);
+    // One of them goes on until the client leaves.
+    schemathesis(service.admin, 25, &["--header", "Authorization: Bearer master"], &["/events"]);
+    assert_eq!(service.complete("").status, 200);
 }
 
 #[test]

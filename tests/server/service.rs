@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-use jackfield_engine::{Embedder, EncoderModel, EncoderOptions};
+use jackfield_engine::encode::Reply;
+use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EngineError};
 use jackfield_server::{EngineFacts, Server, ServerConfig};
 use jackfield_tests::{Setup, tiny_encoder, tiny_model};
 use plugin_api::events::{Flow, Subscriptions};
@@ -27,7 +29,7 @@ const TEMPLATE: &str =
 
 /// Steps happen while it is open.
 #[derive(Clone, Default)]
-pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar, AtomicBool)>);
 
 impl Gate {
     pub(crate) fn set(&self, is_open: bool) {
@@ -37,6 +39,7 @@ impl Gate {
 
     fn wait(&self) {
         let is_open = self.0.0.lock().unwrap();
+        self.0.2.store(true, Ordering::Release);
         drop(self.0.1.wait_while(is_open, |is_open| !*is_open).unwrap());
     }
 }
@@ -48,12 +51,26 @@ pub(crate) struct Models {
     pub(crate) decoder: Option<PathBuf>,
     /// What makes embeddings, if anything.
     pub(crate) encoder: Option<PathBuf>,
+    /// While it is shut, as much as may wait for the encoder does.
+    pub(crate) encoder_gate: Option<Gate>,
+}
+
+/// Holds the encoder up until the gate is open.
+impl Reply for Gate {
+    fn is_unwanted(&self) -> bool {
+        false
+    }
+
+    fn answer(self: Box<Self>, _: Result<Vec<f32>, EngineError>) {
+        self.wait();
+    }
 }
 
 /// A server that runs until it is dropped.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     pub(crate) gate: Gate,
+    encoder_gate: Gate,
     stop: Box<dyn Fn() + Send + Sync>,
     thread: Option<JoinHandle<()>>,
 }
@@ -104,6 +121,7 @@ impl Service {
         });
         setup.subscribe_hooks(|plugin| Machine::new().host(plugin));
         setup.bus.subscribe(&Machine::new().host("gate"), on);
+        let encoder_gate = models.encoder_gate.clone().unwrap_or_default();
         let run = move || {
             let folder = tiny_model(MODEL);
             std::fs::write(folder.path().join("chat_template.jinja"), TEMPLATE).unwrap();
@@ -111,13 +129,23 @@ impl Service {
                 let (wiring, registry) = (&setup.wiring, &setup.registry);
                 let options = EncoderOptions::default();
                 let model = EncoderModel::load(&path, wiring, registry, &options, &mut |_, _| {});
-                server.embed_with(Embedder::start(model.unwrap(), 64).unwrap());
+                let jobs_max = if models.encoder_gate.is_some() { 1 } else { 64 };
+                let embedder = Embedder::start(model.unwrap(), jobs_max).unwrap();
+                while let Some(gate) = &models.encoder_gate {
+                    // Once it waits there, it takes nothing from the queue.
+                    let is_waiting = gate.0.2.load(Ordering::Acquire);
+                    let taken = embedder.submit(vec![vec![1]], Box::new(gate.clone()));
+                    if is_waiting && taken.is_err() {
+                        break;
+                    }
+                }
+                server.embed_with(embedder);
             }
             let engine = setup.load(models.decoder.as_deref().unwrap_or(folder.path())).unwrap();
             server.run(engine, || {});
         };
         let thread = Some(std::thread::spawn(run));
-        let service = Self { address, gate, stop, thread };
+        let service = Self { address, gate, encoder_gate, stop, thread };
         while service.get("/health").status != 200 {
             std::thread::yield_now();
         }
@@ -164,6 +192,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.gate.set(true);
+        self.encoder_gate.set(true);
         self.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

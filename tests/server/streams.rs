@@ -123,3 +123,63 @@ fn probabilities_go_with_the_tokens() {
     }
     assert_eq!(logprobs["text_offset"][0], 0);
 }
+
+#[test]
+fn a_prompt_comes_with_the_probabilities_of_its_tokens() {
+    let service = Service::new();
+    let mut request = completion("Once upon a tïme", 3);
+    request["logprobs"] = json!(2);
+    request["temperature"] = json!(0);
+    let plain = service.post("/v1/completions", &request).json();
+    request["echo"] = json!(true);
+    let whole = service.post("/v1/completions", &request).json();
+    let choice = &whole["choices"][0];
+    let (logprobs, text) = (&choice["logprobs"], choice["text"].as_str().unwrap());
+    let list = |field: &str| logprobs[field].as_array().unwrap().clone();
+    let num_prompt = whole["usage"]["prompt_tokens"].as_u64().unwrap() as usize;
+    assert_eq!(list("tokens").len(), num_prompt + 3);
+    assert_eq!(
+        (&list("token_logprobs")[0], &list("top_logprobs")[0]),
+        (&Value::Null, &Value::Null)
+    );
+    for (i, top) in list("top_logprobs").iter().enumerate().skip(1) {
+        let best = top.as_object().unwrap().values().map(|x| x.as_f64().unwrap());
+        let best = best.fold(f64::NEG_INFINITY, f64::max);
+        let found = list("token_logprobs")[i].as_f64().unwrap();
+        assert!(found <= best && best <= 0.0, "{i}: {found} {best}");
+    }
+    // What comes after the prompt is as without it, further to the right.
+    for field in ["tokens", "token_logprobs", "top_logprobs"] {
+        let plain = plain["choices"][0]["logprobs"][field].as_array().unwrap().clone();
+        assert_eq!(list(field)[num_prompt..], plain, "{field}");
+    }
+    let offsets: Vec<usize> =
+        list("text_offset").iter().map(|x| x.as_u64().unwrap() as usize).collect();
+    assert!(offsets.is_sorted() && offsets[0] == 0, "{offsets:?}");
+    assert_eq!(offsets[num_prompt], "Once upon a tïme".chars().count());
+    assert!(text.starts_with("Once upon a tïme"));
+
+    request["max_tokens"] = json!(0);
+    let bare = service.post("/v1/completions", &request).json();
+    assert_eq!(bare["choices"][0]["text"], "Once upon a tïme");
+    assert_eq!(bare["choices"][0]["finish_reason"], "length");
+    assert_eq!(bare["usage"]["completion_tokens"], 0);
+    for field in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+        assert_eq!(bare["choices"][0]["logprobs"][field], json!(list(field)[..num_prompt]));
+    }
+    for max_tokens in [0, 3] {
+        request["max_tokens"] = json!(max_tokens);
+        let whole = service.post("/v1/completions", &request).json();
+        request["stream"] = json!(true);
+        let events = service.post("/v1/completions", &request).events();
+        request["stream"] = json!(false);
+        let parts = |field: &str| -> Vec<Value> {
+            let events =
+                events.iter().filter_map(|e| e["choices"][0]["logprobs"][field].as_array());
+            events.flatten().cloned().collect()
+        };
+        for field in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+            assert_eq!(json!(parts(field)), whole["choices"][0]["logprobs"][field], "{field}");
+        }
+    }
+}

@@ -25,6 +25,8 @@ pub(crate) enum Op {
         /// Whether in blocks of equal shape.
         in_blocks: bool,
     },
+    /// `matmul_experts`
+    Experts,
     Unary(Unary),
     /// candle repeats a smaller right side.
     Binary(Binary),
@@ -65,6 +67,7 @@ impl Op {
         let this = match op {
             ops::EMBED | ops::GATHER => Self::Rows,
             ops::MATMUL => Self::Matmul { in_blocks: true },
+            ops::MATMUL_EXPERTS => Self::Experts,
             ops::ADD => Self::Binary(Tensor::broadcast_add),
             ops::SUB => Self::Binary(Tensor::broadcast_sub),
             ops::MUL => Self::Binary(Tensor::broadcast_mul),
@@ -126,7 +129,7 @@ impl Op {
             Self::Constant(_) => 0,
             Self::Rows | Self::Matmul { .. } | Self::Binary(_) | Self::RmsNorm { .. } => 2,
             Self::Rope(_) | Self::Gated(_) => 2,
-            Self::ScatterAdd | Self::LayerNorm { .. } => 3,
+            Self::ScatterAdd | Self::LayerNorm { .. } | Self::Experts => 3,
             Self::Concat(_) => return None,
             _ => 1,
         })
@@ -134,11 +137,11 @@ impl Op {
 
     /// That every index points at a row. candle takes the highest index for a row of zeros.
     pub(crate) fn check_indices(&self, args: &[&Tensor]) -> Outcome<()> {
-        if !matches!(self, Self::Rows | Self::ScatterAdd) {
-            return Ok(());
-        }
-        let rows = args[0].dim(0)?;
-        let indices = args[1].to_vec1::<u32>()?;
+        let (rows, indices) = match self {
+            Self::Rows | Self::ScatterAdd => (args[0].dim(0)?, args[1].to_vec1::<u32>()?),
+            Self::Experts => (args[1].dim(0)?, args[2].flatten_all()?.to_vec1()?),
+            _ => return Ok(()),
+        };
         match indices.iter().find(|&&index| index as usize >= rows) {
             Some(index) => Err(Error::shape("index", format!("below {rows}"), index).into()),
             None => Ok(()),
@@ -158,6 +161,7 @@ impl Op {
                 let weight = args[1].to_dtype(args[0].dtype())?.t()?;
                 matmul(args[0], &weight, shape, *in_blocks)?
             }
+            Self::Experts => matmul_experts([args[0], args[1], args[2]], shape)?,
             Self::Unary(op) => op(args[0])?,
             Self::Binary(op) => op(args[0], args[1])?,
             Self::Affine(times, plus) => args[0].affine(*times, *plus)?,
@@ -201,6 +205,23 @@ fn matmul(x: &Tensor, w: &Tensor, shape: &[usize], in_blocks: bool) -> Outcome<T
     let blocks = (0..rows).step_by(ROW_BLOCK).map(block);
     let blocks = blocks.collect::<candle_core::Result<Vec<Tensor>>>()?;
     Ok(Tensor::cat(&blocks, 0)?.narrow(0, 0, rows)?.reshape(shape)?)
+}
+
+/// One product for each choice: of one row always, so that its bits are its own.
+fn matmul_experts([x, w, chosen]: [&Tensor; 3], shape: &[usize]) -> Outcome<Tensor> {
+    let chosen = chosen.flatten_all()?.to_vec1::<u32>()?;
+    if chosen.is_empty() {
+        return Ok(Tensor::zeros(shape, x.dtype(), &Device::Cpu)?);
+    }
+    let x = x.flatten_to(D::Minus2)?;
+    let per_row = chosen.len() / x.dim(0)?;
+    let product = |(i, expert): (usize, &u32)| {
+        let w = w.get(*expert as usize)?.to_dtype(x.dtype())?;
+        x.narrow(0, i / per_row, 1)?.matmul(&w.t()?)
+    };
+    let products = chosen.iter().enumerate().map(product);
+    let products = products.collect::<candle_core::Result<Vec<Tensor>>>()?;
+    Ok(Tensor::cat(&products, 0)?.reshape(shape)?)
 }
 
 /// Rows over their root mean square.

@@ -1,8 +1,13 @@
 //! A compiled plan: a flat list of instructions over slots of memory.
 
+mod chain;
+mod experts;
+
 use kernels_cpu::{AttendShape, AttendSpec, BinaryOp, Rhs, RopeShape, UnaryOp};
 use plugin_api::kinds::backend::BindingCheck;
 
+pub(crate) use self::chain::{Chain, ChainOp, REGISTERS_MAX, Source, Step};
+pub(crate) use self::experts::{Experts, SortChoices};
 use crate::check::Check;
 use crate::layout::Packing;
 use crate::size::Size;
@@ -147,6 +152,10 @@ pub(crate) enum Op {
     },
     /// Products of one input with weights, one after the other in units of panels.
     Product(Box<Product>),
+    /// Choices in the order of their experts.
+    SortChoices(Box<SortChoices>),
+    /// Products of sorted rows with the experts that they chose, in units of panels.
+    Experts(Box<Experts>),
     /// A product with panels that the plan computed; units as there. `x` is `[rows, k]`, or `[k, rows]`
     /// if it is `turned`.
     Panels {
@@ -269,6 +278,8 @@ pub(crate) enum Op {
         gate: SlotId,
         up: SlotId,
     },
+    /// Ops on the same elements, block by block.
+    Chain(Box<Chain>),
     Store(Box<Attention>),
     Attend(Box<Attention>),
     AttendWithin(Box<Within>),
@@ -287,7 +298,6 @@ pub(crate) struct Product {
     pub(crate) quantized: Option<SlotId>,
     /// Quantized rows that make one row.
     pub(crate) terms: usize,
-    pub(crate) k: usize,
     pub(crate) rows: Size,
     pub(crate) weights: Vec<ProductWeight>,
 }

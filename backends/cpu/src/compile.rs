@@ -3,7 +3,9 @@
 mod arena;
 mod attention;
 mod builder;
+mod chain;
 mod elements;
+mod experts;
 mod fused;
 mod lower;
 mod product;
@@ -46,8 +48,9 @@ pub(crate) fn compile(
     let mut builder = Builder::new(plan, memory, Symbols(symbols.collect()), weights(memory)?);
     builder.terms = terms;
     builder.plan(plan)?;
+    let drafts = chain::join(builder.drafts, &builder.slots);
     let (slots, instructions, scratch_bytes) =
-        arena::place(builder.slots, builder.drafts, &builder.symbols)?;
+        arena::place(builder.slots, drafts, &builder.symbols)?;
     Ok(Code {
         check: BindingCheck::new(plan, bucket, memory, scratch_bytes)?,
         index_checks: builder.index_checks,

@@ -1,6 +1,8 @@
 //! Computes a part of an instruction by calling its kernel.
 
 mod attention;
+mod chain;
+mod experts;
 mod product;
 mod rows;
 mod training;
@@ -22,6 +24,8 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
         Op::PackPanels { w, n, k, turned } => product::pack_panels(*w, [*n, *k], *turned, part),
         Op::Quantize { x, k, terms } => product::quantize(*x, *k, *terms, part),
         Op::Product(product) => product::product(product, part),
+        Op::SortChoices(sort) => experts::sort(sort, part),
+        Op::Experts(op) => experts::experts(op, part),
         Op::Panels { w, x, n, k, turned } => product::panels([*w, *x], [*n, *k], *turned, part),
         Op::Binary { op, a, b, rhs, width } => rows::binary(*op, *a, *b, *rhs, *width, part),
         Op::Unary { op, x } => map(*x, part, |x, out| unary(isa, *op, x, out)),
@@ -60,6 +64,7 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
             rope(isa, part.write(0), cos, sin, *shape);
         }
         Op::Gated { kind, gate, up } => gated(isa, *kind, [*gate, *up], part),
+        Op::Chain(chain) => chain::chain(chain, part),
         Op::Store(attention) => attention::store(attention, part),
         Op::Attend(attention) => attention::attend(attention, part),
         Op::AttendWithin(within) => attention::attend_within(within, part),

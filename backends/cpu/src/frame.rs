@@ -258,6 +258,34 @@ impl<'f> Part<'f> {
         unsafe { OutputColumns::from_raw(start.cast_mut(), len / n, n, columns) }
     }
 
+    /// The columns of panels `panels` of some rows of output `i`, which is `[rows, n]`. For
+    /// instructions whose units are panels.
+    pub(crate) fn columns_of(
+        &mut self,
+        i: usize,
+        n: usize,
+        panels: Range<usize>,
+        rows: Range<usize>,
+    ) -> OutputColumns<'_> {
+        let is_mine = self.units.start <= panels.start && panels.end <= self.units.end;
+        assert!(
+            is_mine && panels.start <= panels.end,
+            "panels {panels:?}, not in {:?}",
+            self.units
+        );
+        let (start, len) = self.frame.locate::<f32>(self.instruction.outputs[i].slot);
+        assert!(n > 0 && len.is_multiple_of(n), "output {i} is not [rows, {n}]");
+        assert!(rows.start <= rows.end && rows.end <= len / n, "rows {rows:?} of {}", len / n);
+        let columns = panels.start * PANEL_ROWS..(panels.end * PANEL_ROWS).min(n);
+        // SAFETY: `start` points to `len` floats of an output (see `share_mut`), and the rows are
+        // within them. The panels are units of this part, so no other part has their columns;
+        // `&mut self` makes this view the only one of this part.
+        unsafe {
+            let start = start.cast_mut().add(rows.start * n);
+            OutputColumns::from_raw(start, rows.len(), n, columns)
+        }
+    }
+
     /// Elements of the state arena that the instruction reads.
     pub(crate) fn state<T: Pod>(&self, offset: usize, len: usize) -> &'f [T] {
         if len == 0 {

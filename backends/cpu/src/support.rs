@@ -51,7 +51,7 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
 fn takes_index(op: OpId, i: usize) -> Option<bool> {
     match (op, i) {
         (ops::EMBED | ops::GATHER | ops::SCATTER_ADD | ops::ROPE, 1) => Some(true),
-        (ops::TAKE_ALONG | ops::SCATTER_ALONG, 1) => Some(true),
+        (ops::TAKE_ALONG | ops::SCATTER_ALONG, 1) | (ops::MATMUL_EXPERTS, 2) => Some(true),
         (ops::ATTEND, 3) => None,
         (ops::ATTEND, 4..) | (ops::ATTEND_WITHIN | ops::ATTEND_WITHIN_GRAD, 3) => Some(true),
         (ops::GATHER | ops::CONCAT | ops::SLICE | ops::RESHAPE, _) => None,

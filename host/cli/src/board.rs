@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use jackfield_loader::plugins::{Plugins, Restart};
 use jackfield_loader::{
-    Artifact, Generation, Loader, LoaderOptions, Member, PluginManifest, PluginsOptions, Trial,
-    Watch, loader::NATIVE_QUOTA,
+    Artifact, Generation, Loader, LoaderOptions, Member, PluginManifest, PluginsOptions, Quotas,
+    Trial, WasmOptions, Watch, loader::NATIVE_QUOTA,
 };
 use jackfield_runtime::{Bus, Registry};
 use plugin_api::{Config, Host, Value};
@@ -25,7 +25,7 @@ pub(crate) struct LoadTable {
     trusted: Vec<String>,
     unload: Vec<String>,
     hashes: BTreeMap<String, String>,
-    quota: usize,
+    quotas: Quotas,
     probation: Duration,
     restart_pause_max: Duration,
     is_watching: bool,
@@ -45,6 +45,19 @@ impl LoadTable {
                 hashes.insert(name.to_owned(), pinned.text(name)?.to_owned());
             }
         }
+        let wasm = WasmOptions::new("");
+        let ms = |key, or: Duration| {
+            let ms = table.count_or(key, or.as_millis() as u64, 1..=86_400_000);
+            ms.map(Duration::from_millis)
+        };
+        let quotas = Quotas {
+            native_mapped: table.count_or("quota", NATIVE_QUOTA as u64, 0..=16_000)? as usize,
+            memory_bytes: (table.count_or("wasm_memory_mib", 256, 1..=4096)? as usize) << 20,
+            call: ms("wasm_call_ms", wasm.call_limit)?,
+            create: ms("wasm_create_ms", wasm.create_limit)?,
+            fetch: ms("wasm_fetch_ms", wasm.fetch_limit)?,
+            instances: table.count_or("wasm_instances", 128, 1..=4096)? as usize,
+        };
         let seconds = |key| table.count_or(key, 60, 0..=86_400).map(Duration::from_secs);
         Ok(Self {
             files: paths("files")?,
@@ -52,11 +65,16 @@ impl LoadTable {
             trusted: texts(table, "trusted")?,
             unload: texts(table, "unload")?,
             hashes,
-            quota: table.count_or("quota", NATIVE_QUOTA as u64, 0..=16_000)? as usize,
+            quotas,
             probation: seconds("probation_seconds")?,
             restart_pause_max: seconds("restart_pause_seconds")?,
             is_watching: table.flag_or("watch", true)?,
         })
+    }
+
+    /// What plugins may take.
+    pub(crate) fn quotas(&self) -> Quotas {
+        self.quotas
     }
 
     /// Every plugin file that is asked for, in the order of the configuration.
@@ -114,11 +132,20 @@ pub(crate) fn open(table: &LoadTable, folder: PathBuf, parts: Parts) -> Result<A
     });
     let program = std::env::current_exe().context("the path of this program")?;
     let trial = Trial::new(vec![program.into(), "plugin".into(), "trial".into()]);
+    let Quotas { memory_bytes, call, create, fetch, instances, native_mapped } = table.quotas;
+    let wasm = WasmOptions {
+        cache_folder: folder.join("wasm"),
+        memory_bytes_max: memory_bytes,
+        call_limit: call,
+        create_limit: create,
+        fetch_limit: fetch,
+        instances_max: instances,
+    };
     let loader = Loader::new(LoaderOptions {
         folder,
         trial: Some(trial),
-        native_quota: table.quota,
-        wasm: None,
+        native_quota: native_mapped,
+        wasm: Some(wasm),
         hashes: table.hashes.clone(),
         trusted: table.trusted.clone(),
         unload: table.unload.clone(),

@@ -10,7 +10,7 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use jackfield_engine::Wiring;
-use jackfield_loader::{Artifact, ConfigFile, Member, Plugins, SwapReport};
+use jackfield_loader::{Artifact, ConfigFile, Member, Plugins, Quotas, SwapReport};
 use plugin_api::Config;
 
 use crate::args::Common;
@@ -35,6 +35,8 @@ struct State {
     tables: BTreeMap<String, Config>,
     /// Plugin files that were asked for.
     files: BTreeSet<PathBuf>,
+    /// What plugins may take.
+    quotas: Quotas,
 }
 
 impl LiveConfig {
@@ -45,8 +47,9 @@ impl LiveConfig {
         wiring: &Wiring,
         load: &LoadTable,
     ) -> Result<Self> {
-        let files = load.paths()?.into_iter().collect();
-        let state = State { config: config.clone(), tables: wiring.tables().clone(), files };
+        let (files, quotas) = (load.paths()?.into_iter().collect(), load.quotas());
+        let (config, tables) = (config.clone(), wiring.tables().clone());
+        let state = State { config, tables, files, quotas };
         let (state, listener) = (RwLock::new(state), OnceLock::new());
         Ok(Self { path, common, state, listener })
     }
@@ -99,6 +102,13 @@ impl LiveConfig {
             tracing::warn!("{file}: [server] stays as it was: {error:#}");
         }
 
+        let quotas = load.quotas();
+        // What an operator has changed meanwhile stays where the file says what it said before.
+        if std::mem::replace(&mut self.write().quotas, quotas) != quotas
+            && let Err(error) = plugins.loader().set_quotas(&quotas)
+        {
+            tracing::warn!("{file}: quotas stay as they were: {error:#}");
+        }
         let changed = self.names_with(wiring.tables());
         let is_new = |path: &PathBuf| !self.write().files.contains(path);
         let files: Vec<PathBuf> = load.paths()?.into_iter().filter(is_new).collect();
@@ -215,10 +225,21 @@ fn changed_keys(before: &Config, after: &Config) -> Result<Vec<String>> {
     let mut keys = differing(before, after, &["plugin", "load", "server"]);
     let none = Config::at("load");
     let loads = (before.table("load")?.unwrap_or(&none), after.table("load")?.unwrap_or(&none));
-    let load = differing(loads.0, loads.1, &["files"]);
+    let load = differing(loads.0, loads.1, &LIVE);
     keys.extend(load.into_iter().map(|key| format!("load.{key}")));
     Ok(keys)
 }
+
+/// Keys of the table `load` that are applied at once: files, and what plugins may take.
+const LIVE: [&str; 7] = [
+    "files",
+    "quota",
+    "wasm_memory_mib",
+    "wasm_call_ms",
+    "wasm_create_ms",
+    "wasm_fetch_ms",
+    "wasm_instances",
+];
 
 fn differing(before: &Config, after: &Config, without: &[&str]) -> Vec<String> {
     let keys: BTreeSet<&str> = before.keys().chain(after.keys()).collect();

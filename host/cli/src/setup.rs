@@ -180,6 +180,8 @@ impl Session {
             options.convert_bytes_per_step =
                 table.count_or("convert_kib_per_step", 1024, 1..=1 << 30)? << 10;
             options.state_bytes_max = table.count_or("kv_memory_mib", 1024, 1..=1 << 20)? << 20;
+            options.adapter =
+                table.has("adapter").then(|| table.text("adapter")).transpose()?.map(PathBuf::from);
         }
         Ok(options)
     }

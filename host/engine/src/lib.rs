@@ -12,7 +12,9 @@ pub mod wiring;
 
 pub use encode::{Embedder, EncoderModel, EncoderOptions, EncoderSwapper};
 pub use error::EngineError;
-pub use generate::{Engine, Gauge, Load, Output, Prompt, Request, RequestId, Stats};
+pub use generate::{
+    Admitted, Encoded, Engine, Gauge, Load, Output, Prompt, PromptToken, Request, RequestId, Stats,
+};
 pub use swap::Swapper;
 pub use train::{TextLoader, TrainOptions, Trainer};
 pub use wiring::Wiring;

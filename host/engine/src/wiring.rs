@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
-    Backend, Config, Encoder, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual,
-    RotaryEmbedding, Scheduler, Traced, Value,
+    Adapter, Backend, Config, Encoder, FeedForward, Kind, KvCache, Mixer, MoeRouter, Norm,
+    Quantizer, Residual, RotaryEmbedding, Scheduler, Traced, Value,
 };
 
 use crate::error::EngineError;
 use crate::model::Architecture;
+use crate::model::adapter::is_adapted;
 use crate::model::trace::{TracedPart, TracedParts};
 use crate::model::weights::Quantizers;
 
@@ -24,7 +25,8 @@ pub struct Wiring {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 11] = [
+const DEFAULTS: [(&str, &[&str]); 12] = [
+    ("adapter",           &["lora"]),
     ("backend",           &["cpu"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
@@ -221,6 +223,7 @@ impl Wiring {
                 <dyn RotaryEmbedding>::NAME => self.make::<dyn RotaryEmbedding>(registry, &name)?,
                 <dyn Mixer>::NAME => self.make::<dyn Mixer>(registry, &name)?,
                 <dyn FeedForward>::NAME => self.make::<dyn FeedForward>(registry, &name)?,
+                <dyn MoeRouter>::NAME => self.make::<dyn MoeRouter>(registry, &name)?,
                 other => {
                     return Err(EngineError::inconsistent(
                         format!("blueprint `{}`: slot", architecture.blueprint.name),
@@ -231,6 +234,11 @@ impl Wiring {
             };
             let label = Label::first(&name);
             parts.insert(slot.clone(), Arc::new(TracedPart { label, instance }));
+        }
+        if is_adapted(&architecture.config) {
+            let (name, instance) = self.make_one::<dyn Adapter>(registry)?;
+            let (label, slot) = (Label::first(&name), <dyn Adapter>::NAME.to_owned());
+            parts.insert(slot, Arc::new(TracedPart { label, instance }));
         }
         Ok(parts)
     }

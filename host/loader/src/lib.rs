@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod native;
 mod owner;
 pub mod plugins;
+mod quotas;
 pub mod seal;
 pub mod services;
 mod stage;
@@ -30,7 +31,10 @@ pub use grants::Grants;
 pub use loader::{Loader, LoaderOptions};
 pub use manifest::{Permission, PluginManifest, Reload};
 pub use owner::{Generation, OnFault};
-pub use plugins::{Member, Plugins, PluginsError, PluginsOptions, Preview, SwapReport};
+pub use plugins::{
+    LoadedStatus, Member, Plugins, PluginsError, PluginsOptions, Preview, SwapReport,
+};
+pub use quotas::Quotas;
 pub use services::{Denial, Services};
 pub use trial::Trial;
 pub use wasm::{WasmLane, WasmOptions};

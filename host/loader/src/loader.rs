@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jackfield_runtime::{Lane, Origin};
-use plugin_api::{Config, Host, Provided};
+use plugin_api::{Config, Error, Host, Provided};
 
 use crate::artifact::Artifact;
 use crate::builtin::LoadedPlugin;
@@ -16,6 +16,7 @@ use crate::error::LoadError;
 use crate::manifest::PluginManifest;
 use crate::native::{self, Fate, Mapping};
 use crate::owner::{Generation, OnFault};
+use crate::quotas::{Live, Quotas};
 use crate::stage::Stage;
 use crate::trial::Trial;
 use crate::wasm::{WasmLane, WasmOptions};
@@ -55,6 +56,7 @@ pub struct Loader {
     options: LoaderOptions,
     stage: Stage,
     wasm: WasmLane,
+    quotas: Arc<Live>,
 }
 
 /// Native plugins that may be mapped where the configuration says nothing.
@@ -70,7 +72,8 @@ impl Loader {
         let stage = Stage::new(&options.folder);
         let wasm = options.wasm.take();
         let wasm = wasm.unwrap_or_else(|| WasmOptions::new(options.folder.join("wasm")));
-        Ok(Self { stage, wasm: WasmLane::new(wasm)?, options })
+        let quotas = Arc::new(Live::new(options.native_quota, &wasm));
+        Ok(Self { stage, wasm: WasmLane::with(wasm, Arc::clone(&quotas))?, quotas, options })
     }
 
     /// Loads the plugin in a file, to be started with `config`.
@@ -111,6 +114,21 @@ impl Loader {
         Ok(LoadedPlugin { manifest, provided: vec![provided], lane, origin, generation })
     }
 
+    /// What plugins may take.
+    pub fn quotas(&self) -> Quotas {
+        self.quotas.read()
+    }
+
+    /// Changes that while they run: native plugins from the next load on, components from their next
+    /// call on. Instances of components may be fewer than the loader was made with, never more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for what is out of its range; everything stays as it was.
+    pub fn set_quotas(&self, to: &Quotas) -> Result<(), Error> {
+        self.quotas.change(to)
+    }
+
     /// The handle on the host that a plugin gets.
     pub fn host(&self, manifest: &PluginManifest) -> Host {
         (self.options.host)(manifest)
@@ -135,7 +153,7 @@ impl Loader {
         generation: &Arc<Generation>,
     ) -> Result<Provided, LoadError> {
         let (file, manifest) = (&artifact.file, &artifact.manifest);
-        let (mapped, quota) = (native::mapped(), self.options.native_quota);
+        let (mapped, quota) = (native::mapped(), self.quotas.native_mapped());
         if mapped >= quota {
             return Err(LoadError::Quota { file: file.clone(), mapped, quota });
         }

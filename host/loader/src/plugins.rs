@@ -341,6 +341,11 @@ impl Plugins {
         native::mapped()
     }
 
+    /// What plugins may take, and how to change that: see [`Loader::set_quotas`].
+    pub fn loader(&self) -> &Loader {
+        &self.options.loader
+    }
+
     /// Who provides what.
     pub fn registry(&self) -> &RwLock<Registry> {
         &self.options.registry

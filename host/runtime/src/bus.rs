@@ -312,6 +312,11 @@ impl<E: Event> Topic<E> {
         self.cell.subscribers.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether a hook listens, as of the last refresh: for events that are too many for observers.
+    pub fn has_hooks(&self) -> bool {
+        !self.hooks.is_empty()
+    }
+
     /// Calls every hook in order, hands a record to the observers, and returns the strictest answer.
     ///
     /// A hook that panics is removed and counted; the others and the emitter go on.
@@ -518,9 +523,10 @@ mod tests {
         let mut topic = bus.topic::<BeforeStep<'static>>();
         topic.refresh();
         assert_eq!(topic.emit(&mut step(0)), Flow::Refuse);
+        assert!(topic.has_hooks());
         bus.unsubscribe("strict");
         topic.refresh();
-        assert!(topic.is_empty());
+        assert!(topic.is_empty() && !topic.has_hooks());
         assert_eq!(topic.emit(&mut step(1)), Flow::Continue);
     }
 

@@ -12,6 +12,7 @@ use crate::{
     math, reduce,
     softmax::exponentials,
 };
+pub(crate) use tile::{KEYS_ZERO, Keys, scores, values};
 
 /// Positions of one softmax split; splits start at its multiples.
 pub const SPLIT_POSITIONS: usize = 256;
@@ -142,23 +143,23 @@ impl Seen<'_> {
 
 /// One query head of one token, with its running softmax.
 #[derive(Clone, Copy)]
-struct Row {
+pub(crate) struct Row {
     /// Where its channels begin in `q` and `out`.
-    at: usize,
+    pub(crate) at: usize,
     /// The positions that it sees.
-    first: usize,
-    end: usize,
-    peak: f32,
-    sum: f32,
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+    pub(crate) peak: f32,
+    pub(crate) sum: f32,
     /// Its positions in the split at hand, from the split's first one, with the factors that
     /// merge them.
-    seen: (usize, usize),
-    old: f32,
-    new: f32,
+    pub(crate) seen: (usize, usize),
+    pub(crate) old: f32,
+    pub(crate) new: f32,
 }
 
 impl Row {
-    const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         at: 0,
         first: 0,
         end: 0,
@@ -171,10 +172,10 @@ impl Row {
 }
 
 /// Rows that share what they read.
-const TILE_ROWS: usize = 16;
+pub(crate) const TILE_ROWS: usize = 16;
 
 /// Scores of a tile's rows in one split, then their exponentials.
-type Weights = [[f32; SPLIT_POSITIONS]; TILE_ROWS];
+pub(crate) type Weights = [[f32; SPLIT_POSITIONS]; TILE_ROWS];
 
 impl<S: Element> Kernel for Attend<'_, S> {
     type Out = ();
@@ -185,7 +186,7 @@ impl<S: Element> Kernel for Attend<'_, S> {
         let group = heads / kv_heads;
         let num_rows = self.seen.tokens() * group;
         let mut weights = [[0.0; SPLIT_POSITIONS]; TILE_ROWS];
-        let mut keys = tile::KEYS_ZERO;
+        let mut keys = KEYS_ZERO;
         let mut done = 0;
         while done < num_rows {
             let mut rows = [Row::NONE; TILE_ROWS];
@@ -205,7 +206,7 @@ impl<S: Element> Kernel for Attend<'_, S> {
 
 impl<S: Element> Attend<'_, S> {
     #[inline(always)]
-    fn tile<L: Lanes>(&mut self, rows: &mut [Row], keys: &mut tile::Keys, weights: &mut Weights) {
+    fn tile<L: Lanes>(&mut self, rows: &mut [Row], keys: &mut Keys, weights: &mut Weights) {
         let head_dim = self.shape.head_dim;
         let (mut first, mut end) = (usize::MAX, 0);
         for row in &*rows {
@@ -218,16 +219,7 @@ impl<S: Element> Attend<'_, S> {
             let stop = end.min((split + 1) * SPLIT_POSITIONS);
             let slots = &mut slots[..stop - start];
             self.find_slots(start, slots);
-            tile::scores::<S, L>(
-                self.spec.scale,
-                head_dim,
-                self.q,
-                self.k,
-                slots,
-                rows,
-                keys,
-                weights,
-            );
+            scores::<S, L>(self.spec.scale, head_dim, self.q, self.k, slots, rows, keys, weights);
             for (row, weights) in rows.iter_mut().zip(&mut *weights) {
                 let seen = (row.first.max(start), row.end.min(stop));
                 row.seen = (seen.0 - start, seen.1.max(seen.0) - start);
@@ -235,7 +227,7 @@ impl<S: Element> Attend<'_, S> {
                     soften::<L>(self.spec.softcap, row, &mut weights[row.seen.0..row.seen.1]);
                 }
             }
-            tile::values::<S, L>(head_dim, self.v, slots, rows, weights, self.out);
+            values::<S, L>(head_dim, self.v, slots, rows, weights, self.out);
         }
         for row in rows {
             for out in &mut self.out[row.at..][..head_dim] {

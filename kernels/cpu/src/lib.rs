@@ -61,7 +61,7 @@ pub use along::{scatter_along, take_along};
 pub use argmax::{argmax, max};
 pub use attend::{AttendShape, AttendSpec, SPLIT_POSITIONS, SequenceBlocks, attend};
 pub use attend_within::{Reach, attend_within};
-pub use attend_within_grad::{GradSpec, attend_within_key_grad, attend_within_query_grad};
+pub use attend_within_grad::{GradOf, GradSpec, attend_within_key_grad, attend_within_query_grad};
 pub use byte_dots::{BYTE_DOTS_MACS, byte_dots};
 pub use cast::{cast, narrow, widen};
 pub use concat::concat;

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::plan::{OpSink, Val};
 
+pub mod adapter;
 pub mod backend;
 pub mod decoding_strategy;
 pub mod encoder;
@@ -19,6 +20,7 @@ pub mod logits_processor;
 pub mod lr_schedule;
 pub mod mixer;
 pub mod model_source;
+pub mod moe_router;
 pub mod norm;
 pub mod objective;
 pub mod optimizer;

@@ -17,6 +17,9 @@ use crate::plan::{Dim, OpSink, OpSinkExt, Spec, Val};
 /// For each `state.{name}` that it asks for, the trace makes an output of the same name and shape: the
 /// state after the step. The host owns parameters and states, and takes over all results of a step
 /// or none. A learning rate of 0 leaves the parameter as it is.
+///
+/// The layer's hyperparameters hold `parameter`, its name, as `layers.0.self_attn.q_proj.weight`: an
+/// optimizer may treat embeddings and the head in another way than what has the same shape.
 pub trait Optimizer: Traced {}
 
 kind!(Optimizer, "optimizer", TrainingStep, traced: true);

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kinds::adapter::Adapter;
 use crate::kinds::backend::Backend;
 use crate::kinds::decoding_strategy::DecodingStrategy;
 use crate::kinds::encoder::Encoder;
@@ -27,6 +28,7 @@ use crate::kinds::logits_processor::LogitsProcessor;
 use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::model_source::ModelSource;
+use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
@@ -269,6 +271,7 @@ macro_rules! rows {
     };
 }
 rows! {
+    Adapter: traced, TracedV1, t;
     Backend: backend, BackendV1, b;
     DecodingStrategy: decoding_strategy, DecodingStrategyV1, ds;
     Encoder: traced, TracedV1, t;
@@ -279,6 +282,7 @@ rows! {
     LrSchedule: traced, TracedV1, t;
     Mixer: traced, TracedV1, t;
     ModelSource: model_source, ModelSourceV1, ms;
+    MoeRouter: traced, TracedV1, t;
     Norm: traced, TracedV1, t;
     Objective: traced, TracedV1, t;
     Optimizer: traced, TracedV1, t;

@@ -1,5 +1,5 @@
 //! Traced kinds across the boundary: norm, residual, rotary embedding, mixer, feed-forward, encoder,
-//! and the parts of training: objective, optimizer, schedule of the learning rate.
+//! adapter, and the parts of training: objective, optimizer, schedule of the learning rate.
 //!
 //! One table serves them all: a trace is a trace. What a mixer or a rotary embedding says beyond
 //! it has a function of its own, which the others answer with an error.
@@ -15,10 +15,12 @@ use super::guard::{self, answer, guard, shared};
 use super::{Owner, op_sink};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kinds::adapter::Adapter;
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
+use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
@@ -57,14 +59,14 @@ macro_rules! parts {
         }
 
         impl Import for dyn $kind {
-            fn boxed(adapter: Adapter) -> Box<Self> {
-                Box::new(adapter)
+            fn boxed(foreign: Foreign) -> Box<Self> {
+                Box::new(foreign)
             }
         })*
     };
 }
 parts! {
-    Norm, Residual, FeedForward, Encoder, Objective, Optimizer, LrSchedule,
+    Norm, Residual, FeedForward, MoeRouter, Encoder, Objective, Optimizer, LrSchedule, Adapter,
     Mixer {
         fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
             (**self).state(at)
@@ -84,7 +86,7 @@ pub(super) trait Export {
 
 /// A traced kind on the host's side.
 pub(super) trait Import: Kind {
-    fn boxed(adapter: Adapter) -> Box<Self>;
+    fn boxed(foreign: Foreign) -> Box<Self>;
 }
 
 static TABLE: TracedV1 = TracedV1 {
@@ -162,7 +164,7 @@ unsafe extern "C" fn rotation(this: *mut c_void, config: RSlice<'_, u8>, out: *c
 }
 
 /// A traced plugin in another library.
-pub(super) struct Adapter {
+pub(super) struct Foreign {
     remote: Remote,
     table: &'static TracedV1,
     kind: &'static str,
@@ -174,10 +176,10 @@ pub(super) struct Adapter {
 pub(super) unsafe fn import<K: Import + ?Sized>(opened: Opened, owner: Arc<dyn Owner>) -> Box<K> {
     // SAFETY: as for this function.
     let table = unsafe { &*opened.table.cast::<TracedV1>() };
-    K::boxed(Adapter { remote: Remote::new(opened.this, owner), table, kind: K::NAME })
+    K::boxed(Foreign { remote: Remote::new(opened.this, owner), table, kind: K::NAME })
 }
 
-impl Traced for Adapter {
+impl Traced for Foreign {
     fn semantic_id(&self) -> SemanticId {
         let table = self.table;
         // SAFETY: the table belongs to the instance.
@@ -201,15 +203,17 @@ impl Traced for Adapter {
     }
 }
 
-impl Norm for Adapter {}
-impl Residual for Adapter {}
-impl FeedForward for Adapter {}
-impl Encoder for Adapter {}
-impl Objective for Adapter {}
-impl Optimizer for Adapter {}
-impl LrSchedule for Adapter {}
+impl Norm for Foreign {}
+impl Residual for Foreign {}
+impl FeedForward for Foreign {}
+impl MoeRouter for Foreign {}
+impl Encoder for Foreign {}
+impl Objective for Foreign {}
+impl Optimizer for Foreign {}
+impl LrSchedule for Foreign {}
+impl Adapter for Foreign {}
 
-impl Mixer for Adapter {
+impl Mixer for Foreign {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
         let (table, config) = (self.table, to_bytes(at.config));
         self.remote.ask(|this, out| {
@@ -219,7 +223,7 @@ impl Mixer for Adapter {
     }
 }
 
-impl RotaryEmbedding for Adapter {
+impl RotaryEmbedding for Foreign {
     fn rotation(&self, config: &Config) -> Result<Rotation> {
         let (table, config) = (self.table, to_bytes(config));
         self.remote.ask(|this, out| {
@@ -229,7 +233,7 @@ impl RotaryEmbedding for Adapter {
     }
 }
 
-impl Drop for Adapter {
+impl Drop for Foreign {
     fn drop(&mut self) {
         let table = self.table;
         // SAFETY: the instance is closed once, here.
@@ -243,10 +247,12 @@ const ALL_ARE_TRACED: () = assert!(
     <dyn Norm>::IS_TRACED
         && <dyn Residual>::IS_TRACED
         && <dyn FeedForward>::IS_TRACED
+        && <dyn MoeRouter>::IS_TRACED
         && <dyn Encoder>::IS_TRACED
         && <dyn Objective>::IS_TRACED
         && <dyn Optimizer>::IS_TRACED
         && <dyn LrSchedule>::IS_TRACED
+        && <dyn Adapter>::IS_TRACED
         && <dyn Mixer>::IS_TRACED
         && <dyn RotaryEmbedding>::IS_TRACED
 );

@@ -52,6 +52,7 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
             attrs.get_float("value")?;
             one(x.clone())
         }
+        ops::MATMUL_EXPERTS => one(matmul_experts(op, inputs)?),
         ops::MATMUL_ROWS => one(matmul_rows(op, inputs)?),
         ops::REDUCE_ROWS => {
             let [x] = take(op, inputs)?;
@@ -149,6 +150,19 @@ fn matmul(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
         }
         _ => Err(Error::shape(op, "x [.., k] and w [n, k]", format!("{x} and {w}"))),
     }
+}
+
+fn matmul_experts(op: OpId, inputs: &[&Spec]) -> Result<Spec> {
+    let [x, w, chosen] = take(op, inputs)?;
+    if let ([tokens, choices], DType::U32) = (&chosen.dims[..], chosen.dtype)
+        && let [Dim::Fixed(1..), n, k] = &w.dims[..]
+        && (x.dims[..] == [*tokens, *k] || x.dims[..] == [*tokens, *choices, *k])
+        && x.dtype == w.dtype
+    {
+        return Ok(Spec::new(x.dtype, [*tokens, *choices, *n]));
+    }
+    let expected = "x [t, k] or [t, c, k], w [experts, n, k] and u32[t, c]";
+    Err(Error::shape(op, expected, format!("{x}, {w} and {chosen}")))
 }
 
 fn matmul_rows(op: OpId, inputs: &[&Spec]) -> Result<Spec> {

@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | `embed` | table `[vocab, width]`, ids `u32 [tokens]` | | `[tokens, width]` |
 //! | `matmul` | x `[.., k]`, w `[n, k]` | | x times w transposed, `[.., n]` |
+//! | `matmul_experts` | x `[tokens, k]` or `[tokens, choices, k]`, w `[experts, n, k]`, chosen `u32 [tokens, choices]` | | x of each choice times its expert's w transposed, `[tokens, choices, n]` |
 //! | `matmul_rows` | a `[.., n]`, b `[.., k]`, the same rows | | sum over the rows of their outer products, `[n, k]` |
 //! | `add` `sub` `mul` `div` `max` `min` | a, b: same shape, or b one row `[width]`, or b one value per row `[.., 1]` | | as a |
 //! | `neg` `exp` `log` `sqrt` `rsqrt` `cos` `sin` `tanh` `sigmoid` `silu` `gelu` `gelu_tanh` `erf` | x | | as x |
@@ -67,7 +68,7 @@ ops! {
     SOFTMAX = "softmax", TOP_K = "top_k", GATHER = "gather", SCATTER_ADD = "scatter_add",
     CONCAT = "concat", SLICE = "slice", RESHAPE = "reshape", TRANSPOSE = "transpose",
     CAST = "cast", ATTEND = "attend", ATTEND_WITHIN = "attend_within", CONSTANT = "constant", COS = "cos", SIN = "sin",
-    MATMUL_ROWS = "matmul_rows", REDUCE_ROWS = "reduce_rows", FULL_LIKE = "full_like",
+    MATMUL_EXPERTS = "matmul_experts", MATMUL_ROWS = "matmul_rows", REDUCE_ROWS = "reduce_rows", FULL_LIKE = "full_like",
     ERF = "erf", IS_POSITIVE = "is_positive", TAKE_ALONG = "take_along",
     SCATTER_ALONG = "scatter_along", ATTEND_WITHIN_GRAD = "attend_within_grad",
     RMS_NORM = "rms_norm", LAYER_NORM = "layer_norm", ROPE = "rope",

@@ -4,6 +4,7 @@ use super::ops::{self, Attr, Attrs, OpId};
 use super::spec::{Spec, StateSpec};
 use super::{Plan, Val};
 use crate::error::{Error, Result};
+use crate::kinds::adapter::MARK;
 use crate::tensor::DType;
 
 /// Receives the ops of a trace. Called while a plan is built, never while a step runs.
@@ -89,16 +90,25 @@ pub trait OpSinkExt: OpSink {
         self.one(ops::MATMUL, &[x, w], Attrs::new())
     }
 
-    /// `x` times the weight `{name}.weight` transposed, plus `{name}.bias` where the model has one.
+    /// `x` times the weight `{name}.weight` transposed, plus `{name}.bias` where the model has one,
+    /// and what the adapter adds where it stands.
     fn linear(&mut self, x: Val, name: &str) -> Result<Val> {
         let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let weight = self.weight(&weight)?;
-        let y = self.matmul(x, weight)?;
-        if !self.has_weight(&bias) {
-            return Ok(y);
+        let mut y = self.matmul(x, weight)?;
+        if self.has_weight(&bias) {
+            let bias = self.weight(&bias)?;
+            y = self.add(y, bias)?;
         }
-        let bias = self.weight(&bias)?;
-        self.add(y, bias)
+        if self.has_weight(&format!("{name}.{MARK}")) {
+            y = self.slot_one("adapter", name, &[x, y])?;
+        }
+        Ok(y)
+    }
+
+    /// `x` of each choice times the transpose of its expert's part of `w` `[experts, n, k]`.
+    fn matmul_experts(&mut self, x: Val, w: Val, chosen: Val) -> Result<Val> {
+        self.one(ops::MATMUL_EXPERTS, &[x, w, chosen], Attrs::new())
     }
 
     /// Rows of `table` at `ids`.

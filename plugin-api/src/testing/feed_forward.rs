@@ -41,6 +41,50 @@ pub fn trace<T: Capability + FeedForward>(hidden: u64, intermediate: u64, biases
     trace_part(&made::<T>(), hidden, intermediate, biases)
 }
 
+/// The plan of a mixture over `x [tokens, hidden]`, with the weights `router`, `experts.gate_proj`,
+/// `experts.up_proj` and `experts.down_proj`. The two experts of the largest logits count as their
+/// softmax says.
+///
+/// # Panics
+///
+/// If the part cannot be traced.
+pub fn trace_experts<T: Capability + FeedForward>(hidden: u64, inner: u64, experts: u64) -> Plan {
+    trace_experts_with::<T>(hidden, inner, experts, 0)
+}
+
+/// The same with shared experts of `shared` rows, called `shared_experts.gate_proj` and so on.
+///
+/// # Panics
+///
+/// If the part cannot be traced.
+pub fn trace_experts_with<T: Capability + FeedForward>(
+    hidden: u64,
+    inner: u64,
+    experts: u64,
+    shared: u64,
+) -> Plan {
+    let config = Config::new().with("hidden_size", hidden as i64);
+    let mut scene = Scene::new(&config).weight("router.weight", &[experts, hidden]);
+    for (name, [rows, cols]) in [
+        ("gate_proj", [inner, hidden]),
+        ("up_proj", [inner, hidden]),
+        ("down_proj", [hidden, inner]),
+    ] {
+        scene = scene.weight(&format!("experts.{name}.weight"), &[experts, rows, cols]);
+    }
+    if shared > 0 {
+        for (name, dims) in [
+            ("gate_proj", [shared, hidden]),
+            ("up_proj", [shared, hidden]),
+            ("down_proj", [hidden, shared]),
+        ] {
+            scene = scene.weight(&format!("shared_experts.{name}.weight"), &dims);
+        }
+    }
+    let x = Spec::f32([Dim::TOKENS, hidden.into()]);
+    check_trace(&scene, &made::<T>(), &[("x", x)])
+}
+
 fn trace_part(part: &dyn Traced, hidden: u64, intermediate: u64, biases: bool) -> Plan {
     let config = Config::new()
         .with("hidden_size", hidden as i64)

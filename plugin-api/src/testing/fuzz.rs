@@ -11,8 +11,8 @@ pub(super) use called::{
     scheduler,
 };
 pub(super) use traced::{
-    encoder, feed_forward, lr_schedule, mixer, norm, objective, optimizer, residual,
-    rotary_embedding,
+    adapter, encoder, feed_forward, lr_schedule, mixer, moe_router, norm, objective, optimizer,
+    residual, rotary_embedding,
 };
 
 use super::random::Random;

@@ -3,10 +3,13 @@
 use super::machine::Machine;
 use super::{Make, make};
 use crate::config::Config;
+use crate::error::Error;
 use crate::events::{
     AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, Event, Flow, HookFn,
-    OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward, TrainAfterStep, TrainBeforeStep,
-    TrainLr,
+    OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward, TrainAfterCheckpoint,
+    TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep, TrainBeforeCheckpoint,
+    TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException, TrainGradient, TrainLoss,
+    TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate, TrainWeights,
 };
 use crate::kinds::Capability;
 use crate::kinds::decoding_strategy::FinishReason;
@@ -141,19 +144,50 @@ fn emit_every_topic(listening: &mut Subscriptions, params: &Config) {
     emit_training(listening, &machine);
 }
 
-/// A step as it should be, and one whose numbers are none.
-fn emit_training(listening: &mut Subscriptions, machine: &Machine) {
-    let lent = std::marker::PhantomData;
-    for (step, loss, grad_norm) in [(0, 5.5, 2.0), (1, f64::NAN, f64::INFINITY)] {
-        let mut before = TrainBeforeStep { step, tokens: 8, lent };
-        let _ = emit::<TrainBeforeStep<'static>>(listening, &mut before, machine);
-        let mut backward = TrainAfterBackward { step, loss, grad_norm, grad_scale: 1.0, lent };
-        let _ = emit::<TrainAfterBackward<'static>>(listening, &mut backward, machine);
-        let mut lr = TrainLr { step, learning_rate: 1e-3, lent };
-        let _ = emit::<TrainLr<'static>>(listening, &mut lr, machine);
-        let (learning_rate, tokens, step_us) = (lr.learning_rate, 8, 50);
-        let mut after =
-            TrainAfterStep { step, loss, grad_norm, learning_rate, tokens, step_us, lent };
-        let _ = emit::<TrainAfterStep<'static>>(listening, &mut after, machine);
+/// Calls the hooks with an event, whatever they answer.
+macro_rules! tell {
+    ($on:expr, $machine:expr, $($event:ident { $($fields:tt)* })*) => {
+        $({
+            let mut event = $event { $($fields)*, lent: std::marker::PhantomData };
+            let _ = emit::<$event<'static>>($on, &mut event, $machine);
+        })*
+    };
+}
+
+/// A run of a step as it should be, and one whose numbers are none.
+fn emit_training(on: &mut Subscriptions, machine: &Machine) {
+    let error = Error::outside("step 2", "the suite's own");
+    let (name, index, path) = ("layers.0.mlp.up_proj.weight", 3, "checkpoints/step-00000002");
+    tell! { on, machine,
+        TrainRunStart { step: 0, num_steps: 2, num_elements: 3 }
+        TrainEpoch { step: 0, epoch: 0 }
+    }
+    for (step, loss, norm) in [(0, 5.5, 2.0), (1, f64::NAN, f64::INFINITY)] {
+        let (micro_batch, mut tokens, mut targets) = (0, [1, 2], [2, 3]);
+        let (mut weights, mut values) = ([1.0, 0.0], [0.5, norm as f32, -1.5]);
+        let (learning_rate, step_us) = (1e-3, 50);
+        tell! { on, machine,
+            TrainBeforeStep { step, tokens: 2 }
+            TrainMicroBatch {
+                step, micro_batch, tokens: &mut tokens, targets: &mut targets,
+                weights: &mut weights
+            }
+            TrainLoss { step, micro_batch, loss }
+            TrainGradient { step, index, name, norm, scale: 1.0 }
+            TrainAfterBackward { step, loss, grad_norm: norm, grad_scale: 1.0 }
+            TrainLr { step, learning_rate }
+            TrainUpdate { step, index, name, values: &mut values }
+            TrainAfterStep { step, loss, grad_norm: norm, learning_rate, tokens: 2, step_us }
+            TrainWeights { step, index, name, values: &mut values }
+            TrainBeforeEvaluate { step, tokens: 2 }
+            TrainAfterEvaluate { step, loss }
+        }
+    }
+    tell! { on, machine,
+        TrainBeforeCheckpoint { step: 2 }
+        TrainAfterCheckpoint { step: 2, path }
+        TrainAfterRestore { step: 2 }
+        TrainException { step: 2, error: &error }
+        TrainRunEnd { step: 2 }
     }
 }

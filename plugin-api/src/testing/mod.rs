@@ -4,6 +4,7 @@
 //! need. A suite panics with a sentence when its contract is broken. `suite_of` is the same for
 //! whoever has a way to make instances and no type, as a host has of a plugin in a file.
 
+pub mod adapter;
 pub mod backend;
 pub mod decoding_strategy;
 pub mod encoder;
@@ -19,6 +20,7 @@ pub mod lr_schedule;
 pub mod machine;
 pub mod mixer;
 pub mod model_source;
+pub mod moe_router;
 pub mod norm;
 pub mod objective;
 pub mod optimizer;

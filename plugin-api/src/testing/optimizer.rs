@@ -112,10 +112,19 @@ fn check_descent(what: &str, plan: &Plan) {
 ///
 /// If the optimizer cannot be traced.
 pub fn trace(optimizer: &dyn Traced, dims: &[u64]) -> Plan {
+    trace_of(optimizer, "layers.0.mlp.up_proj.weight", dims)
+}
+
+/// The same of the parameter called `name`.
+///
+/// # Panics
+///
+/// If the optimizer cannot be traced.
+pub fn trace_of(optimizer: &dyn Traced, name: &str, dims: &[u64]) -> Plan {
     let dims: Vec<Dim> = dims.iter().map(|&n| Dim::Fixed(n)).collect();
     let spec = Spec::f32(dims);
     let inputs = [("parameter", spec.clone()), ("gradient", spec)];
-    match Scene::new(&Config::new()).trace(optimizer, &inputs) {
+    match Scene::new(&Config::new().with("parameter", name)).trace(optimizer, &inputs) {
         Ok(plan) => plan,
         Err(error) => panic!("{}: the trace failed: {error}", optimizer.semantic_id()),
     }

@@ -3,13 +3,14 @@
 
 use super::random::Random;
 use super::{
-    Make, backend, decoding_strategy, encoder, feed_forward, fuzz, hook, kv_cache,
-    logits_processor, lr_schedule, mixer, model_source, norm, objective, optimizer, quantizer,
-    residual, rotary_embedding, scheduler,
+    Make, adapter, backend, decoding_strategy, encoder, feed_forward, fuzz, hook, kv_cache,
+    logits_processor, lr_schedule, mixer, model_source, moe_router, norm, objective, optimizer,
+    quantizer, residual, rotary_embedding, scheduler,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::Kind;
+use crate::kinds::adapter::Adapter;
 use crate::kinds::backend::Backend;
 use crate::kinds::decoding_strategy::DecodingStrategy;
 use crate::kinds::encoder::Encoder;
@@ -20,6 +21,7 @@ use crate::kinds::logits_processor::LogitsProcessor;
 use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::model_source::ModelSource;
+use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
@@ -107,6 +109,7 @@ macro_rules! rows {
     };
 }
 rows! {
+    Adapter: adapter, |p, c| over(p, c, |make| adapter::suite_of(make));
     Backend: backend, |p, c| over::<dyn Backend, _>(p, c, |make| {
         backend::suite(&*make(c).expect("it has started before"));
     });
@@ -121,6 +124,7 @@ rows! {
     LrSchedule: lr_schedule, |p, c| over(p, c, |make| lr_schedule::suite_of(make));
     Mixer: mixer, |p, c| over(p, c, |make| mixer::suite_of(make));
     ModelSource: model_source, |p, c| over(p, c, |make| model_source::suite_of(make, c));
+    MoeRouter: moe_router, |p, c| over(p, c, |make| moe_router::suite_of(make));
     Norm: norm, |p, c| over(p, c, |make| norm::suite_of(make));
     Objective: objective, |p, c| over(p, c, |make| objective::suite_of(make));
     Optimizer: optimizer, |p, c| over(p, c, |make| optimizer::suite_of(make));

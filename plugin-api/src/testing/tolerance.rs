@@ -52,7 +52,9 @@ pub fn of_op(op: OpId) -> Tolerance {
         | ops::IS_POSITIVE
         | ops::TAKE_ALONG
         | ops::CAST => return Tolerance::EXACT,
-        ops::MATMUL | ops::MATMUL_ROWS | ops::ATTEND | ops::ATTEND_WITHIN => 3e-6,
+        ops::MATMUL | ops::MATMUL_EXPERTS | ops::MATMUL_ROWS | ops::ATTEND | ops::ATTEND_WITHIN => {
+            3e-6
+        }
         ops::ATTEND_WITHIN_GRAD => 1e-5, // products three deep, with a mean taken off
         ops::COS | ops::SIN | ops::ROPE => 5e-5, // angles of up to some hundred radians in f32
         ops::EXP | ops::SOFTMAX | ops::LOG => 3e-6,

@@ -10,7 +10,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::rotary_embedding::Rotation;
 use crate::kinds::{Capability, LayerRef, Traced};
-use crate::plan::{Attrs, Dim, OpId, OpSink, Plan, PlanBuilder, Spec, StateSpec, Val, fused};
+use crate::plan::{
+    Attrs, Dim, OpId, OpSink, OpSinkExt as _, Plan, PlanBuilder, Spec, StateSpec, Val, fused, ops,
+};
 use crate::tensor::DType;
 
 /// Numbers of tokens that parts are tried with.
@@ -37,8 +39,9 @@ impl Scene {
         self
     }
 
-    /// Traces `part` over inputs with these names, into outputs `0`, `1` …. The slots `norm` and
-    /// `rotary-embedding` are filled with a plain RMS norm and a plain rotation.
+    /// Traces `part` over inputs with these names, into outputs `0`, `1` …. The slots `norm`,
+    /// `rotary-embedding` and `moe-router` are filled with a plain RMS norm, a plain rotation, and the
+    /// softmax of the two largest.
     ///
     /// # Errors
     ///
@@ -60,6 +63,12 @@ impl Scene {
     pub fn layer(&self) -> LayerRef<'_> {
         LayerRef { index: 0, config: &self.config }
     }
+}
+
+/// The two largest of each row, and their softmax.
+fn top_two(g: &mut dyn OpSink, logits: Val) -> Result<Vec<Val>> {
+    let best = g.op(ops::TOP_K, &[logits], Attrs::new().int("k", 2))?;
+    Ok(vec![g.unary(ops::SOFTMAX, best[0])?, best[1]])
 }
 
 struct TestSink<'a> {
@@ -113,10 +122,15 @@ impl OpSink for TestSink<'_> {
                 let rotation = Rotation::standard(&self.scene.config)?;
                 fused::rope(self, x, positions, &rotation)
             }
+            ("moe-router", &[x]) => {
+                let chosen = self.linear(x, "router").and_then(|logits| top_two(self, logits));
+                self.scope = outer;
+                return chosen;
+            }
             _ => Err(Error::NotFound {
                 kind: "slot".to_owned(),
                 name: slot.to_owned(),
-                known: "norm, rotary-embedding".to_owned(),
+                known: "moe-router, norm, rotary-embedding".to_owned(),
             }),
         };
         self.scope = outer;

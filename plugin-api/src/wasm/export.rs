@@ -17,6 +17,9 @@ macro_rules! export_wasm {
     ("feed-forward", $register:path) => {
         $crate::export_wasm!(@ FeedForward, $register, __export_traced_plugin_impl, traced);
     };
+    ("moe-router", $register:path) => {
+        $crate::export_wasm!(@ MoeRouter, $register, __export_traced_plugin_impl, traced);
+    };
     ("encoder", $register:path) => {
         $crate::export_wasm!(@ Encoder, $register, __export_traced_plugin_impl, traced);
     };
@@ -25,6 +28,9 @@ macro_rules! export_wasm {
     };
     ("optimizer", $register:path) => {
         $crate::export_wasm!(@ Optimizer, $register, __export_traced_plugin_impl, traced);
+    };
+    ("adapter", $register:path) => {
+        $crate::export_wasm!(@ Adapter, $register, __export_traced_plugin_impl, traced);
     };
     ("lr-schedule", $register:path) => {
         $crate::export_wasm!(@ LrSchedule, $register, __export_traced_plugin_impl, traced);

@@ -8,9 +8,11 @@ use super::offers::jackfield::plugin::settings::Config as Settings;
 use super::offers::jackfield::plugin::types::Error as WireError;
 use super::sink::Sink;
 use super::{Plugin, config, make, place, with};
+use crate::kinds::adapter::Adapter;
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::lr_schedule::LrSchedule;
+use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
@@ -49,7 +51,17 @@ macro_rules! plainly_traced {
         })*
     };
 }
-plainly_traced!(Norm, Residual, FeedForward, Encoder, Objective, Optimizer, LrSchedule);
+plainly_traced!(
+    Norm,
+    Residual,
+    FeedForward,
+    MoeRouter,
+    Encoder,
+    Objective,
+    Optimizer,
+    LrSchedule,
+    Adapter
+);
 
 impl<P: Plugin<Kind: TracedKind>> wit::Guest for P {
     fn create(settings: &Settings) -> Result<(), WireError> {

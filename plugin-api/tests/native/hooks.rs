@@ -5,7 +5,10 @@ use std::marker::PhantomData;
 use plugin_api::events::{
     AfterGenerate, AfterRollback, AfterStep, AfterSwap, AfterToken, BeforeGenerate, BeforeStep,
     BeforeSwap, Event, HookEntry, HookFn, OnCancel, OnFault, TOPICS, TrainAfterBackward,
-    TrainAfterStep, TrainBeforeStep, TrainLr,
+    TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep,
+    TrainBeforeCheckpoint, TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException,
+    TrainGradient, TrainLoss, TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate,
+    TrainWeights,
 };
 use plugin_api::kinds::hook::Hook;
 use plugin_api::prelude::*;
@@ -59,6 +62,36 @@ pub(crate) fn subscribe(panics: &str, on: &mut Subscriptions) {
         on_fault => Flow::Continue
     );
     log!(train_before_step => Flow::SkipStep, train_after_step => Flow::StopRun);
+    log!(
+        train_run_start => Flow::Continue,
+        train_epoch => Flow::Continue,
+        train_before_evaluate => Flow::Continue,
+        train_after_evaluate => Flow::StopRun,
+        train_before_checkpoint => Flow::Continue,
+        train_after_checkpoint => Flow::Continue,
+        train_after_restore => Flow::Continue,
+        train_exception => Flow::Continue,
+        train_run_end => Flow::Continue,
+        train_loss => Flow::SkipStep
+    );
+    on.train_micro_batch(|event, _| {
+        event.tokens.swap(0, 1);
+        event.targets[1] += 1;
+        event.weights[0] = f32::NAN;
+        Flow::Continue
+    });
+    on.train_gradient(|event, _| {
+        event.scale = event.norm + event.name.len() as f64;
+        Flow::Continue
+    });
+    on.train_update(|event, _| {
+        event.values.iter_mut().for_each(|x| *x *= 2.0);
+        Flow::Continue
+    });
+    on.train_weights(|event, _| {
+        event.values.reverse();
+        Flow::Continue
+    });
     on.train_after_backward(|event, _| {
         event.grad_scale = 0.5 * event.grad_norm;
         Flow::Continue
@@ -124,6 +157,23 @@ fn emit_all(on: &mut Subscriptions, machine: &Machine) -> Vec<String> {
         AfterSwap { kind, name, generation, is_mid_stream: true, prepare_us: 5, wait_us: 6 }
         AfterRollback { kind, name, generation, reason: "it failed" }
         OnFault { kind, plugin: name, request: 1, error: &error }
+        TrainRunStart { step: 1, num_steps: 2, num_elements: 3 }
+        TrainEpoch { step: 1, epoch: 2 }
+        TrainMicroBatch {
+            step: 1, micro_batch: 2, tokens: &mut [1, 2, 3], targets: &mut [2, 3, 4],
+            weights: &mut [1.0, 0.5, 0.0]
+        }
+        TrainLoss { step: 1, micro_batch: 2, loss: 3.5 }
+        TrainGradient { step: 1, index: 2, name, norm: 3.5, scale: 1.0 }
+        TrainUpdate { step: 1, index: 2, name, values: &mut [1.0, -2.0] }
+        TrainWeights { step: 1, index: 2, name, values: &mut [1.0, -2.0] }
+        TrainBeforeEvaluate { step: 1, tokens: 2 }
+        TrainAfterEvaluate { step: 1, loss: 2.5 }
+        TrainBeforeCheckpoint { step: 1 }
+        TrainAfterCheckpoint { step: 1, path: "step-00000001" }
+        TrainAfterRestore { step: 1 }
+        TrainException { step: 1, error: &error }
+        TrainRunEnd { step: 1 }
         TrainBeforeStep { step: 1, tokens: 2 }
         TrainAfterBackward { step: 1, loss: 2.5, grad_norm: 3.5, grad_scale: 1.0 }
         TrainLr { step: 1, learning_rate: 0.5 }

@@ -19,6 +19,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
         assert_eq!(of(mine), of(theirs), "{}: {interface}", K::NAME);
         assert!(interface.starts_with("jackfield.") && interface.ends_with("/1"), "{interface}");
     }
+    check::<dyn Adapter>();
     check::<dyn Backend>();
     check::<dyn DecodingStrategy>();
     check::<dyn Encoder>();
@@ -29,6 +30,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     check::<dyn LrSchedule>();
     check::<dyn Mixer>();
     check::<dyn ModelSource>();
+    check::<dyn MoeRouter>();
     check::<dyn Norm>();
     check::<dyn Objective>();
     check::<dyn Optimizer>();
@@ -77,6 +79,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
         };
     }
     check!(
+        Adapter,
         Backend,
         DecodingStrategy,
         Encoder,
@@ -87,6 +90,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
         LrSchedule,
         Mixer,
         ModelSource,
+        MoeRouter,
         Norm,
         Objective,
         Optimizer,

@@ -24,6 +24,7 @@ pub(crate) struct Subject {
 }
 
 pub(crate) fn register(registrar: &mut Registrar) {
+    registrar.provide::<dyn Adapter, Subject>();
     registrar.provide::<dyn Backend, Subject>();
     registrar.provide::<dyn DecodingStrategy, Subject>();
     registrar.provide::<dyn Encoder, Subject>();
@@ -34,6 +35,7 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn LrSchedule, Subject>();
     registrar.provide::<dyn Mixer, Subject>();
     registrar.provide::<dyn ModelSource, Subject>();
+    registrar.provide::<dyn MoeRouter, Subject>();
     registrar.provide::<dyn Norm, Subject>();
     registrar.provide::<dyn Objective, Subject>();
     registrar.provide::<dyn Optimizer, Subject>();
@@ -184,10 +186,12 @@ impl Traced for Subject {
 impl Norm for Subject {}
 impl Residual for Subject {}
 impl FeedForward for Subject {}
+impl MoeRouter for Subject {}
 impl Encoder for Subject {}
 impl Objective for Subject {}
 impl Optimizer for Subject {}
 impl LrSchedule for Subject {}
+impl Adapter for Subject {}
 
 impl Mixer for Subject {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {

@@ -41,10 +41,12 @@ fn plans_are_the_same_bytes() {
         Norm,
         Residual,
         FeedForward,
+        MoeRouter,
         Encoder,
         Objective,
         Optimizer,
         LrSchedule,
+        Adapter,
         Mixer,
         RotaryEmbedding
     );

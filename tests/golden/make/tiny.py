@@ -15,7 +15,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 from files import write, write_tensors
-from mlx_lm.models import gemma3_text, llama, qwen2, qwen3
+from mlx_lm.models import gemma3_text, llama, mixtral, qwen2, qwen3, qwen3_moe
 from mlx_lm.models.cache import make_prompt_cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -81,6 +81,29 @@ CONFIGS = {
         "layer_types": ["sliding_attention", "full_attention"],
         "tie_word_embeddings": True,
     },
+    "tiny_mixtral": {k: v for k, v in COMMON.items() if k != "head_dim"} | {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "intermediate_size": 48,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_theta": 1000000.0,
+    },
+    "tiny_qwen3_moe": COMMON | {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "head_dim": 32,
+        "intermediate_size": 96,
+        "moe_intermediate_size": 32,
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [0],
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0,
+        "tie_word_embeddings": True,
+    },
 }
 
 # The weights of `tiny`, read past an original context of 32 tokens by each scaling of rotary embeddings.
@@ -96,8 +119,22 @@ SCALINGS = {
 }
 CONFIGS |= {name: CONFIGS["tiny"] | {"rope_scaling": scaling} for name, scaling in SCALINGS.items()}
 
-MLX_MODULES = {"llama": llama, "qwen2": qwen2, "qwen3": qwen3, "gemma3_text": gemma3_text}
-SEEDS = {"tiny": 17, "tiny_qwen2": 4, "tiny_qwen3": 6, "tiny_gemma3": 19}  # chosen for wide gaps between the best two
+MLX_MODULES = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "gemma3_text": gemma3_text,
+    "mixtral": mixtral,
+    "qwen3_moe": qwen3_moe,
+}
+SEEDS = {
+    "tiny": 17,
+    "tiny_qwen2": 4,
+    "tiny_qwen3": 6,
+    "tiny_gemma3": 19,
+    "tiny_mixtral": 10,
+    "tiny_qwen3_moe": 6,
+}  # chosen for wide gaps between the best two
 
 TRAINING_TEXT = """\
 The jack field stands at the back of the exchange, and every line in the town ends there in a small brass hole.
@@ -142,10 +179,27 @@ def train_tokenizer():
     return tokenizer
 
 
+GATED = ("gate_proj", "up_proj", "down_proj")
+
+
+def experts_of(config, layer):
+    """The mixture of a layer: names of its router and of its experts' weights; nothing for a gated part."""
+    if config["model_type"] == "mixtral":
+        count, prefix = config["num_local_experts"], "block_sparse_moe."
+        names, inter = ("w1", "w3", "w2"), config["intermediate_size"]
+    elif config["model_type"] == "qwen3_moe" and layer not in config["mlp_only_layers"]:
+        count, prefix = config["num_experts"], "mlp."
+        names, inter = GATED, config["moe_intermediate_size"]
+    else:
+        return None
+    scopes = [(f"{prefix}experts.{e}.", names, inter) for e in range(count)]
+    return {"router": prefix + "gate", "count": count, "scopes": scopes}
+
+
 def make_weights(config, seed):
     """Random weights under their Hugging Face names, scaled so that every part moves the logits."""
     rng = np.random.default_rng(seed)
-    hidden, inter = config["hidden_size"], config["intermediate_size"]
+    hidden = config["hidden_size"]
     head_dim = config.get("head_dim", hidden // config["num_attention_heads"])
     q_size = config["num_attention_heads"] * head_dim
     kv_size = config["num_key_value_heads"] * head_dim
@@ -166,9 +220,14 @@ def make_weights(config, seed):
         linear(p + "self_attn.k_proj", kv_size, hidden, 1.5)
         linear(p + "self_attn.v_proj", kv_size, hidden, 1.5)
         linear(p + "self_attn.o_proj", hidden, q_size, 1.5)
-        linear(p + "mlp.gate_proj", inter, hidden, 1.5)
-        linear(p + "mlp.up_proj", inter, hidden, 1.5)
-        linear(p + "mlp.down_proj", hidden, inter, 1.5)
+        experts = experts_of(config, i)
+        if experts:
+            linear(p + experts["router"], experts["count"], hidden, 3.0)
+        for scope, names, inter in experts["scopes"] if experts else [("mlp.", GATED, config["intermediate_size"])]:
+            gate, up, down = names
+            linear(p + scope + gate, inter, hidden, 1.5)
+            linear(p + scope + up, inter, hidden, 1.5)
+            linear(p + scope + down, hidden, inter, 1.5)
         norm(p + "input_layernorm", hidden)
         norm(p + "post_attention_layernorm", hidden, 6.0 if gemma else 1.0)
         if gemma:
@@ -177,7 +236,7 @@ def make_weights(config, seed):
         if config["model_type"] == "qwen2":
             for name, size in (("q", q_size), ("k", kv_size), ("v", kv_size)):
                 weights[p + f"self_attn.{name}_proj.bias"] = rng.normal(0, 0.5, size)
-        if config["model_type"] in ("qwen3", "gemma3_text"):
+        if config["model_type"] in ("qwen3", "qwen3_moe", "gemma3_text"):
             norm(p + "self_attn.q_norm", head_dim, 1.5)
             norm(p + "self_attn.k_norm", head_dim, 1.5)
     norm("model.norm", hidden)
@@ -278,12 +337,28 @@ def numpy_forward(config, weights, tokens):
         else:
             h = h + x
             x = rms(h, p + "post_attention_layernorm")
-        gate = linear(x, p + "mlp.gate_proj")
-        if gemma:
-            gate = 0.5 * gate * (1 + np.tanh((2 / np.pi) ** 0.5 * (gate + 0.044715 * gate**3)))
+
+        def gated(x, scope, names):
+            gate, up, down = (p + scope + name for name in names)
+            gate = linear(x, gate)
+            if gemma:
+                gate = 0.5 * gate * (1 + np.tanh((2 / np.pi) ** 0.5 * (gate + 0.044715 * gate**3)))
+            else:
+                gate = gate / (1 + np.exp(-gate))
+            return linear(gate * linear(x, up), down)
+
+        experts = experts_of(config, i)
+        if experts:
+            logits = linear(x, p + experts["router"])
+            best = np.argsort(-logits, axis=-1)[:, : config["num_experts_per_tok"]]
+            shares = np.zeros_like(logits)
+            for row, chosen in enumerate(best):
+                exps = np.exp(logits[row, chosen] - logits[row].max())
+                shares[row, chosen] = exps / exps.sum()
+            of_each = [gated(x, scope, names) for scope, names, _ in experts["scopes"]]
+            x = sum(shares[:, e, None] * of_each[e] for e in range(experts["count"]))
         else:
-            gate = gate / (1 + np.exp(-gate))
-        x = linear(gate * linear(x, p + "mlp.up_proj"), p + "mlp.down_proj")
+            x = gated(x, "mlp.", GATED)
         h = h + (rms(x, p + "post_feedforward_layernorm") if gemma else x)
     head = "model.embed_tokens" if config["tie_word_embeddings"] else "lm_head"
     return linear(rms(h, "model.norm"), head)

@@ -1,5 +1,7 @@
 //! What the command line says.
 
+use crate::train::{SHAPES, Shape};
+
 /// Shown by `--help`, and after a mistake.
 pub(crate) const HELP: &str = "\
 Jackfield beside other engines, in one run.
@@ -8,7 +10,7 @@ Usage: peers [OPTIONS]
 
   --models A,B     names of `jackfield model ls`, or GGUF files; NAME:q4_0 is requantized by
                    llama-quantize [SmolLM2-135M-Instruct,gemma-3-270m,qwen2.5-coder-0.5b-instruct]
-  --engines A,B    llama.cpp, mistral.rs, jackfield [all, in this order]
+  --engines A,B    llama.cpp, mistral.rs, jackfield; with --train pytorch, candle-nn, jackfield [all]
   --threads 1,2    numbers of threads, each measured by itself [1,2]
   --prefill N      tokens of the prompt [512]
   --decode N       tokens that are generated [64]
@@ -16,6 +18,7 @@ Usage: peers [OPTIONS]
   --streams N,M    servers instead: tokens/s of so many requests at a time, each by itself
   --arrival N      with --streams: when a prompt of N tokens is answered that comes among others
   --shared N       with --streams: what the same first N tokens cost the second time
+  --train A,B      training steps instead: models of 2.4M and 11M parameters, each by itself
   --neighbours N   threads that compute for nobody meanwhile [0]
   --runs N         how often each engine has its turn; medians are reported [3]";
 
@@ -33,20 +36,22 @@ pub(crate) struct Args {
     pub(crate) streams: Vec<usize>,
     pub(crate) arrival: Option<usize>,
     pub(crate) shared: Option<usize>,
+    /// Empty: no training.
+    pub(crate) train: Vec<Shape>,
     pub(crate) neighbours: usize,
     pub(crate) runs: usize,
 }
 
-const ENGINES: [&str; 3] = ["llama.cpp", "mistral.rs", "jackfield"];
+const ENGINES: [&str; 5] = ["llama.cpp", "mistral.rs", "jackfield", "pytorch", "candle-nn"];
 const MODELS: [&str; 3] = ["SmolLM2-135M-Instruct", "gemma-3-270m", "qwen2.5-coder-0.5b-instruct"];
 
 impl Args {
     /// Reads options; `None` if help is asked for.
     pub(crate) fn parse(words: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
-        let owned = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let mut args = Self {
-            models: owned(MODELS),
-            engines: owned(ENGINES),
+            models: owned(&MODELS),
+            engines: owned(&ENGINES),
             threads: vec![1, 2],
             prefill: 512,
             decode: 64,
@@ -54,6 +59,7 @@ impl Args {
             streams: Vec::new(),
             arrival: None,
             shared: None,
+            train: Vec::new(),
             neighbours: 0,
             runs: 3,
         };
@@ -70,6 +76,7 @@ impl Args {
                 "--threads" => args.threads = counts(&option, &list())?,
                 "--contexts" => args.contexts = counts(&option, &list())?,
                 "--streams" => args.streams = counts(&option, &list())?,
+                "--train" => args.train = shapes(&option, &list())?,
                 "--arrival" => args.arrival = Some(count(&option, &value)?),
                 "--shared" => args.shared = Some(count(&option, &value)?),
                 "--neighbours" => args.neighbours = count(&option, &value)?,
@@ -84,6 +91,14 @@ impl Args {
             None => Ok(Some(args)),
         }
     }
+}
+
+fn shapes(option: &str, names: &[String]) -> Result<Vec<Shape>, String> {
+    let shape = |name: &String| {
+        let found = SHAPES.into_iter().find(|shape| shape.name == name);
+        found.ok_or_else(|| format!("{option}: expected one of {SHAPES:?}, found `{name}`"))
+    };
+    names.iter().map(shape).collect()
 }
 
 fn counts(option: &str, values: &[String]) -> Result<Vec<usize>, String> {

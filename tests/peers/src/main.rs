@@ -11,6 +11,7 @@ mod mistral_rs;
 mod report;
 mod setup;
 mod streams;
+mod train;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,9 @@ fn compare(args: &Args) -> Result<(), Failure> {
     if !args.streams.is_empty() {
         let files = args.models.iter().map(|model| jackfield::model(&jackfield, model));
         return streams::compare(args, &jackfield, &files.collect::<Result<Vec<_>, _>>()?);
+    }
+    if !args.train.is_empty() {
+        return train::compare(&args.train, &args.engines, args.runs, &jackfield);
     }
     let engines = engines(args, &jackfield);
     for model in &args.models {
@@ -100,6 +104,7 @@ fn engines(args: &Args, jackfield: &std::path::Path) -> Vec<Box<dyn Engine>> {
         match &**name {
             "llama.cpp" => add(name, llama_cpp::find()),
             "mistral.rs" => add(name, mistral_rs::install()),
+            "pytorch" | "candle-nn" => {} // They train.
             _ => {
                 for activations in ["int8", "int16"] {
                     add(name, jackfield::engine(jackfield, activations));

@@ -102,7 +102,7 @@ impl Builder<'_> {
             self.scratch(Element::F32, self.slots[sequence_index].len.times(LEFT * shape.heads));
         let grad = WithinGrad { of, out_grad, left };
         let reads = [q, k, v, out_grad, sequence_index];
-        let ns = group * shape.head_dim * ATTEND_CONTEXT / 3;
+        let ns = group * shape.head_dim * ATTEND_CONTEXT / 5;
         let widths = [group * shape.head_dim, LEFT * group].map(Size::fixed);
         let outputs = [(q_grad, widths[0]), (left, widths[1])];
         self.emit(Op::QueryGrad(Box::new(grad.clone())), units, ns, &reads, &outputs);

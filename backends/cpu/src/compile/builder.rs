@@ -6,6 +6,7 @@ use plugin_api::kinds::backend::MemoryMap;
 use plugin_api::plan::{Plan, Spec, StatePort};
 use plugin_api::{DType, Error, Result};
 
+use super::experts::Sorted;
 use crate::check::Check;
 use crate::code::{
     BLOCK_ELEMENTS, CastTo, Element, Instruction, Op, Output, Place, Slot, SlotId, Units,
@@ -32,6 +33,10 @@ pub(super) struct Builder<'a> {
     pub(super) unpacked: BTreeMap<usize, SlotId>,
     /// Floats that were quantized.
     pub(super) quantized: BTreeMap<SlotId, SlotId>,
+    /// Choices that were sorted, by what they choose from.
+    pub(super) sorted: BTreeMap<(SlotId, usize), Sorted>,
+    /// Rows that were picked for them.
+    pub(super) picked: BTreeMap<(SlotId, SlotId), SlotId>,
     /// The last product of an input, by whether its weights want it quantized.
     pub(super) products: BTreeMap<(SlotId, bool), usize>,
     pub(super) rope_tables: Vec<RopeTable>,
@@ -93,6 +98,8 @@ impl<'a> Builder<'a> {
             late_checks: Vec::new(),
             unpacked: BTreeMap::new(),
             quantized: BTreeMap::new(),
+            sorted: BTreeMap::new(),
+            picked: BTreeMap::new(),
             products: BTreeMap::new(),
             rope_tables: Vec::new(),
             turned: BTreeMap::new(),

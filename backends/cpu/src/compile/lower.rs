@@ -122,6 +122,7 @@ impl Builder<'_> {
         match call.op {
             ops::EMBED => self.embed(call).map(slot),
             ops::MATMUL => self.matmul(call).map(slot),
+            ops::MATMUL_EXPERTS => self.matmul_experts(call).map(slot),
             ops::MATMUL_ROWS => self.matmul_rows(call).map(slot),
             ops::ADD | ops::SUB | ops::MUL | ops::DIV | ops::MAX | ops::MIN => {
                 self.binary(call).map(slot)

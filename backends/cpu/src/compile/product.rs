@@ -74,7 +74,7 @@ impl Builder<'_> {
         }
         let quantized = if is_quantized { Some(self.quantize(x, rows, k)) } else { None };
         let (terms, weights) = (self.terms, vec![product_weight]);
-        let product = Product { x, quantized, terms, k, rows, weights };
+        let product = Product { x, quantized, terms, rows, weights };
         let units = Units::Count(Size::fixed(panels));
         let reads = [quantized.unwrap_or(x)];
         self.products.insert((x, is_quantized), self.drafts.len());
@@ -85,7 +85,7 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    fn quantize(&mut self, x: SlotId, rows: Size, k: usize) -> SlotId {
+    pub(super) fn quantize(&mut self, x: SlotId, rows: Size, k: usize) -> SlotId {
         if let Some(slot) = self.quantized.get(&x) {
             return *slot;
         }
@@ -185,4 +185,4 @@ const FLOATS_PER_NS: usize = 2;
 /// Multiply-adds of floats that one thread does in a nanosecond.
 const MACS_PER_NS: usize = 16;
 /// Bytes of weights that one thread reads in a nanosecond.
-const BYTES_PER_NS: usize = 12;
+pub(super) const BYTES_PER_NS: usize = 12;

@@ -1,11 +1,13 @@
 //! Products with packed weights, and the ops around them.
 
+use std::ops::Range;
+
 use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
-    AffinePanels, Element, FloatPanels, OutputColumns, PANEL_ROWS, QuantizedRows, matmul,
-    matmul_affine, matmul_rows, pack_columns, pack_float, quantize_rows, quantize_rows_twice,
-    unpack_affine_row, unpack_float_row,
+    AffineDesc, AffinePanels, Element, FloatPanels, Isa, OutputColumns, PANEL_ROWS, QuantizedRows,
+    matmul, matmul_affine, matmul_rows, pack_columns, pack_float, quantize_rows,
+    quantize_rows_twice, unpack_affine_row, unpack_float_row,
 };
 
 use crate::code::{Product, SlotId, WeightPlan};
@@ -38,35 +40,75 @@ fn one_weight(
 ) {
     let isa = part.isa();
     let (plan, bytes) = part.weight(weight);
-    match (plan.packing, op.quantized) {
-        (Packing::Affine(desc), Some(quantized)) => {
-            let w = AffinePanels::new(desc, plan.rows, plan.cols, bytes);
-            let bytes = part.read(quantized);
-            let x = match op.terms {
-                1 => QuantizedRows::new(bytes, op.k),
-                _ => QuantizedRows::twice(bytes, op.k),
-            };
-            matmul_affine(isa, w, x, &mut columns(part));
+    let x = Rows::of(part, plan, op.x, op.quantized, op.terms);
+    multiply(isa, plan, plan.rows, bytes, x, &mut columns(part));
+}
+
+/// Rows of activations, as a weight wants them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rows<'x> {
+    Floats(&'x [f32]),
+    Quantized(AffineDesc, QuantizedRows<'x>),
+}
+
+impl<'x> Rows<'x> {
+    pub(super) fn of(
+        part: &Part<'x>,
+        plan: &WeightPlan,
+        x: SlotId,
+        quantized: Option<SlotId>,
+        terms: usize,
+    ) -> Self {
+        match (plan.packing, quantized) {
+            (Packing::Affine(desc), Some(quantized)) => {
+                let bytes = part.read(quantized);
+                Self::Quantized(
+                    desc,
+                    match terms {
+                        1 => QuantizedRows::new(bytes, plan.cols),
+                        _ => QuantizedRows::twice(bytes, plan.cols),
+                    },
+                )
+            }
+            _ => Self::Floats(part.read(x)),
         }
-        (Packing::F16, _) => floats::<f16>(plan, bytes, op.x, part, columns),
-        (Packing::BF16, _) => floats::<bf16>(plan, bytes, op.x, part, columns),
-        _ => floats::<f32>(plan, bytes, op.x, part, columns),
+    }
+
+    /// Some of the rows, of `k` elements.
+    pub(super) fn part(self, rows: Range<usize>, k: usize) -> Self {
+        match self {
+            Self::Floats(x) => Self::Floats(&x[rows.start * k..rows.end * k]),
+            Self::Quantized(desc, x) => Self::Quantized(desc, x.select(rows)),
+        }
     }
 }
 
-fn floats<W: Element + Pod>(
+/// `n` rows of a weight times `x`.
+pub(super) fn multiply(
+    isa: Isa,
     plan: &WeightPlan,
+    n: usize,
     bytes: &[u8],
-    x: SlotId,
-    part: &mut Part<'_>,
-    columns: impl for<'p> FnOnce(&'p mut Part<'_>) -> OutputColumns<'p>,
+    x: Rows<'_>,
+    columns: &mut OutputColumns<'_>,
 ) {
-    let (isa, x) = (part.isa(), part.read(x));
-    matmul(isa, float_panels::<W>(plan, bytes), x, &mut columns(part));
+    let k = plan.cols;
+    match (plan.packing, x) {
+        (_, Rows::Quantized(desc, x)) => {
+            matmul_affine(isa, AffinePanels::new(desc, n, k, bytes), x, columns);
+        }
+        (Packing::F16, Rows::Floats(x)) => {
+            matmul(isa, float_panels::<f16>([n, k], bytes), x, columns);
+        }
+        (Packing::BF16, Rows::Floats(x)) => {
+            matmul(isa, float_panels::<bf16>([n, k], bytes), x, columns);
+        }
+        (_, Rows::Floats(x)) => matmul(isa, float_panels::<f32>([n, k], bytes), x, columns),
+    }
 }
 
-fn float_panels<'w, W: Element + Pod>(plan: &WeightPlan, bytes: &'w [u8]) -> FloatPanels<'w, W> {
-    FloatPanels::new(bytemuck::cast_slice(bytes), plan.rows, plan.cols)
+fn float_panels<W: Element + Pod>([n, k]: [usize; 2], bytes: &[u8]) -> FloatPanels<'_, W> {
+    FloatPanels::new(bytemuck::cast_slice(bytes), n, k)
 }
 
 /// Panels that the plan computed: those of this part, or all if they are one unit.
@@ -131,15 +173,15 @@ fn rows(plan: &WeightPlan, bytes: &[u8], rows: impl Iterator<Item = usize>, out:
             rows.for_each(|(row, out)| unpack_affine_row(panels, row, out));
         }
         Packing::F32 => {
-            let panels = float_panels::<f32>(plan, bytes);
+            let panels = float_panels::<f32>([plan.rows, plan.cols], bytes);
             rows.for_each(|(row, out)| unpack_float_row(panels, row, out));
         }
         Packing::F16 => {
-            let panels = float_panels::<f16>(plan, bytes);
+            let panels = float_panels::<f16>([plan.rows, plan.cols], bytes);
             rows.for_each(|(row, out)| unpack_float_row(panels, row, out));
         }
         Packing::BF16 => {
-            let panels = float_panels::<bf16>(plan, bytes);
+            let panels = float_panels::<bf16>([plan.rows, plan.cols], bytes);
             rows.for_each(|(row, out)| unpack_float_row(panels, row, out));
         }
         Packing::Dense => {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each user takes its part")]
 
+pub(crate) mod experts;
+
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
@@ -178,8 +180,11 @@ impl Rig {
         let (mut weights, mut places, mut floats) = (Vec::new(), Vec::new(), Vec::new());
         for port in &plan.weights {
             let dims: Vec<usize> = plan.spec(port.val).dims.iter().map(fixed).collect();
-            let (rows, cols) =
-                if let [rows, cols] = dims[..] { (rows, cols) } else { (1, dims[0]) };
+            let (rows, cols) = match dims[..] {
+                [experts, rows, cols] => (experts * rows, cols),
+                [rows, cols] => (rows, cols),
+                _ => (1, dims[0]),
+            };
             let format = if rows == 1 { Format::F32 } else { format };
             let mut stored = Stored::random(format, rows, cols, &mut random);
             if rows == 1 && format == Format::F32 {

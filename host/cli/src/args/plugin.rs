@@ -56,9 +56,10 @@ Kinds, and what they can be written in:
   decoding-strategy   rust, rust-wasm         turns scores into tokens, tokens into an answer
   scheduler           rust, rust-wasm         picks what runs in the next step
   quantizer           rust, rust-wasm         reads and writes a format of weights
-  norm, residual, rotary-embedding, mixer, feed-forward
+  norm, residual, rotary-embedding, mixer, feed-forward, moe-router
                       rust, rust-wasm         describe a part of the model, once
   encoder             rust, rust-wasm         turns texts into vectors
+  adapter             rust, rust-wasm         adds to the products with frozen weights
   objective, optimizer, lr-schedule
                       rust, rust-wasm         describe a part of training, once
   model-source        rust, rust-wasm         finds and fetches models

@@ -78,6 +78,9 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     writeln!(out, "context_length = {}", options.context_length_max)?;
     writeln!(out, "kv_memory_mib = {}", options.state_bytes_max >> 20)?;
     writeln!(out, "convert_kib_per_step = {}", options.convert_bytes_per_step >> 10)?;
+    if let Some(adapter) = &options.adapter {
+        writeln!(out, "adapter = {:?}", adapter.display().to_string())?;
+    }
     writeln!(out, "\n[plugins]")?;
     let kinds = [
         "backend",

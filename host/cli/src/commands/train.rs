@@ -13,6 +13,7 @@ use plugin_api::Config;
 use serde_json::json;
 
 use crate::args::Train;
+use crate::board;
 use crate::progress::Bar;
 use crate::setup::Session;
 
@@ -49,13 +50,16 @@ pub(crate) fn run(session: &Session, args: &Train) -> Result<()> {
     let vocab_size = architecture.config.count("vocab_size", 256..=1 << 24);
     vocab_size.context("a token is a byte of the text")?;
     let id = run.id(&text);
-    let mut loader = TextLoader::new(text, run.sequence_length, run.seed)?;
+    let loader = TextLoader::new(text, run.sequence_length, run.seed);
+    let mut loader = loader.with_context(|| run.text.display().to_string())?;
     let parameters = Parameters::random(&architecture, run.seed)?;
     let num_elements = parameters.num_elements();
     let (registry, bus, clock) = (session.registry(), &session.bus, Arc::new(SystemClock::new()));
     let (wiring, options) = (&session.wiring, run.options());
     let mut trainer =
         Trainer::new(architecture, parameters, wiring, &registry, bus, clock, options)?;
+    session.plugins.attach(Arc::new(trainer.swapper(bus)));
+    let _orders = board::take_orders(session);
     let checkpoints = Checkpoints::open(&run.folder, run.keep_last)?;
     let mut err = std::io::stderr();
     writeln!(err, "run {id:.12}: {num_elements} parameters, {} sequences", loader.num_sequences())?;
@@ -71,7 +75,11 @@ pub(crate) fn run(session: &Session, args: &Train) -> Result<()> {
             trainer.restore(latest)?;
         }
     }
-    run.steps(session, &mut trainer, &mut loader, &checkpoints, &id)
+    trainer.begin();
+    let ended = run.steps(session, &mut trainer, &mut loader, &checkpoints, &id);
+    trainer.end();
+    session.bus.flush();
+    ended
 }
 
 impl Run {
@@ -129,6 +137,7 @@ impl Run {
         let bar = Bar::steps(session.is_json);
         let mut out = std::io::stdout();
         while trainer.num_steps_done() < self.steps {
+            trainer.at_epoch(loader.epoch());
             let batches: Vec<_> =
                 (0..self.micro_batches).map(|_| loader.batch(self.sequences)).collect();
             let report = trainer.step(&batches)?;
@@ -141,6 +150,7 @@ impl Run {
             if is_last || done.is_multiple_of(self.checkpoint_every) {
                 let checkpoint = trainer.checkpoint(loader.position(), report.loss, id);
                 let path = checkpoints.save(&checkpoint, &self.config)?;
+                trainer.saved(checkpoint.step, &path.display().to_string());
                 bar.suspend(|| writeln!(std::io::stderr(), "saved {}", path.display()))?;
             }
             if is_over {
@@ -149,7 +159,6 @@ impl Run {
             }
         }
         bar.clear();
-        session.bus.flush();
         Ok(())
     }
 }

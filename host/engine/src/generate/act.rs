@@ -69,9 +69,12 @@ impl Engine {
         if flow != Flow::Continue {
             group.answer.cut(keep);
         }
+        let is_first = group.answer.num_tokens == 1;
         let (request, text) = (group.request, group.answer.show(hold));
         let top_logprobs = self.work.alternatives.of(seq, token);
-        sink(Output::Token { request, token, logprob, top_logprobs, text, digest: &group.digest });
+        let digest = &group.digest;
+        let prompt = group.scores.as_deref().filter(|_| is_first).unwrap_or_default();
+        sink(Output::Token { request, token, logprob, top_logprobs, prompt, text, digest });
         self.load.tokens += 1;
         match flow {
             Flow::Finish(reason) => Some(reason),

@@ -1,5 +1,7 @@
 //! The tensors of one step, filled from what the scheduler picked.
 
+use std::ops::Range;
+
 use plugin_api::TensorRef;
 use plugin_api::kinds::decoding_strategy::Want;
 use plugin_api::kinds::kv_cache::SeqId;
@@ -42,6 +44,17 @@ pub(super) struct Entry {
     /// Row of logits and what to do with it, if the sequence has no tokens left to evaluate. The
     /// rows after drafts follow it.
     pub(super) row: Option<(usize, Want)>,
+    /// Rows of logits that say what the model makes of the prompt.
+    pub(super) scored: Scored,
+}
+
+/// Rows of logits for tokens of a prompt that lie side by side.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Scored {
+    pub(super) first_row: usize,
+    /// Position in the sequence of the token that the first row is of.
+    pub(super) first_position: usize,
+    pub(super) num_rows: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +132,17 @@ impl StepBatch {
         let used = table.len().min(self.blocks);
         self.block_table.extend_from_slice(&table[..used]);
         self.block_table.extend(std::iter::repeat_n(0, self.blocks - used));
-        self.entries.push(Entry { seq, tokens: tokens.len(), drafts: 0, row: None });
+        let scored = Scored::default();
+        self.entries.push(Entry { seq, tokens: tokens.len(), drafts: 0, row: None, scored });
+    }
+
+    /// Asks for the logits of tokens of the sequence pushed last, which began at `start`.
+    pub(super) fn score(&mut self, start: usize, positions: Range<usize>) {
+        let Some(entry) = self.entries.last_mut() else { return };
+        let first = self.token_ids.len() - entry.tokens + (positions.start - start);
+        let (first_row, num_rows) = (self.logit_rows.len(), positions.len());
+        self.logit_rows.extend((first..first + num_rows).map(|token| token as u32));
+        entry.scored = Scored { first_row, first_position: positions.start, num_rows };
     }
 
     /// Asks for the logits of the token pushed last, and returns their row.

@@ -10,7 +10,7 @@ use plugin_api::kinds::kv_cache::SeqId;
 
 use super::engine::Engine;
 
-/// What is left of a step for drafts, after everything that has to run.
+/// What is left of a step for drafts and for scores of prompts, after everything that has to run.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Spare {
     tokens: usize,
@@ -34,6 +34,16 @@ impl Spare {
     fn take(&mut self, drafts: usize) {
         self.tokens -= drafts;
         self.rows -= drafts;
+    }
+
+    /// Rows of logits that one sequence may have: its own, and those that nobody needs.
+    pub(super) fn rows_of_one(self) -> usize {
+        self.rows + 1
+    }
+
+    /// Takes the rows of one sequence.
+    pub(super) fn take_rows(&mut self, rows: usize) {
+        self.rows -= rows.saturating_sub(1);
     }
 }
 

@@ -6,7 +6,7 @@ use plugin_api::kinds::kv_cache::{BlockKey, SeqId};
 
 use super::answer::Answer;
 use super::prefix::Chain;
-use super::request::RequestId;
+use super::request::{PromptToken, RequestId};
 use crate::model::PlanDigest;
 
 /// One request with its sequences.
@@ -29,6 +29,8 @@ pub(super) struct Group {
     pub(super) outstanding: usize,
     pub(super) seed: u64,
     pub(super) wants_logprobs: bool,
+    /// What is known of the prompt's tokens so far, if that is wanted: one for each, in order.
+    pub(super) scores: Option<Vec<PromptToken>>,
     /// Alternatives to give with each token.
     pub(super) top_logprobs: usize,
     pub(super) prompt_tokens: usize,

@@ -17,10 +17,11 @@ mod prefix;
 pub mod request;
 mod rows;
 mod schedule;
+mod score;
 mod step;
 mod submit;
 
 pub use engine::Engine;
 pub use load::{Gauge, Load};
-pub use request::{Output, Prompt, Request, RequestId, Stats};
+pub use request::{Admitted, Encoded, Output, Prompt, PromptToken, Request, RequestId, Stats};
 pub use step::StepReport;

@@ -168,7 +168,11 @@ impl Engine {
         }
         let Some(group) = self.groups.get_mut(sequence.group) else { return };
         let block_size = self.layout.pool.block_size;
-        let tokens = adopt(self.cache.get_mut(), seq, sequence, &group.seed_key, block_size);
+        // What is to be scored has to be evaluated.
+        let tokens = match group.scores {
+            Some(_) => 0,
+            None => adopt(self.cache.get_mut(), seq, sequence, &group.seed_key, block_size),
+        };
         // What is adopted again after a preemption was counted when it was first.
         if group.cached_tokens.is_none() {
             group.cached_tokens = Some(tokens);

@@ -3,7 +3,7 @@
 use plugin_api::Config;
 use plugin_api::kinds::decoding_strategy::FinishReason;
 
-use crate::model::PlanDigest;
+use crate::model::{PlanDigest, Tokenizer};
 
 /// Names a request for as long as the engine lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,6 +59,60 @@ pub enum Prompt {
     Tokens(Vec<u32>),
 }
 
+/// A request that every hook has let pass, and whose prompt may be text still.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(super) id: RequestId,
+    pub(super) arrived_us: u64,
+    pub(super) request: Request,
+}
+
+/// A request that is ready to enter.
+#[derive(Debug)]
+pub struct Encoded {
+    pub(super) id: RequestId,
+    pub(super) arrived_us: u64,
+    pub(super) tokens: Vec<u32>,
+    pub(super) params: Config,
+    pub(super) strategy: Option<String>,
+    pub(super) priority: i32,
+    pub(super) timeout_us: Option<u64>,
+}
+
+impl Admitted {
+    /// Bytes of text that are to be cut into tokens.
+    pub fn text_bytes(&self) -> usize {
+        match &self.request.prompt {
+            Prompt::Text(text) | Prompt::Raw(text) | Prompt::Templated(text) => text.len(),
+            Prompt::Tokens(_) => 0,
+        }
+    }
+
+    /// Cuts the prompt into tokens: the part of a submission that takes its time, and that needs no
+    /// engine. [any thread]
+    pub fn encode(self, tokenizer: &Tokenizer) -> Encoded {
+        let Self { id, arrived_us, request } = self;
+        let Request { prompt, params, strategy, priority, timeout_us } = request;
+        let tokens = match prompt {
+            Prompt::Text(text) => with_bos(tokenizer, tokenizer.encode(&text, false)),
+            Prompt::Raw(text) => tokenizer.encode(&text, false),
+            Prompt::Templated(text) => with_bos(tokenizer, tokenizer.encode(&text, true)),
+            Prompt::Tokens(tokens) => tokens,
+        };
+        Encoded { id, arrived_us, tokens, params, strategy, priority, timeout_us }
+    }
+}
+
+/// The tokens with the one that marks the beginning, where the model wants it.
+fn with_bos(tokenizer: &Tokenizer, mut tokens: Vec<u32>) -> Vec<u32> {
+    if let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
+        && tokens.first() != Some(&bos)
+    {
+        tokens.insert(0, bos);
+    }
+    tokens
+}
+
 impl From<&str> for Prompt {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
@@ -85,6 +139,9 @@ pub enum Output<'a> {
         /// The likeliest tokens in its place with the logarithms of their probabilities, largest
         /// first, if the request asked for `top_logprobs`. Fewer where processors left fewer.
         top_logprobs: &'a [(u32, f32)],
+        /// What the model makes of the prompt, with the first token of an answer whose request asked
+        /// for `prompt_logprobs`; empty otherwise.
+        prompt: &'a [PromptToken],
         /// Text that can be shown because of it; characters in the making are held back.
         text: &'a str,
         /// The plan and plugins that made it.
@@ -106,6 +163,18 @@ pub enum Output<'a> {
         /// cancel.
         error: Option<&'a plugin_api::Error>,
     },
+}
+
+/// A token of a prompt, with what the model makes of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    /// The token.
+    pub token: u32,
+    /// Natural logarithm of its probability after the tokens before it, before any processor; nothing
+    /// for the first.
+    pub logprob: Option<f32>,
+    /// The likeliest tokens in its place, largest first, if the request asked for `top_logprobs`.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// How a request went. Times in microseconds.

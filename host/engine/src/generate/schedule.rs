@@ -23,7 +23,8 @@ impl Engine {
                 let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { continue };
                 if sequence.pending() > 0 {
                     let mut pending = sequence.pending();
-                    if sequence.num_evaluated == 0 && !sequence.is_atomic && lookups_left > 0 {
+                    let is_new = sequence.num_evaluated == 0 && !sequence.is_atomic;
+                    if is_new && group.scores.is_none() && lookups_left > 0 {
                         let (cache, key) = (self.cache.get_mut(), &group.seed_key);
                         pending -= prefix::find(cache, sequence, key, self.layout.pool.block_size);
                         lookups_left -= 1;

@@ -58,6 +58,7 @@ impl Engine {
         let (step, lent) = (self.num_steps, PhantomData);
         let _ = self.topics.before_step.emit(&mut BeforeStep { step, tokens, seqs, lent });
         let model_us = self.run()?;
+        self.score_prompts();
         self.process(sink);
         self.choose(true);
         self.commit();
@@ -196,9 +197,15 @@ impl Engine {
     fn push(&mut self, seq: SeqId, tokens: usize) -> Result<(), Error> {
         self.adopt(seq);
         let Some(sequence) = self.sequences.get(seq.0 as usize) else { return Ok(()) };
-        let tokens = tokens.min(sequence.pending());
+        let start = sequence.num_evaluated;
+        let unscored = self.groups.get(sequence.group).and_then(|group| group.unscored(seq, start));
+        // A row for each token: fewer of them than a step takes, and one is left for every other
+        // sequence.
+        let rows_max = self.work.spare.rows_of_one();
+        let tokens_max = if unscored.is_some() { rows_max } else { usize::MAX };
+        let tokens = tokens.min(sequence.pending()).min(tokens_max);
         let is_asked = tokens == sequence.pending() && sequence.want != Want::Nothing;
-        let (start, want) = (sequence.num_evaluated, sequence.want);
+        let want = sequence.want;
         let mut drafts = if is_asked { self.drafts_allowed(seq) } else { 0 };
         let (cache, moves) = (self.cache.get_mut(), &mut self.work.moves);
         let table = if drafts == 0 {
@@ -214,6 +221,11 @@ impl Engine {
         let Some(sequence) = self.sequences.get(seq.0 as usize) else { return Ok(()) };
         let batch = &mut self.work.batch;
         batch.push(seq, &sequence.tokens[start..start + tokens], start, table);
+        if let Some(unscored) = unscored {
+            let end = unscored.end.min(start + tokens);
+            batch.score(start, unscored.start.min(end)..end);
+            self.work.spare.take_rows(tokens);
+        }
         if is_asked {
             batch.want_last(want);
             self.push_drafts(seq, drafts);

@@ -13,11 +13,12 @@ use super::engine::Engine;
 use super::fault::follow;
 use super::group::{Group, Sequence};
 use super::prefix::Chain;
-use super::request::{Prompt, Request, RequestId};
+use super::request::{Admitted, Encoded, Prompt, Request, RequestId};
 use crate::error::EngineError;
 
 impl Engine {
-    /// Takes a request in; its answer comes out of [`step`](Self::step).
+    /// Takes a request in; its answer comes out of [`step`](Self::step). All on this thread:
+    /// [`ask`](Self::ask), [`Admitted::encode`], [`enter`](Self::enter).
     ///
     /// # Errors
     ///
@@ -25,9 +26,41 @@ impl Engine {
     /// cannot be served, refusals of hooks and unknown
     /// strategies; [`EngineError::Plugin`] for parameters that a plugin refuses. Nothing is kept.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, EngineError> {
-        let Request { prompt, mut params, strategy, priority, timeout_us } = request;
+        let admitted = self.ask(request)?.encode(&self.model.tokenizer);
+        self.enter(admitted)
+    }
+
+    /// Lets every hook see a request, edit its prompt or refuse it, and numbers it. Nothing else of the
+    /// engine knows of it before [`enter`](Self::enter).
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Request`] for refusals.
+    pub fn ask(&mut self, mut request: Request) -> Result<Admitted, EngineError> {
         let id = RequestId(self.next_request);
-        let tokens = self.prompt_tokens(id, prompt, &params)?;
+        self.next_request += 1;
+        let arrived_us = self.clock.now_us();
+        match &mut request.prompt {
+            Prompt::Text(text) | Prompt::Raw(text) | Prompt::Templated(text) => {
+                self.ask_hooks(id, text, &request.params)?;
+            }
+            Prompt::Tokens(tokens) => {
+                let mut text = self.model.tokenizer.decode(tokens, true);
+                self.ask_hooks(id, &mut text, &request.params)?;
+            }
+        }
+        Ok(Admitted { id, arrived_us, request })
+    }
+
+    /// Takes in a request whose prompt has been cut into tokens.
+    ///
+    /// # Errors
+    ///
+    /// As for [`submit`](Self::submit).
+    pub fn enter(&mut self, encoded: Encoded) -> Result<RequestId, EngineError> {
+        let Encoded { id, arrived_us, tokens, mut params, strategy, priority, timeout_us } =
+            encoded;
+        let tokens = self.checked(tokens)?;
         let strategy = self.find_strategy(strategy.as_deref())?;
         let ends = self.model.tokenizer.end_ids().iter().map(|&id| Value::from(id));
         params.set("eos_token_ids", Value::List(ends.collect()));
@@ -35,10 +68,12 @@ impl Engine {
             let seed = params.count_or("seed", id.0, 0..=u64::MAX >> 1)?;
             params.text_or("cache_salt", "")?;
             let top = params.count_or("top_logprobs", 0, 0..=TOP_LOGPROBS_MAX)? as usize;
-            Ok((seed, params.flag_or("logprobs", false)? || top > 0, top))
+            let wants_logprobs = params.flag_or("logprobs", false)? || top > 0;
+            Ok((seed, wants_logprobs, top, params.flag_or("prompt_logprobs", false)?))
         };
-        let (seed, wants_logprobs, top_logprobs) =
+        let (seed, wants_logprobs, top_logprobs, is_scored) =
             read().map_err(EngineError::plugin("request"))?;
+        let scores = is_scored.then(|| Vec::with_capacity(tokens.len()));
 
         let seq = SeqId(self.sequences.next_free() as u32);
         let group = GroupId(self.groups.next_free() as u32);
@@ -56,8 +91,6 @@ impl Engine {
         let digest = self.digest_of(self.plans.get(plan), &processors, (strategy, generation));
         let seed_key = self.seed_of(self.plans.get(plan), &params);
         self.shared.running.fetch_add(1, Ordering::Relaxed);
-        self.next_request += 1;
-        let arrived_us = self.clock.now_us();
         let num_tokens = tokens.len();
         self.sequences.insert(Sequence {
             group: group.0 as usize,
@@ -82,6 +115,7 @@ impl Engine {
             outstanding: 0,
             seed,
             wants_logprobs,
+            scores,
             top_logprobs,
             prompt_tokens: num_tokens,
             cached_tokens: None,
@@ -105,34 +139,6 @@ impl Engine {
         let _ = self.topics.on_cancel.emit(&mut OnCancel { request: request.0, tokens, lent });
         self.remove_group(index);
         self.tell_load();
-    }
-
-    fn prompt_tokens(
-        &mut self,
-        id: RequestId,
-        prompt: Prompt,
-        params: &Config,
-    ) -> Result<Vec<u32>, EngineError> {
-        let (mut text, parse_special, adds_bos) = match prompt {
-            Prompt::Text(text) => (text, false, true),
-            Prompt::Raw(text) => (text, false, false),
-            Prompt::Templated(text) => (text, true, true),
-            Prompt::Tokens(tokens) => {
-                let mut text = self.model.tokenizer.decode(&tokens, true);
-                self.ask_hooks(id, &mut text, params)?;
-                return self.checked(tokens);
-            }
-        };
-        self.ask_hooks(id, &mut text, params)?;
-        let tokenizer = &self.model.tokenizer;
-        let mut tokens = tokenizer.encode(&text, parse_special);
-        if adds_bos
-            && let Some(bos) = tokenizer.bos().filter(|_| tokenizer.add_bos())
-            && tokens.first() != Some(&bos)
-        {
-            tokens.insert(0, bos);
-        }
-        self.checked(tokens)
     }
 
     /// Lets every hook see, edit or refuse a prompt.

@@ -51,7 +51,8 @@ pub struct Source {
     /// Hyperparameters that hold whatever the file says.
     #[serde(default)]
     pub hyperparameters: toml::Table,
-    /// Names of layer weights in the file (without `blk.N.` and `.weight`), and ours.
+    /// Names of layer weights in the file (without `blk.N.` or `layers.N.`, and without `.weight`),
+    /// and ours. A `*` is the number of an expert: what is called so is one weight.
     #[serde(default)]
     pub weights: BTreeMap<String, String>,
 }
@@ -98,13 +99,33 @@ impl Blueprint {
         let ours = self.gguf.weights.get(part)?;
         Some(format!("layers.{layer}.{ours}.{suffix}"))
     }
+
+    /// Our name for a weight of a Hugging Face checkpoint, and which expert's it is.
+    pub fn hf_weight(&self, name: &str) -> (String, Option<usize>) {
+        let name = name.strip_prefix("model.").unwrap_or(name);
+        let named = || {
+            let (layer, rest) = name.strip_prefix("layers.")?.split_once('.')?;
+            let (part, suffix) = rest.rsplit_once('.')?;
+            let (ours, expert) = self.hf.weights.iter().find_map(|(theirs, ours)| {
+                let Some((head, tail)) = theirs.split_once('*') else {
+                    return (theirs == part).then_some((ours, None));
+                };
+                let number = part.strip_prefix(head)?.strip_suffix(tail)?;
+                Some((ours, Some(number.parse().ok()?)))
+            })?;
+            Some((format!("layers.{layer}.{ours}.{suffix}"), expert))
+        };
+        named().unwrap_or_else(|| (name.to_owned(), None))
+    }
 }
 
-const EMBEDDED: [(&str, &str); 4] = [
+const EMBEDDED: [(&str, &str); 6] = [
     ("llama", include_str!("blueprints/llama.toml")),
     ("qwen2", include_str!("blueprints/qwen2.toml")),
     ("qwen3", include_str!("blueprints/qwen3.toml")),
     ("gemma3", include_str!("blueprints/gemma3.toml")),
+    ("mixtral", include_str!("blueprints/mixtral.toml")),
+    ("qwen3moe", include_str!("blueprints/qwen3_moe.toml")),
 ];
 
 #[cfg(test)]
@@ -138,6 +159,22 @@ mod tests {
         ];
         for (theirs, ours) in cases {
             assert_eq!(blueprint.gguf_weight(theirs).as_deref(), ours, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn names_of_experts_become_one() {
+        let blueprint = Blueprint::find("MixtralForCausalLM").unwrap();
+        #[rustfmt::skip]
+        let cases = [
+            ("model.embed_tokens.weight",                              "embed_tokens.weight",                 None),
+            ("model.layers.3.self_attn.q_proj.weight",                 "layers.3.self_attn.q_proj.weight",    None),
+            ("model.layers.3.block_sparse_moe.gate.weight",            "layers.3.mlp.router.weight",          None),
+            ("model.layers.3.block_sparse_moe.experts.11.w2.weight",   "layers.3.mlp.experts.down_proj.weight", Some(11)),
+            ("model.layers.3.block_sparse_moe.experts.x.w2.weight",    "layers.3.block_sparse_moe.experts.x.w2.weight", None),
+        ];
+        for (theirs, ours, expert) in cases {
+            assert_eq!(blueprint.hf_weight(theirs), (ours.to_owned(), expert), "{theirs}");
         }
     }
 }

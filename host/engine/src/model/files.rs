@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::adapter::AdapterFiles;
 use super::chat_template::ChatTemplate;
 use super::error::ModelError;
 use super::gguf::{Gguf, GgufMetadata, format_name};
-use super::safetensors::Safetensors;
+use super::safetensors::{Safetensors, SafetensorsTensor};
 use super::tokenizer::Tokenizer;
 
 /// An open model: its weights stay mapped as long as this lives.
@@ -20,6 +21,7 @@ use super::tokenizer::Tokenizer;
 pub struct ModelFiles {
     path: PathBuf,
     weights: Weights,
+    adapter: Option<AdapterFiles>,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,13 @@ impl ModelFiles {
                 None => return Err(not_a_model("a name without an ending".to_owned())),
             }
         };
-        Ok(Self { path: path.to_path_buf(), weights })
+        Ok(Self { path: path.to_path_buf(), weights, adapter: None })
+    }
+
+    /// The same with the tensors of an adapter beside those of the model.
+    #[must_use]
+    pub fn with_adapter(self, adapter: AdapterFiles) -> Self {
+        Self { adapter: Some(adapter), ..self }
     }
 
     /// What was opened.
@@ -103,7 +111,7 @@ impl ModelFiles {
         }
     }
 
-    /// All tensors, in the order of the file.
+    /// All tensors, in the order of the file; those of an adapter come last.
     pub fn tensors(&self) -> impl Iterator<Item = TensorDesc<'_>> {
         let (gguf, hf) = match &self.weights {
             Weights::Gguf(gguf) => (gguf.tensors(), [].as_slice()),
@@ -115,7 +123,8 @@ impl ModelFiles {
             dims: &tensor.dims,
             size_bytes: tensor.range.len() as u64,
         });
-        gguf.chain(hf.iter().map(|tensor| TensorDesc {
+        let adapter = self.adapter.as_ref().map_or(&[][..], |adapter| adapter.tensors.tensors());
+        gguf.chain(hf.iter().chain(adapter).map(|tensor| TensorDesc {
             name: &tensor.name,
             format: Some(tensor.format),
             dims: &tensor.dims,
@@ -130,6 +139,10 @@ impl ModelFiles {
     /// [`ModelError::TensorMissing`], or [`ModelError::FormatUnknown`] if it has a ggml type
     /// without a name here.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, ModelError> {
+        if let Some((tensors, tensor)) = self.of_adapter(name) {
+            let bytes = tensors.bytes(tensor);
+            return Ok(TensorView { format: tensor.format, dims: &tensor.dims, bytes });
+        }
         match &self.weights {
             Weights::Gguf(gguf) => {
                 let tensor = gguf.tensor(name).ok_or_else(|| self.missing(name))?;
@@ -151,6 +164,9 @@ impl ModelFiles {
 
     /// Gives pages with bytes of a tensor back to the system, until they are read again.
     pub fn release(&self, name: &str, part: Range<usize>) {
+        if let Some((tensors, tensor)) = self.of_adapter(name) {
+            return tensors.release(tensor, part);
+        }
         match &self.weights {
             Weights::Gguf(gguf) => {
                 if let Some(tensor) = gguf.tensor(name) {
@@ -192,6 +208,11 @@ impl ModelFiles {
     /// Where the files of the model lie.
     pub fn folder(&self) -> &Path {
         if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(Path::new("")) }
+    }
+
+    fn of_adapter(&self, name: &str) -> Option<(&Safetensors, &SafetensorsTensor)> {
+        let tensors = &self.adapter.as_ref()?.tensors;
+        Some((tensors, tensors.tensor(name)?))
     }
 
     fn missing(&self, name: &str) -> ModelError {
@@ -270,7 +291,7 @@ pub(crate) fn read_bounded(
 }
 
 /// Real ones have some kilobytes.
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
+pub(super) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

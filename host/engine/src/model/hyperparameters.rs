@@ -27,7 +27,12 @@ impl Architecture {
         match files.metadata() {
             Metadata::Gguf(gguf) => {
                 let name = gguf.str("general.architecture")?.unwrap_or("").to_owned();
-                let blueprint = Blueprint::find(&name)?;
+                let has_experts = gguf.u64(&format!("{name}.expert_count"))?.is_some_and(|n| n > 0);
+                // Mixtral's files say that they are Llama, with experts.
+                let blueprint = match &*name {
+                    "llama" if has_experts => Blueprint::find("llama with experts")?,
+                    name => Blueprint::find(name)?,
+                };
                 let mut config = Config::at("model");
                 merge(&mut config, &blueprint.hyperparameters);
                 from_gguf(gguf, &name, &mut config)?;
@@ -188,7 +193,7 @@ fn from_json(key: &str, value: &serde_json::Value, depth: u32) -> Option<Value> 
 
 /// GGUF keys (below the architecture's name) and the names of `config.json`.
 #[rustfmt::skip]
-const COUNTS: [(&str, &str); 8] = [
+const COUNTS: [(&str, &str); 10] = [
     ("embedding_length",        "hidden_size"),
     ("block_count",             "num_hidden_layers"),
     ("feed_forward_length",     "intermediate_size"),
@@ -197,6 +202,8 @@ const COUNTS: [(&str, &str); 8] = [
     ("attention.key_length",    "head_dim"),
     ("attention.sliding_window", "sliding_window"),
     ("context_length",          "max_position_embeddings"),
+    ("expert_used_count",       "num_experts_per_tok"),
+    ("expert_feed_forward_length", "moe_intermediate_size"),
 ];
 #[rustfmt::skip]
 const NUMBERS: [(&str, &str); 4] = [

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry};
@@ -12,6 +12,7 @@ use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec};
 use plugin_api::plan::{Dim, Plan, Port, StateSpec};
 use sha2::{Digest as _, Sha256};
 
+use super::adapter::{AdapterFiles, check_read};
 use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
 use super::memory::{AlignedBytes, Piece, StateLayout, room_for};
@@ -39,6 +40,8 @@ pub struct LoadOptions {
     pub convert_bytes_per_step: u64,
     /// Threads that read and pack weights.
     pub threads: usize,
+    /// A folder with an adapter in the layout of PEFT, to stand beside the weights.
+    pub adapter: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -51,6 +54,7 @@ impl Default for LoadOptions {
             state_bytes_max: 1 << 30,
             convert_bytes_per_step: 1 << 20,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            adapter: None,
         }
     }
 }
@@ -156,16 +160,22 @@ impl LoadedModel {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, FirstParts), EngineError> {
-        let files = ModelFiles::open(path)?;
+        let mut files = ModelFiles::open(path)?;
         let mut architecture = Architecture::of(&files)?;
+        if let Some(folder) = &options.adapter {
+            let adapter = AdapterFiles::open(folder)?;
+            adapter.configure(&mut architecture.config)?;
+            files = files.with_adapter(adapter);
+        }
         let context_length = architecture.context_length().min(options.context_length_max);
         architecture.config.set("context_length", context_length as i64);
         let mut quantizers = wiring.quantizers(registry)?;
         let traced = wiring.traced(registry, &architecture)?;
-        let table = WeightTable::of(&files, &architecture.blueprint);
+        let table = WeightTable::of(&files, &architecture.blueprint)?;
         let what = format!("plan of {}", path.display());
         let plan =
             trace_decoder(&architecture, &traced, &table).map_err(EngineError::plugin(what))?;
+        check_read(&plan, &table, table.of_adapter())?;
 
         let limits = PoolLimits {
             num_seqs_max: options.num_seqs_max,

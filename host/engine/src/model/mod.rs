@@ -1,5 +1,6 @@
 //! Models: what is in their files, how plugins describe them, and where their weights lie.
 
+pub mod adapter;
 pub mod blueprint;
 pub mod chat_template;
 pub mod error;

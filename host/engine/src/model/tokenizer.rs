@@ -15,6 +15,7 @@ mod spm;
 mod stream;
 mod vocab;
 
+use std::cell::Cell;
 use std::fmt::Debug;
 
 pub use stream::StreamDecoder;
@@ -45,6 +46,10 @@ struct Roles {
     adds_space_prefix: bool,
 }
 
+thread_local! {
+    static ENCODED_HERE: Cell<u64> = const { Cell::new(0) };
+}
+
 /// One way from text to ids.
 trait Encoder: Debug + Send + Sync {
     fn encode(&self, vocab: &Vocab, text: &str, parse_special: bool) -> Vec<u32>;
@@ -62,7 +67,13 @@ impl Tokenizer {
     /// like any other, which is what untrusted input needs. Tokens that the model defines as
     /// ordinary words (GGUF: user-defined) are found either way.
     pub fn encode(&self, text: &str, parse_special: bool) -> Vec<u32> {
+        ENCODED_HERE.set(ENCODED_HERE.get() + 1);
         self.encoder.encode(&self.vocab, text, parse_special)
+    }
+
+    /// Texts that the calling thread has cut into tokens, with any tokenizer: whose time that took.
+    pub fn encoded_here() -> u64 {
+        ENCODED_HERE.get()
     }
 
     /// The ids of `text` with what the tokenizer's file puts around a text (`[CLS]` … `[SEP]`), as

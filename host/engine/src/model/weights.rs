@@ -10,6 +10,7 @@ use plugin_api::kinds::backend::{
 use plugin_api::kinds::quantizer::AffineMut;
 use plugin_api::{Lowering, Quantizer};
 
+use super::adapter::our_name;
 use super::blueprint::Blueprint;
 use super::files::{Metadata, ModelFiles};
 use super::trace::WeightShapes;
@@ -26,22 +27,55 @@ pub struct WeightTable {
 
 #[derive(Debug)]
 struct Entry {
-    /// Name in the file.
-    theirs: String,
+    /// Names in the file: one, or one for each expert, in order.
+    theirs: Vec<String>,
     dims: Vec<u64>,
 }
 
+/// Our name for a weight of an adapter beside the model's.
+fn adapter_name(theirs: &str) -> Option<String> {
+    our_name(theirs).map(str::to_owned)
+}
+
 impl WeightTable {
-    /// Lists the tensors of a model under our names.
-    pub fn of(files: &ModelFiles, blueprint: &Blueprint) -> Self {
-        let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
-        Self::named(files, |theirs| {
-            if is_gguf {
-                blueprint.gguf_weight(theirs)
-            } else {
-                Some(theirs.strip_prefix("model.").unwrap_or(theirs).to_owned())
+    /// Lists the tensors of a model under our names. Where each expert has a tensor of its own,
+    /// they are one weight with another axis before the others.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] for experts that are missing or differ in shape.
+    pub fn of(files: &ModelFiles, blueprint: &Blueprint) -> Result<Self, EngineError> {
+        if matches!(files.metadata(), Metadata::Gguf(_)) {
+            let ours = |theirs: &str| blueprint.gguf_weight(theirs);
+            return Ok(Self::named(files, |theirs| adapter_name(theirs).or_else(|| ours(theirs))));
+        }
+        let mut table = Self::named(files, |theirs| match blueprint.hf_weight(theirs) {
+            _ if adapter_name(theirs).is_some() => adapter_name(theirs),
+            (ours, None) => Some(ours),
+            (_, Some(_)) => None,
+        });
+        let mut experts: BTreeMap<String, BTreeMap<usize, (&str, &[u64])>> = BTreeMap::new();
+        for tensor in files.tensors() {
+            if let (ours, Some(expert)) = blueprint.hf_weight(tensor.name) {
+                experts.entry(ours).or_default().insert(expert, (tensor.name, tensor.dims));
             }
-        })
+        }
+        for (ours, parts) in experts {
+            let of_one = parts.values().next().map_or(&[][..], |(_, dims)| dims);
+            for (i, (expert, (theirs, dims))) in parts.iter().enumerate() {
+                if i != *expert {
+                    return Err(EngineError::inconsistent(&ours, format!("expert {i}"), "none"));
+                }
+                if *dims != of_one {
+                    let expected = format!("experts of the shape {of_one:?}");
+                    return Err(EngineError::inconsistent(*theirs, expected, format!("{dims:?}")));
+                }
+            }
+            let dims = [&[parts.len() as u64], of_one].concat();
+            let theirs = parts.values().map(|(theirs, _)| (*theirs).to_owned()).collect();
+            table.entries.insert(ours, Entry { theirs, dims });
+        }
+        Ok(table)
     }
 
     /// Lists the tensors of a model that `ours` has a name for.
@@ -49,34 +83,69 @@ impl WeightTable {
         let mut entries = BTreeMap::new();
         for tensor in files.tensors() {
             if let Some(ours) = ours(tensor.name) {
-                let theirs = tensor.name.to_owned();
+                let theirs = vec![tensor.name.to_owned()];
                 entries.insert(ours, Entry { theirs, dims: tensor.dims.to_vec() });
             }
         }
         Self { entries }
     }
 
+    /// The numbers of a weight, row-major, whatever format they are stored in.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`place`](Self::place).
+    pub fn values(
+        &self,
+        files: &ModelFiles,
+        name: &str,
+        quantizers: &Quantizers,
+    ) -> Result<Vec<f32>, EngineError> {
+        let desc = self.desc(files, name)?;
+        let mut values = vec![0.0; desc.rows * desc.cols];
+        let (parts, quantizer) = (&self.entries[name].theirs, quantizer_of(&desc, quantizers)?);
+        let each = (values.len() / parts.len()).max(1);
+        for (theirs, values) in parts.iter().zip(values.chunks_mut(each)) {
+            let decoded = quantizer.decode(files.tensor(theirs)?.bytes, values);
+            decoded.map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        }
+        Ok(values)
+    }
+
+    /// Names of all weights.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Names of the weights that are an adapter's.
+    pub fn of_adapter(&self) -> impl Iterator<Item = &str> {
+        let entries = self.entries.iter();
+        let is_adapters = |e: &Entry| e.theirs.iter().any(|theirs| our_name(theirs).is_some());
+        entries.filter(move |(_, e)| is_adapters(e)).map(|(ours, _)| ours.as_str())
+    }
+
     /// Finds a weight in its file.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Inconsistent`] for tensors that are no matrices or vectors.
+    /// [`EngineError::Inconsistent`] for tensors that are no vectors, matrices or stacks of them.
     pub fn desc(&self, files: &ModelFiles, name: &str) -> Result<WeightDesc, EngineError> {
         let Some(entry) = self.entries.get(name) else {
             return Err(EngineError::inconsistent(name, "a tensor of the model", "none"));
         };
-        let view = files.tensor(&entry.theirs)?;
-        let (rows, cols) = match view.dims {
-            [cols] => (1, *cols),
-            [rows, cols] => (*rows, *cols),
-            dims => {
-                return Err(EngineError::inconsistent(name, "one or two axes", dims.len()));
+        let format = entry.format(files)?;
+        let (rows, cols) = match entry.dims[..] {
+            [cols] => (1, cols),
+            [rows, cols] => (rows, cols),
+            [experts, rows, cols] => (experts.saturating_mul(rows), cols),
+            ref dims => {
+                return Err(EngineError::inconsistent(name, "one to three axes", dims.len()));
             }
         };
         let size = |n: u64| {
             usize::try_from(n).map_err(|_| EngineError::inconsistent(name, "an axis that fits", n))
         };
-        let (name, format) = (name.to_owned(), view.format.to_owned());
+        let name = name.to_owned();
         Ok(WeightDesc { name, format, rows: size(rows)?, cols: size(cols)? })
     }
 
@@ -96,14 +165,22 @@ impl WeightTable {
         let desc = self.desc(files, name)?;
         let quantizer = quantizer_of(&desc, quantizers)?;
         let (lowering, row_bytes) = (quantizer.lowering(), row_bytes(&desc, quantizer)?);
-        let found = files.tensor(&self.entries[name].theirs)?.bytes.len();
-        if row_bytes.checked_mul(desc.rows) != Some(found) {
-            let expected = format!("{} rows of {row_bytes} bytes", desc.rows);
-            return Err(EngineError::inconsistent(name, expected, found));
+        let parts = &self.entries[name].theirs;
+        let rows = desc.rows / parts.len();
+        for theirs in parts {
+            let found = files.tensor(theirs)?.bytes.len();
+            if row_bytes.checked_mul(rows) != Some(found) {
+                let expected = format!("{rows} rows of {row_bytes} bytes");
+                return Err(EngineError::inconsistent(theirs, expected, found));
+            }
         }
         let layout = backend
             .layout(&desc, &lowering)
             .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        if parts.len() > 1 && !rows.is_multiple_of(layout.row_block) {
+            let expected = format!("experts of a multiple of {} rows", layout.row_block);
+            return Err(EngineError::inconsistent(name, expected, rows));
+        }
         Ok(WeightPlace { desc, lowering, layout })
     }
 
@@ -123,13 +200,33 @@ impl WeightTable {
     ) -> Result<(), EngineError> {
         let WeightPlace { desc, lowering, layout } = place;
         let (name, quantizer) = (&desc.name, quantizer_of(desc, quantizers)?);
-        let theirs = &self.entries[name].theirs;
-        let bytes = files.tensor(theirs)?.bytes;
+        let (parts, row_bytes) = (&self.entries[name].theirs, row_bytes(desc, quantizer)?);
         let job = PackJob { desc, lowering, layout, quantizer };
-        // Packed rows have no use for what they were packed from.
-        let release = |part: Range<usize>| files.release(theirs, part);
-        job.run(bytes, row_bytes(desc, quantizer)?, packed, (backend, threads), &release)
-            .map_err(EngineError::plugin(format!("weight `{name}`")))
+        let each = packed.len() / parts.len();
+        for (theirs, packed) in parts.iter().zip(packed.chunks_mut(each.max(1))) {
+            let bytes = files.tensor(theirs)?.bytes;
+            // Packed rows have no use for what they were packed from.
+            let release = |part: Range<usize>| files.release(theirs, part);
+            job.run(bytes, row_bytes, packed, (backend, threads), &release)
+                .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// The format, which is that of every part.
+    fn format(&self, files: &ModelFiles) -> Result<String, EngineError> {
+        let mut all = None;
+        for theirs in &self.theirs {
+            let found = files.tensor(theirs)?.format;
+            match all {
+                None => all = Some(found),
+                Some(format) if format == found => {}
+                Some(format) => return Err(EngineError::inconsistent(theirs, format, found)),
+            }
+        }
+        Ok(all.unwrap_or_default().to_owned())
     }
 }
 

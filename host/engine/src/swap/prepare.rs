@@ -8,8 +8,8 @@ use jackfield_runtime::{DRAINING_MAX, Generation, Reach, Replacement, SwapError}
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
-    Backend, DType, FeedForward, Kind, KvCache, Mixer, Norm, Quantizer, Residual, RotaryEmbedding,
-    Traced,
+    Backend, DType, FeedForward, Kind, KvCache, Mixer, MoeRouter, Norm, Quantizer, Residual,
+    RotaryEmbedding, Traced,
 };
 
 use super::book::Shared;
@@ -257,6 +257,7 @@ impl Member {
             <dyn RotaryEmbedding>::NAME => self.unpack::<dyn RotaryEmbedding>(instance)?,
             <dyn Mixer>::NAME => self.unpack::<dyn Mixer>(instance)?,
             <dyn FeedForward>::NAME => self.unpack::<dyn FeedForward>(instance)?,
+            <dyn MoeRouter>::NAME => self.unpack::<dyn MoeRouter>(instance)?,
             _ => {
                 let (kind, name) = (self.kind.clone(), self.next.name.clone());
                 return Err(SwapError::WrongInstance { kind, name });

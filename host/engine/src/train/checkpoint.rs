@@ -5,14 +5,15 @@
 //! does not fit is passed over when a run is resumed, and the checkpoint before it is taken.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::disk::{Disk, RealDisk};
 use super::loader::LoaderPosition;
 use super::parameters::Parameters;
 use crate::error::EngineError;
@@ -42,6 +43,7 @@ pub struct Checkpoint {
 pub struct Checkpoints {
     folder: PathBuf,
     keep_last: usize,
+    disk: Box<dyn Disk>,
 }
 
 /// `manifest.json`.
@@ -78,8 +80,17 @@ impl Checkpoints {
     ///
     /// [`EngineError::Inconsistent`] that names the path; likewise the others here.
     pub fn open(folder: &Path, keep_last: usize) -> Result<Self, EngineError> {
+        Self::open_on(Box::new(RealDisk), folder, keep_last)
+    }
+
+    /// The same, written by the calls of `disk`.
+    pub fn open_on(
+        disk: Box<dyn Disk>,
+        folder: &Path,
+        keep_last: usize,
+    ) -> Result<Self, EngineError> {
         fs::create_dir_all(folder).map_err(|error| outside(folder, &error))?;
-        Ok(Self { folder: folder.to_owned(), keep_last: keep_last.max(1) })
+        Ok(Self { folder: folder.to_owned(), keep_last: keep_last.max(1), disk })
     }
 
     /// Writes a checkpoint and removes those that are not kept. `config` is the `config.json` of the model,
@@ -88,9 +99,9 @@ impl Checkpoints {
         let name = format!("step-{:08}", checkpoint.step);
         let (path, new) = (self.folder.join(&name), self.folder.join(format!("{name}.new")));
         if new.exists() {
-            fs::remove_dir_all(&new).map_err(|error| outside(&new, &error))?;
+            self.disk.remove_folder(&new).map_err(|error| outside(&new, &error))?;
         }
-        fs::create_dir(&new).map_err(|error| outside(&new, &error))?;
+        self.disk.create_folder(&new).map_err(|error| outside(&new, &error))?;
         let files = [
             ("model.safetensors", checkpoint.parameters.to_safetensors()?),
             ("states.safetensors", states_to_safetensors(&checkpoint.states)?),
@@ -98,7 +109,7 @@ impl Checkpoints {
         ];
         let mut entries = BTreeMap::new();
         for (file, bytes) in &files {
-            write(&new.join(file), bytes)?;
+            self.write(&new.join(file), bytes)?;
             entries.insert((*file).to_owned(), FileEntry::of(bytes));
         }
         let manifest = Manifest {
@@ -111,13 +122,13 @@ impl Checkpoints {
             files: entries,
         };
         let manifest = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
-        write(&new.join(MANIFEST), &manifest)?;
-        sync_folder(&new)?;
+        self.write(&new.join(MANIFEST), &manifest)?;
+        self.disk.sync_folder(&new).map_err(|error| outside(&new, &error))?;
         if path.exists() {
-            fs::remove_dir_all(&path).map_err(|error| outside(&path, &error))?;
+            self.disk.remove_folder(&path).map_err(|error| outside(&path, &error))?;
         }
-        fs::rename(&new, &path).map_err(|error| outside(&path, &error))?;
-        sync_folder(&self.folder)?;
+        self.disk.rename(&new, &path).map_err(|error| outside(&path, &error))?;
+        self.disk.sync_folder(&self.folder).map_err(|error| outside(&self.folder, &error))?;
         self.prune()?;
         Ok(path)
     }
@@ -163,9 +174,14 @@ impl Checkpoints {
         };
         let best = paths.iter().min_by(|a, b| loss(a).total_cmp(&loss(b)));
         for path in paths[..old].iter().filter(|path| Some(*path) != best) {
-            fs::remove_dir_all(path).map_err(|error| outside(path, &error))?;
+            self.disk.remove_folder(path).map_err(|error| outside(path, &error))?;
         }
         Ok(())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
+        let written = self.disk.write(path, bytes).and_then(|()| self.disk.sync_file(path));
+        written.map_err(|error| outside(path, &error))
     }
 }
 
@@ -201,6 +217,7 @@ fn load(path: &Path, run: &str) -> Result<Checkpoint, EngineError> {
         let what = |entry: &FileEntry| format!("{} bytes {:.12}", entry.size_bytes, entry.sha256);
         Err(wrong(format!("`{name}` of {}", what(entry)), what(&found)))
     };
+    read("config.json")?;
     Ok(Checkpoint {
         step: manifest.step,
         parameters: Parameters::from_safetensors(&read("model.safetensors")?)?,
@@ -244,18 +261,6 @@ fn states_from_safetensors(bytes: &[u8]) -> Result<States, EngineError> {
         states.entry(parameter.to_owned()).or_default().insert(state.to_owned(), values);
     }
     Ok(states)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), EngineError> {
-    let written = File::create(path).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.map_err(|error| outside(path, &error))
-}
-
-fn sync_folder(path: &Path) -> Result<(), EngineError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(|error| outside(path, &error))
 }
 
 fn outside(path: &Path, error: &io::Error) -> EngineError {

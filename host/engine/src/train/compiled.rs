@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plugin_api::kinds::backend::{Backend, Bindings, Bucket, Exe, Fence, MemoryMap, StreamId};
-use plugin_api::plan::{Dim, Plan};
+use plugin_api::plan::{Dim, Plan, Port};
 use plugin_api::{TensorMut, TensorRef};
 
 use crate::error::EngineError;
@@ -49,15 +49,26 @@ impl Compiled {
             found.map_or(1, |(_, n)| *n)
         };
         let sizes: Vec<usize> = self.plan.symbols().into_iter().map(size_of).collect();
-        let tensor = |name: &str| {
-            let missing = || {
-                let expected = "an input that training gives";
-                EngineError::inconsistent("plan of training", expected, format!("`{name}`"))
+        let tensor = |port: &Port| {
+            let Port { name, val } = port;
+            let what = || format!("column `{name}` of the batch");
+            let Some(tensor) = input(name) else {
+                return Err(EngineError::inconsistent(what(), "one: the plan reads it", "none"));
             };
-            input(name).ok_or_else(missing)
+            let extents = self.plan.spec(*val).dims.iter().map(|dim| match dim {
+                Dim::Fixed(n) => *n as usize,
+                Dim::Symbol(symbol) => size_of(*symbol),
+            });
+            let len: usize = extents.product();
+            if tensor.len() != len || tensor.dtype() != self.plan.spec(*val).dtype {
+                let expected = format!("{len} of {}", self.plan.spec(*val).dtype);
+                let found = format!("{} of {}", tensor.len(), tensor.dtype());
+                return Err(EngineError::inconsistent(what(), expected, found));
+            }
+            Ok(tensor)
         };
         let inputs: Vec<TensorRef<'_>> =
-            self.plan.inputs.iter().map(|port| tensor(&port.name)).collect::<Result<_, _>>()?;
+            self.plan.inputs.iter().map(tensor).collect::<Result<_, _>>()?;
         let mut outputs: Vec<TensorMut<'_>> = outputs
             .iter_mut()
             .map(|output| match output {

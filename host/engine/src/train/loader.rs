@@ -1,5 +1,6 @@
 //! From text to batches: bytes as tokens, cut into sequences, in a random order that can be resumed.
 
+use super::columns::Columns;
 use super::random::Random;
 use crate::error::EngineError;
 
@@ -16,6 +17,8 @@ pub struct TokenBatch {
     pub positions: Vec<u32>,
     /// Which sequence, from 0, `[tokens]`.
     pub sequence_index: Vec<u32>,
+    /// What objectives ask for beyond these.
+    pub columns: Columns,
 }
 
 impl TokenBatch {
@@ -96,6 +99,11 @@ impl TextLoader {
     /// Where it stands.
     pub fn position(&self) -> LoaderPosition {
         self.position
+    }
+
+    /// The epoch that the next sequence is of, from 0.
+    pub fn epoch(&self) -> u64 {
+        self.position.epoch + u64::from(self.position.sequences == self.num_sequences())
     }
 
     /// Goes to where another loader of the same text, length and seed stood.

@@ -5,15 +5,25 @@
 //! parameters and states and takes over the results of a step or none.
 
 mod checkpoint;
+mod columns;
 mod compiled;
+mod disk;
 mod loader;
+mod lora;
+mod measures;
 mod parameters;
 mod plans;
 mod random;
+mod swap;
+mod topics;
 mod trainer;
 mod updates;
 
 pub use checkpoint::{Checkpoint, Checkpoints, States};
+pub use columns::{Column, Columns};
+pub use disk::{Disk, RealDisk};
 pub use loader::{LoaderPosition, TextLoader, TokenBatch};
+pub use lora::Lora;
 pub use parameters::{Parameter, Parameters};
+pub use swap::TrainSwapper;
 pub use trainer::{StepReport, TrainOptions, Trainer, Verdict};

@@ -1,14 +1,18 @@
 //! The parameters of a model in training.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use jackfield_runtime::Registry;
 use plugin_api::{FeedForward, Kind, Mixer};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::random::Random;
 use crate::error::EngineError;
-use crate::model::Architecture;
 use crate::model::trace::WeightShapes;
+use crate::model::weights::WeightTable;
+use crate::model::{Architecture, ModelFiles};
+use crate::wiring::Wiring;
 
 /// One tensor that training changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +75,30 @@ impl Parameters {
             Ok((name, Parameter { dims, values }))
         };
         file.tensors().into_iter().map(parameter).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The weights of a model file as F32, whatever format they are stored in, with what the model is:
+    /// what an adapter is trained beside.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] that names the file, weight or format.
+    pub fn of_model(
+        path: &Path,
+        wiring: &Wiring,
+        registry: &Registry,
+    ) -> Result<(Architecture, Self), EngineError> {
+        let files = ModelFiles::open(path)?;
+        let architecture = Architecture::of(&files)?;
+        let quantizers = wiring.quantizers(registry)?;
+        let table = WeightTable::of(&files, &architecture.blueprint)?;
+        let mut parameters = Self::default();
+        for name in table.names() {
+            let dims = table.dims(name).unwrap_or_default().to_vec();
+            let values = table.values(&files, name, &quantizers)?;
+            parameters.0.insert(name.to_owned(), Parameter { dims, values });
+        }
+        Ok((architecture, parameters))
     }
 
     /// A safetensors file in the names of Hugging Face.
@@ -153,7 +181,7 @@ const PREFIX: &str = "model.";
 const HEAD: &str = "lm_head.";
 
 /// FNV-1a.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     })

@@ -1,5 +1,6 @@
 //! The plans of training, out of what plugins describe.
 
+use plugin_api::kinds::objective::Rows;
 use plugin_api::kinds::optimizer::STATE;
 use plugin_api::plan::{Dim, OpSink, Plan, PlanBuilder, Spec, gradient, rewrite};
 use plugin_api::{Config, Error, LayerRef, LrSchedule, Objective, Optimizer, Result, Traced};
@@ -7,32 +8,57 @@ use plugin_api::{Config, Error, LayerRef, LrSchedule, Objective, Optimizer, Resu
 use super::parameters::Parameters;
 use crate::error::EngineError;
 use crate::model::Architecture;
-use crate::model::trace::{TracedParts, trace_decoder};
+use crate::model::trace::{TracedParts, WeightShapes, trace_decoder};
 
-/// The loss of whole sequences, and its gradient by each parameter in the order of their names:
-/// all of them are inputs.
-pub(super) fn step(
+/// The logits of whole sequences; the parameters are inputs.
+pub(super) fn logits(
     architecture: &Architecture,
     parts: &TracedParts,
-    objective: &dyn Objective,
-    parameters: &Parameters,
+    [parameters, frozen]: [&Parameters; 2],
 ) -> Result<Plan, EngineError> {
-    let decoder = trace_decoder(architecture, parts, parameters);
+    let decoder = trace_decoder(architecture, parts, &Both(parameters, frozen));
     let decoder = decoder.map_err(EngineError::plugin("plan of the model"))?;
     if let Some(name) = unread(&decoder, parameters) {
         let what = format!("parameter `{name}`");
         return Err(EngineError::inconsistent(what, "one that the model reads", "none reads it"));
     }
-    let names: Vec<&str> = parameters.0.keys().map(String::as_str).collect();
+    let names: Vec<&str> = decoder.weights.iter().map(|port| port.name.as_str()).collect();
     let whole = rewrite::without_states(&decoder)
-        .and_then(|plan| rewrite::weights_as_inputs(&plan, &names))
-        .and_then(|plan| with_loss(&plan, objective));
-    let whole = whole.map_err(EngineError::plugin("plan of training"))?;
-    let loss = whole.outputs[0].val;
-    gradient(&whole, loss, &names).map_err(|error| {
+        .and_then(|plan| rewrite::weights_as_inputs(&plan, &names));
+    whole.map_err(EngineError::plugin("plan of training"))
+}
+
+/// The natural logarithms of the probabilities of the targets, `[rows, 1]`.
+pub(super) fn logprobs(logits: &Plan) -> Result<Plan, EngineError> {
+    let whole = rewrite::continued(logits, |g, outputs| {
+        let rows = Rows::of(g, outputs)?;
+        let logprobs = rows.logprobs(g)?;
+        g.output("logprobs", logprobs)
+    });
+    whole.map_err(EngineError::plugin("plan of training"))
+}
+
+/// The loss.
+pub(super) fn loss(logits: &Plan, objective: &dyn Objective) -> Result<Plan, EngineError> {
+    with_loss(logits, objective).map_err(EngineError::plugin("objective"))
+}
+
+/// The same with the gradient of the loss by each parameter, in the order of their names.
+pub(super) fn backward(loss: &Plan, parameters: &Parameters) -> Result<Plan, EngineError> {
+    let names: Vec<&str> = parameters.0.keys().map(String::as_str).collect();
+    gradient(loss, loss.outputs[0].val, &names).map_err(|error| {
         let source = Error::unsupported("gradient", error.to_string());
         EngineError::Plugin { what: "plan of training".to_owned(), source }
     })
+}
+
+/// The weights of either.
+struct Both<'a>(&'a Parameters, &'a Parameters);
+
+impl WeightShapes for Both<'_> {
+    fn dims(&self, name: &str) -> Option<&[u64]> {
+        self.0.dims(name).or_else(|| self.1.dims(name))
+    }
 }
 
 fn unread<'a>(plan: &Plan, parameters: &'a Parameters) -> Option<&'a String> {
@@ -50,10 +76,11 @@ fn with_loss(plan: &Plan, objective: &dyn Objective) -> Result<Plan> {
     })
 }
 
-/// One step of a parameter of this shape.
-pub(super) fn update(optimizer: &dyn Optimizer, dims: &[u64]) -> Result<Plan> {
+/// One step of the parameter called `name`.
+pub(super) fn update(optimizer: &dyn Optimizer, name: &str, dims: &[u64]) -> Result<Plan> {
     let dims: Vec<Dim> = dims.iter().map(|&n| Dim::Fixed(n)).collect();
-    let plan = alone(optimizer, &["parameter", "gradient"], &Spec::f32(dims), &Config::new())?;
+    let config = Config::at("training").with("parameter", name);
+    let plan = alone(optimizer, &["parameter", "gradient"], &Spec::f32(dims), &config)?;
     for port in plan.inputs.iter().filter(|port| port.name.starts_with(STATE)) {
         let written = plan.outputs.iter().find(|output| output.name == port.name);
         let is_kept = written.is_some_and(|output| plan.spec(output.val) == plan.spec(port.val));

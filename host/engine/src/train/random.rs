@@ -23,6 +23,11 @@ impl Random {
         (self.bits() % end as u64) as usize
     }
 
+    /// In [-1, 1).
+    pub(super) fn signed(&mut self) -> f64 {
+        1.0 - 2.0 * self.unit()
+    }
+
     /// In (0, 1], in steps of 2⁻⁵³.
     fn unit(&mut self) -> f64 {
         ((self.bits() >> 11) + 1) as f64 / (1_u64 << 53) as f64

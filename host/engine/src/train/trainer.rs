@@ -1,18 +1,25 @@
 //! The trainer: one step after another, each watched by hooks.
 
+mod offers;
+mod run;
+
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use jackfield_runtime::{Bus, Clock, Registry, Topic};
-use plugin_api::events::{Flow, TrainAfterBackward, TrainAfterStep, TrainBeforeStep, TrainLr};
+use jackfield_runtime::{Bus, Clock, Registry};
+use plugin_api::events::{
+    Flow, TrainAfterBackward, TrainAfterStep, TrainBeforeStep, TrainLoss, TrainLr,
+};
 use plugin_api::plan::Dim;
 use plugin_api::{Backend, LrSchedule, Objective, Optimizer, TensorMut, TensorRef};
 
-use super::checkpoint::Checkpoint;
 use super::compiled::Compiled;
-use super::loader::{LoaderPosition, TokenBatch};
-use super::parameters::Parameters;
+use super::loader::TokenBatch;
+use super::measures::Measures;
+use super::parameters::{Parameter, Parameters};
 use super::plans;
+use super::swap::{Core, Objected, Offer, SLOTS, Shared, TrainSwapper};
+use super::topics::Topics;
 use super::updates::Updates;
 use crate::error::EngineError;
 use crate::model::Architecture;
@@ -63,11 +70,16 @@ pub enum Verdict {
 
 /// A model in training, with the plugins that train it.
 pub struct Trainer {
-    options: TrainOptions,
-    architecture: Architecture,
+    shared: Arc<Shared>,
     parameters: Parameters,
+    /// Weights that no step changes.
+    frozen: Parameters,
+    vocab_size: u64,
     step: u64,
+    /// Of the data that was read last.
+    epoch: Option<u64>,
     forward_backward: Compiled,
+    measures: Measures,
     updates: Updates,
     schedule: Compiled,
     /// In the order of the parameters.
@@ -75,13 +87,6 @@ pub struct Trainer {
     sums: Vec<Vec<f32>>,
     topics: Topics,
     clock: Arc<dyn Clock>,
-}
-
-struct Topics {
-    before_step: Topic<TrainBeforeStep<'static>>,
-    after_backward: Topic<TrainAfterBackward<'static>>,
-    lr: Topic<TrainLr<'static>>,
-    after_step: Topic<TrainAfterStep<'static>>,
 }
 
 impl Trainer {
@@ -100,36 +105,61 @@ impl Trainer {
         clock: Arc<dyn Clock>,
         options: TrainOptions,
     ) -> Result<Self, EngineError> {
+        let frozen = Parameters::default();
+        Self::beside(architecture, parameters, frozen, wiring, registry, bus, clock, options)
+    }
+
+    /// The same for parameters beside others that stay as they are: those of an adapter.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    #[allow(clippy::too_many_arguments, reason = "what `new` takes, and the weights beside")]
+    pub fn beside(
+        architecture: Architecture,
+        parameters: Parameters,
+        frozen: Parameters,
+        wiring: &Wiring,
+        registry: &Registry,
+        bus: &Bus,
+        clock: Arc<dyn Clock>,
+        options: TrainOptions,
+    ) -> Result<Self, EngineError> {
         let backend: Arc<dyn Backend> = Arc::from(wiring.backend(registry)?.1);
         let parts = wiring.traced(registry, &architecture)?;
         let objective = wiring.one::<dyn Objective>(registry)?;
         let optimizer = wiring.one::<dyn Optimizer>(registry)?;
         let schedule = wiring.one::<dyn LrSchedule>(registry)?;
-        let plan = plans::step(&architecture, &parts, &*objective, &parameters)?;
-        let sizes = sizes(options.tokens_max, options.num_seqs_max);
-        let forward_backward = Compiled::new(plan, &sizes, &backend)?;
-        let plan = plans::schedule(&*schedule, options.num_steps);
-        let plan = plan.map_err(EngineError::plugin("lr-schedule"))?;
-        let schedule = Compiled::new(plan, &[], &backend)?;
-        let updates = Updates::new(&*optimizer, &parameters, &backend)?;
+        let logits = plans::logits(&architecture, &parts, [&parameters, &frozen])?;
+        let width = logits.spec(logits.outputs[0].val).width();
+        let vocab_size = width.map_err(EngineError::plugin("logits"))?;
+        let dims_only = |(name, p): (&String, &Parameter)| {
+            (name.clone(), Parameter { dims: p.dims.clone(), values: Vec::new() })
+        };
+        let shapes = Parameters(parameters.0.iter().map(dims_only).collect());
+        let core = Core { architecture, shapes, logits, backend, options };
+        let Objected { forward_backward, measures } = core.objective(&*objective)?;
+        let schedule = core.schedule(&*schedule)?;
+        let plans = core.updates(&*optimizer)?;
+        let layout = plans.layout(&parameters);
+        let updates = Updates::new(plans, &parameters);
+        let names = SLOTS.map(|kind| wiring.names(kind).concat());
         let grads: Vec<Vec<f32>> =
             parameters.0.values().map(|parameter| vec![0.0; parameter.values.len()]).collect();
         Ok(Self {
-            options,
-            architecture,
+            shared: Arc::new(Shared::new(core, names, layout)),
             parameters,
+            frozen,
+            vocab_size,
             step: 0,
+            epoch: None,
             forward_backward,
+            measures,
             updates,
             schedule,
             sums: grads.clone(),
             grads,
-            topics: Topics {
-                before_step: bus.topic(),
-                after_backward: bus.topic(),
-                lr: bus.topic(),
-                after_step: bus.topic(),
-            },
+            topics: Topics::new(bus),
             clock,
         })
     }
@@ -141,7 +171,12 @@ impl Trainer {
 
     /// What the model is.
     pub fn architecture(&self) -> &Architecture {
-        &self.architecture
+        &self.shared.core.architecture
+    }
+
+    /// What swaps optimizer, schedule and objective of this run between two steps, from any thread.
+    pub fn swapper(&self, bus: &Bus) -> TrainSwapper {
+        TrainSwapper::new(&self.shared, bus, Arc::clone(&self.clock))
     }
 
     /// Steps so far, skipped ones counted.
@@ -157,8 +192,34 @@ impl Trainer {
     /// [`EngineError::Inconsistent`] for a gradient that is not finite and that no hook skipped;
     /// [`EngineError::Plugin`] if the backend fails. Parameters and states are then as before.
     pub fn step(&mut self, batches: &[TokenBatch]) -> Result<StepReport, EngineError> {
+        self.topics.refresh();
+        if let Some(offer) = self.shared.take() {
+            self.refill(offer);
+        }
+        let made = self.watched_step(batches);
+        made.inspect_err(|error| self.failed(error))
+    }
+
+    /// Puts what was prepared into its place.
+    fn refill(&mut self, mut offer: Offer) {
+        if let Some(Objected { forward_backward, measures }) = offer.objective.take() {
+            (self.forward_backward, self.measures) = (forward_backward, measures);
+        }
+        if let Some(plans) = offer.updates.take() {
+            self.updates.replace(plans, &self.parameters);
+        }
+        if let Some(schedule) = offer.schedule.take() {
+            self.schedule = schedule;
+        }
+        offer.tell(&mut self.topics.after_swap, self.clock.now_us());
+    }
+
+    fn options(&self) -> &TrainOptions {
+        &self.shared.core.options
+    }
+
+    fn watched_step(&mut self, batches: &[TokenBatch]) -> Result<StepReport, EngineError> {
         let begin = self.clock.now_us();
-        self.refresh();
         let tokens = batches.iter().map(TokenBatch::num_tokens).sum();
         let mut report = StepReport {
             step: self.step,
@@ -186,63 +247,30 @@ impl Trainer {
         Ok(report)
     }
 
-    /// The run as it stands, with what it cannot know: where the text stands, the last loss, and what the
-    /// run is.
-    pub fn checkpoint(&self, loader: LoaderPosition, loss: f64, run: &str) -> Checkpoint {
-        Checkpoint {
-            step: self.step,
-            parameters: self.parameters.clone(),
-            states: self.updates.states().clone(),
-            loader,
-            loss,
-            run: run.to_owned(),
-        }
-    }
-
-    /// Goes on where `checkpoint` stood.
-    ///
-    /// # Errors
-    ///
-    /// [`EngineError::Inconsistent`] for parameters or states of other names or sizes: everything is then as
-    /// before.
-    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), EngineError> {
-        let parameters = |parameters: &Parameters| -> Vec<(String, Vec<u64>)> {
-            parameters.0.iter().map(|(name, p)| (name.clone(), p.dims.clone())).collect()
-        };
-        if parameters(&checkpoint.parameters) != parameters(&self.parameters) {
-            let (what, expected) = ("checkpoint", "the parameters of this model");
-            return Err(EngineError::inconsistent(what, expected, "others"));
-        }
-        self.updates.restore(checkpoint.states)?;
-        self.parameters = checkpoint.parameters;
-        self.step = checkpoint.step;
-        Ok(())
-    }
-
-    fn refresh(&mut self) {
-        self.topics.before_step.refresh();
-        self.topics.after_backward.refresh();
-        self.topics.lr.refresh();
-        self.topics.after_step.refresh();
-    }
-
     /// Loss, gradients, and the update if nobody objects.
     fn compute(
         &mut self,
         batches: &[TokenBatch],
         report: &mut StepReport,
     ) -> Result<(), EngineError> {
-        let counted: f64 = batches.iter().map(TokenBatch::num_counted).sum();
-        if counted <= 0.0 {
-            let (what, expected) = ("batch", "tokens that count".to_owned());
-            return Err(EngineError::Request { what, expected, found: "none".to_owned() });
-        }
-        self.sums.iter_mut().for_each(|sum| sum.fill(0.0));
+        let batches = self.seen_by_hooks(batches)?;
+        let counted = Counted::of(&batches)?;
         report.loss = 0.0;
-        for batch in batches {
-            report.loss += self.backward(batch, counted)?;
+        let (step, lent) = (self.step, PhantomData);
+        for (micro_batch, batch) in batches.iter().enumerate() {
+            let loss = self.backward(batch, counted, micro_batch == 0)?;
+            report.loss += loss;
+            let mut event = TrainLoss { step, micro_batch, loss, lent };
+            report.verdict = verdict(self.topics.loss.emit(&mut event));
+            if report.verdict != Verdict::Done {
+                return Ok(());
+            }
         }
+        report.verdict = verdict(self.offer_gradients());
         report.grad_norm = norm(&self.sums);
+        if report.verdict != Verdict::Done {
+            return Ok(());
+        }
         let mut event = TrainAfterBackward {
             step: self.step,
             loss: report.loss,
@@ -266,44 +294,34 @@ impl Trainer {
             sums.for_each(|x| *x = (f64::from(*x) * scale) as f32);
         }
         let factor = self.factor()?;
-        let learning_rate = self.options.learning_rate * f64::from(factor);
+        let learning_rate = self.options().learning_rate * f64::from(factor);
         let mut event = TrainLr { step: self.step, learning_rate, lent: PhantomData };
         let _ = self.topics.lr.emit(&mut event);
         self.updates.step(&mut self.parameters, &self.sums, event.learning_rate as f32)?;
         report.learning_rate = event.learning_rate;
+        self.offer_parameters();
         Ok(())
     }
 
-    /// Adds the gradient of one micro-batch to the sums; returns its share of the loss.
-    fn backward(&mut self, batch: &TokenBatch, counted: f64) -> Result<f64, EngineError> {
-        let (tokens, seqs) = (batch.num_tokens(), batch.num_seqs());
-        if tokens > self.options.tokens_max || seqs > self.options.num_seqs_max {
-            let (max, seqs_max) = (self.options.tokens_max, self.options.num_seqs_max);
-            let expected = format!("at most {max} tokens in {seqs_max} sequences");
-            let found = format!("{tokens} in {seqs}");
-            return Err(EngineError::Request { what: "batch", expected, found });
-        }
-        let weights: Vec<f32> =
-            batch.weights.iter().map(|&weight| (f64::from(weight) / counted) as f32).collect();
-        let rows: Vec<u32> = (0..tokens as u32).collect();
-        let parameters = &self.parameters.0;
-        let input = |name: &str| {
-            Some(match name {
-                "token_ids" => TensorRef::U32(&batch.tokens),
-                "targets" => TensorRef::U32(&batch.targets),
-                "positions" => TensorRef::U32(&batch.positions),
-                "sequence_index" => TensorRef::U32(&batch.sequence_index),
-                "logit_rows" => TensorRef::U32(&rows),
-                "loss_weights" => TensorRef::F32(&weights),
-                _ => TensorRef::F32(&parameters.get(name)?.values),
-            })
-        };
+    /// Adds the gradient of one micro-batch to the sums, which the first one begins; returns its share of
+    /// the loss.
+    fn backward(
+        &mut self,
+        batch: &TokenBatch,
+        counted: Counted,
+        is_first: bool,
+    ) -> Result<f64, EngineError> {
+        self.options().check(batch)?;
         let mut loss = [0.0];
         let mut outputs = vec![TensorMut::F32(&mut loss)];
-        outputs.extend(self.grads.iter_mut().map(|grad| TensorMut::F32(grad)));
-        self.forward_backward.run(&sizes(tokens, seqs), input, &mut outputs)?;
-        for (sum, grad) in self.sums.iter_mut().zip(&self.grads) {
-            sum.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);
+        let grads = if is_first { &mut self.sums } else { &mut self.grads };
+        outputs.extend(grads.iter_mut().map(|grad| TensorMut::F32(grad)));
+        let plan = &mut self.forward_backward;
+        run_over(plan, batch, counted, [&self.parameters, &self.frozen], &mut outputs)?;
+        if !is_first {
+            for (sum, grad) in self.sums.iter_mut().zip(&self.grads) {
+                sum.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);
+            }
         }
         Ok(f64::from(loss[0]))
     }
@@ -317,15 +335,90 @@ impl Trainer {
     }
 }
 
+impl TrainOptions {
+    /// Refuses a batch that is larger than what the plans were compiled for.
+    fn check(&self, batch: &TokenBatch) -> Result<(), EngineError> {
+        let (tokens, seqs) = (batch.num_tokens(), batch.num_seqs());
+        if tokens <= self.tokens_max && seqs <= self.num_seqs_max {
+            return Ok(());
+        }
+        let (max, seqs_max) = (self.tokens_max, self.num_seqs_max);
+        let expected = format!("at most {max} tokens in {seqs_max} sequences");
+        let found = format!("{tokens} in {seqs}");
+        Err(EngineError::Request { what: "batch", expected, found })
+    }
+}
+
+/// How much all micro-batches of a step count together.
+#[derive(Clone, Copy)]
+struct Counted {
+    tokens: f64,
+    sequences: f64,
+}
+
+impl Counted {
+    /// For plans without shares.
+    const NONE: Self = Self { tokens: 1.0, sequences: 1.0 };
+
+    fn of(batches: &[TokenBatch]) -> Result<Self, EngineError> {
+        let tokens: f64 = batches.iter().map(TokenBatch::num_counted).sum();
+        if tokens <= 0.0 {
+            let (what, expected) = ("batch", "tokens that count".to_owned());
+            return Err(EngineError::Request { what, expected, found: "none".to_owned() });
+        }
+        let sequences = batches.iter().flat_map(TokenBatch::sequence_weights);
+        let sequences: f64 = sequences.map(f64::from).sum();
+        Ok(Self { tokens, sequences: if sequences > 0.0 { sequences } else { 1.0 } })
+    }
+}
+
+/// Runs a plan of a batch; its weights become shares of `counted`.
+fn run_over(
+    plan: &mut Compiled,
+    batch: &TokenBatch,
+    counted: Counted,
+    parameters: [&Parameters; 2],
+    outputs: &mut [TensorMut<'_>],
+) -> Result<(), EngineError> {
+    let share = |weight: f32, of: f64| (f64::from(weight) / of) as f32;
+    let weights: Vec<f32> =
+        batch.weights.iter().map(|&weight| share(weight, counted.tokens)).collect();
+    let sequences = batch.sequence_weights().into_iter();
+    let sequences: Vec<f32> = sequences.map(|weight| share(weight, counted.sequences)).collect();
+    let (tokens, last_rows) = (batch.num_tokens(), batch.last_rows());
+    let rows: Vec<u32> = (0..tokens as u32).collect();
+    let input = |name: &str| {
+        Some(match name {
+            "token_ids" => TensorRef::U32(&batch.tokens),
+            "targets" => TensorRef::U32(&batch.targets),
+            "positions" => TensorRef::U32(&batch.positions),
+            "sequence_index" | "row_sequence" => TensorRef::U32(&batch.sequence_index),
+            "logit_rows" => TensorRef::U32(&rows),
+            "loss_weights" => TensorRef::F32(&weights),
+            "token_mask" => TensorRef::F32(&batch.weights),
+            "sequence_weights" => TensorRef::F32(&sequences),
+            "last_row" => TensorRef::U32(&last_rows),
+            _ => match parameters.iter().find_map(|parameters| parameters.0.get(name)) {
+                Some(parameter) => TensorRef::F32(&parameter.values),
+                None => batch.columns.get(name)?.view(),
+            },
+        })
+    };
+    plan.run(&sizes(tokens, batch.num_seqs()), input, outputs)
+}
+
 /// Rows of logits are those of all tokens.
-fn sizes(tokens: usize, seqs: usize) -> [(Dim, usize); 3] {
+pub(super) fn sizes(tokens: usize, seqs: usize) -> [(Dim, usize); 3] {
     [(Dim::TOKENS, tokens), (Dim::LOGIT_ROWS, tokens), (Dim::SEQS, seqs)]
 }
 
-/// The Euclidean length of all together, summed in `f64`.
+/// The Euclidean length of all together, summed in `f64`, in lanes that processors add side by side.
 fn norm(grads: &[Vec<f32>]) -> f64 {
-    let squares = |grad: &Vec<f32>| grad.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
-    grads.iter().map(squares).sum::<f64>().sqrt()
+    let mut sums = [0.0; 16];
+    for x in grads.iter().flat_map(|grad| grad.chunks(16)) {
+        sums.iter_mut().zip(x).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    }
+    sums.iter().sum::<f64>().sqrt()
 }
 
 fn verdict(flow: Flow) -> Verdict {

@@ -16,6 +16,7 @@ use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAl
 use super::error::WasmError;
 use super::state::{State, TABLE_ELEMENTS_MAX};
 use super::{WasmOptions, graph, model_source, rows, services, settings, wasi};
+use crate::quotas::{Live, MEMORY_BYTES};
 
 /// An engine with everything that its instances share.
 pub(super) struct Lane {
@@ -26,11 +27,15 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(options: &WasmOptions, is_trusted: bool) -> Result<Self, WasmError> {
+    pub(super) fn new(
+        options: &WasmOptions,
+        quotas: &Arc<Live>,
+        is_trusted: bool,
+    ) -> Result<Self, WasmError> {
         let failed = |error: wasmtime::Error| WasmError::Engine { message: format!("{error:#}") };
         let engine = Engine::new(&config(options, is_trusted)).map_err(failed)?;
         let linker = linker(&engine).map_err(failed)?;
-        let seats = Seats { taken: AtomicUsize::new(0), instances_max: options.instances_max };
+        let seats = Seats { taken: AtomicUsize::new(0), quotas: Arc::clone(quotas) };
         let ticker = (!is_trusted).then(|| Ticker::new(engine.weak()));
         Ok(Self { engine, linker, seats: Arc::new(seats), ticker })
     }
@@ -42,7 +47,7 @@ impl Lane {
         let ticks = self.ticker.as_ref().map(Ticker::hold);
         // Counts down when dropped, the refusal included.
         let seat = Seat { seats, _ticks: ticks };
-        if taken < seat.seats.instances_max {
+        if taken < seat.seats.quotas.instances() {
             return Ok(seat);
         }
         let what = "WASM instances (`instances_max`)".into();
@@ -61,7 +66,8 @@ fn config(options: &WasmOptions, is_trusted: bool) -> Config {
         .max_core_instance_size(8 << 20)
         .max_component_instance_size(8 << 20)
         .table_elements(TABLE_ELEMENTS_MAX)
-        .max_memory_size(options.memory_bytes_max)
+        // Quotas say how much of it an instance may have.
+        .max_memory_size(*MEMORY_BYTES.end())
         .max_unused_warm_slots(0)
         // Calls run on the stack of the caller.
         .total_stacks(1);
@@ -91,7 +97,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
 
 struct Seats {
     taken: AtomicUsize,
-    instances_max: usize,
+    quotas: Arc<Live>,
 }
 
 /// An instance's place among those that may be.

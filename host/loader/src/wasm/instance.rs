@@ -10,7 +10,6 @@ use plugin_api::{Config, Error, Host, Result};
 use wasmtime::component::Resource;
 use wasmtime::{Store, StoreContextMut, Trap, UpdateDeadline};
 
-use super::WasmOptions;
 use super::bindings::offers::jackfield::plugin::types;
 use super::convert::error_of;
 use super::engine::{Lane, TICK};
@@ -18,6 +17,7 @@ use super::lend::Lending;
 use super::settings::Table;
 use super::state::{Name, State};
 use crate::owner::Generation;
+use crate::quotas::Live;
 
 /// What a call of a guest gives: an error outside is a trap, one inside is the guest's answer.
 pub(super) type Outcome<R> = wasmtime::Result<std::result::Result<R, types::Error>>;
@@ -28,30 +28,11 @@ pub(super) struct Plugin {
     pub(super) host: Host,
     pub(super) generation: Arc<Generation>,
     pub(super) lane: Arc<Lane>,
-    pub(super) memory_bytes_max: usize,
-    pub(super) limits: CallLimits,
+    pub(super) quotas: Arc<Live>,
     pub(super) is_trusted: bool,
 }
 
-/// How long calls may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CallLimits {
-    usual: Limit,
-    create: Limit,
-    fetch: Limit,
-}
-
-impl CallLimits {
-    pub(super) fn new(options: &WasmOptions) -> Self {
-        Self {
-            usual: Limit::new(options.call_limit),
-            create: Limit::new(options.create_limit),
-            fetch: Limit::new(options.fetch_limit),
-        }
-    }
-}
-
-/// A limit, and the epochs that it lasts: a division that no call should pay for.
+/// How long a call may take, and the epochs that it lasts.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
     time: Duration,
@@ -60,12 +41,15 @@ struct Limit {
 
 impl Limit {
     fn new(time: Duration) -> Self {
-        let ticks = time.as_nanos().div_ceil(TICK.as_nanos());
-        // One more: the epoch that runs has begun already.
-        let ticks = u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1);
+        // Milliseconds, as ticks are; one more, since the epoch that runs has begun already, and one for
+        // what is left of a millisecond.
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+        let ticks = ms + u64::from(!time.subsec_nanos().is_multiple_of(NANOS_PER_TICK)) + 1;
         Self { time, ticks }
     }
 }
+
+const NANOS_PER_TICK: u32 = TICK.subsec_nanos();
 
 /// An instance with the exports `W`. After a trap it is never called again: its memory may be
 /// half changed. It answers with the error of that trap until its owner makes another.
@@ -87,10 +71,10 @@ impl<W> Instance<W> {
         create: impl FnOnce(&W, &mut Store<State>, Resource<Table>) -> Outcome<()>,
     ) -> Result<Self> {
         let seat = plugin.lane.seat()?;
-        let state = State::new(&plugin.host, plugin.memory_bytes_max, seat);
+        let state = State::new(&plugin.host, &plugin.quotas, seat);
         let mut store = Store::new(&plugin.lane.engine, state);
         store.limiter(|state| &mut state.limits);
-        let limit = plugin.limits.create;
+        let limit = Limit::new(plugin.quotas.create());
         if !plugin.is_trusted {
             store.epoch_deadline_callback(at_deadline);
         }
@@ -110,7 +94,7 @@ impl<W> Instance<W> {
         &mut self,
         call: impl FnOnce(&W, &mut Store<State>) -> Outcome<R>,
     ) -> Result<R> {
-        self.limited(self.plugin.limits.usual, call)
+        self.limited(Limit::new(self.plugin.quotas.call()), call)
     }
 
     /// Calls the guest for something that people wait for.
@@ -118,7 +102,7 @@ impl<W> Instance<W> {
         &mut self,
         call: impl FnOnce(&W, &mut Store<State>) -> Outcome<R>,
     ) -> Result<R> {
-        self.limited(self.plugin.limits.fetch, call)
+        self.limited(Limit::new(self.plugin.quotas.fetch()), call)
     }
 
     /// Calls the guest with a table that it may look at meanwhile.
@@ -127,7 +111,7 @@ impl<W> Instance<W> {
         config: &Config,
         call: impl FnOnce(&W, &mut Store<State>, Resource<Table>) -> Outcome<R>,
     ) -> Result<R> {
-        self.limited_with(self.plugin.limits.usual, config, call)
+        self.limited_with(Limit::new(self.plugin.quotas.call()), config, call)
     }
 
     /// Calls the guest with rows that it may edit meanwhile.

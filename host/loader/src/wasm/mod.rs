@@ -32,22 +32,22 @@ mod world;
 
 use std::any::Any;
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plugin_api::kinds::Kind;
-use plugin_api::{Config, Host, Provided, Result as PluginResult};
+use plugin_api::{Config, Error, Host, Provided, Result as PluginResult};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::error::LoadError;
 use crate::manifest::PluginManifest;
 use crate::owner::Generation;
+use crate::quotas::{Live, MEMORY_BYTES, Quotas};
 use cache::Cache;
 use engine::Lane;
 pub use error::WasmError;
-use instance::{CallLimits, Plugin};
+use instance::Plugin;
 use state::State;
 
 /// Limits of WASM plugins, and where their compiled code is kept.
@@ -86,6 +86,7 @@ impl WasmOptions {
 /// Runs plugins that are WASM components.
 pub struct WasmLane {
     options: WasmOptions,
+    quotas: Arc<Live>,
     /// Untrusted and trusted, made when a plugin needs them: most hosts run one of them or none.
     lanes: [Mutex<Option<Arc<Lane>>>; 2],
     cache: Option<Cache>,
@@ -99,6 +100,12 @@ impl WasmLane {
     ///
     /// [`LoadError::Wasm`] for limits with which nothing could run.
     pub fn new(options: WasmOptions) -> Result<Self, LoadError> {
+        let quotas = Arc::new(Live::new(0, &options));
+        Self::with(options, quotas)
+    }
+
+    /// The same with quotas that others know, too.
+    pub(crate) fn with(options: WasmOptions, quotas: Arc<Live>) -> Result<Self, LoadError> {
         if options.instances_max == 0 || !MEMORY_BYTES.contains(&options.memory_bytes_max) {
             let message = "expected `instances_max` from 1 and `memory_bytes_max` from 64 KiB to \
                            4 GiB"
@@ -109,7 +116,21 @@ impl WasmLane {
             let folder = options.cache_folder.display();
             tracing::warn!(%folder, %error, "compiled plugins are not kept");
         });
-        Ok(Self { options, lanes: Default::default(), cache: cache.ok() })
+        Ok(Self { options, quotas, lanes: Default::default(), cache: cache.ok() })
+    }
+
+    /// What its instances may take.
+    pub fn quotas(&self) -> Quotas {
+        self.quotas.read()
+    }
+
+    /// Changes that, from the next call of each instance on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for what is out of its range; everything stays as it was.
+    pub fn set_quotas(&self, to: &Quotas) -> Result<(), Error> {
+        self.quotas.change(to)
     }
 
     /// The text of the manifest in a component, read without compiling or running it. `file` only
@@ -160,8 +181,7 @@ impl WasmLane {
             host: host.clone(),
             generation: Arc::clone(generation),
             lane: Arc::clone(&lane),
-            limits: CallLimits::new(&self.options),
-            memory_bytes_max: self.options.memory_bytes_max,
+            quotas: Arc::clone(&self.quotas),
             is_trusted,
         };
         let provided = || {
@@ -179,7 +199,7 @@ impl WasmLane {
         if let Some(lane) = &*place {
             return Ok(Arc::clone(lane));
         }
-        let lane = Arc::new(Lane::new(&self.options, is_trusted)?);
+        let lane = Arc::new(Lane::new(&self.options, &self.quotas, is_trusted)?);
         Ok(Arc::clone(place.insert(lane)))
     }
 
@@ -215,6 +235,7 @@ fn provided(
     linked: InstancePre<State>,
 ) -> Result<Provided, WasmError> {
     match kind {
+        "adapter" => norm::adapter(plugin, linked),
         "decoding-strategy" => decoding_strategy::provided(plugin, linked),
         "encoder" => norm::encoder(plugin, linked),
         "lr-schedule" => norm::lr_schedule(plugin, linked),
@@ -225,6 +246,7 @@ fn provided(
         "logits-processor" => logits_processor::provided(plugin, linked),
         "mixer" => mixer::provided(plugin, linked),
         "model-source" => model_source::provided(plugin, linked),
+        "moe-router" => norm::moe_router(plugin, linked),
         "norm" => norm::norm(plugin, linked),
         "quantizer" => quantizer::provided(plugin, linked),
         "residual" => norm::residual(plugin, linked),
@@ -256,9 +278,6 @@ where
 fn incompatible(error: wasmtime::Error) -> WasmError {
     WasmError::Incompatible { message: format!("{error:#}") }
 }
-
-/// What the memory of an instance may be limited to: from one page to all that 32 bits address.
-const MEMORY_BYTES: RangeInclusive<usize> = 1 << 16..=1 << 32;
 
 fn wrong(file: &str, source: WasmError) -> LoadError {
     LoadError::Wasm { file: file.to_owned(), source }

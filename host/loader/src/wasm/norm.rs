@@ -1,11 +1,13 @@
-//! Norms, residuals, feed-forward parts, encoders and the parts of training: nothing more than traced.
+//! Norms, residuals, feed-forward parts, encoders, adapters and the parts of training: nothing more than traced.
 
 use std::sync::Arc;
 
 use plugin_api::Provided;
+use plugin_api::kinds::adapter::Adapter;
 use plugin_api::kinds::encoder::Encoder;
 use plugin_api::kinds::feed_forward::FeedForward;
 use plugin_api::kinds::lr_schedule::LrSchedule;
+use plugin_api::kinds::moe_router::MoeRouter;
 use plugin_api::kinds::norm::Norm;
 use plugin_api::kinds::objective::Objective;
 use plugin_api::kinds::optimizer::Optimizer;
@@ -50,8 +52,10 @@ plainly_traced!(
     norm: Norm,
     residual: Residual,
     feed_forward: FeedForward,
+    moe_router: MoeRouter,
     encoder: Encoder,
     objective: Objective,
     optimizer: Optimizer,
-    lr_schedule: LrSchedule
+    lr_schedule: LrSchedule,
+    adapter: Adapter
 );

@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::engine::Seat;
 use super::lend::Lent;
 use super::wasi;
+use crate::quotas::Live;
 
 /// The data of one store.
 pub(super) struct State {
@@ -33,7 +34,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(host: &Host, memory_bytes_max: usize, seat: Seat) -> Self {
+    pub(super) fn new(host: &Host, quotas: &Arc<Live>, seat: Seat) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
         Self {
@@ -42,7 +43,7 @@ impl State {
             fault: None,
             worked: Duration::ZERO,
             table,
-            limits: Limits { memory_bytes_max, asked: None },
+            limits: Limits { quotas: Arc::clone(quotas), asked: None },
             wasi: wasi::nothing(host),
             line: Vec::new(),
             _seat: seat,
@@ -85,25 +86,26 @@ impl WasiView for State {
 
 /// How much memory an instance may have, and whether it asked for more.
 pub(super) struct Limits {
-    memory_bytes_max: usize,
-    /// The first size over the limit that was asked for, in bytes.
-    asked: Option<usize>,
+    quotas: Arc<Live>,
+    /// The first size over the limit that was asked for, and the limit then, in bytes.
+    asked: Option<(usize, usize)>,
 }
 
 impl Limits {
     /// What was asked for over the limit, and the limit, in bytes.
     pub(super) fn exceeded(&self) -> Option<(usize, usize)> {
-        self.asked.map(|asked| (asked, self.memory_bytes_max))
+        self.asked
     }
 }
 
 impl ResourceLimiter for Limits {
     /// A refusal is what `memory.grow` answers: guests may cope, most trap.
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
-        if desired <= self.memory_bytes_max {
+        let memory_bytes_max = self.quotas.memory_bytes();
+        if desired <= memory_bytes_max {
             return Ok(true);
         }
-        self.asked.get_or_insert(desired);
+        self.asked.get_or_insert((desired, memory_bytes_max));
         Ok(false)
     }
 

@@ -47,6 +47,7 @@ type World = (&'static str, &'static [&'static str], &'static [&'static str]);
 #[rustfmt::skip]
 const WORLDS: &[World] = &[
     // kind                may import           exports
+    ("adapter",            &["graph"],          &["traced"]),
     ("decoding-strategy",  &[],                 &["decoding-strategy"]),
     ("encoder",            &["graph"],          &["traced"]),
     ("feed-forward",       &["graph"],          &["traced"]),
@@ -55,6 +56,7 @@ const WORLDS: &[World] = &[
     ("lr-schedule",        &["graph"],          &["traced"]),
     ("mixer",              &["graph"],          &["traced", "mixer"]),
     ("model-source",       &["progress"],       &["model-source"]),
+    ("moe-router",         &["graph"],          &["traced"]),
     ("norm",               &["graph"],          &["traced"]),
     ("objective",          &["graph"],          &["traced"]),
     ("optimizer",          &["graph"],          &["traced"]),

@@ -259,26 +259,26 @@ pub(crate) fn is_started_again_after_longer_and_longer_pauses() {
 /// Limits of the lane that a component meets before any of its code runs.
 pub(crate) fn stays_within_its_limits() {
     type Change = fn(&mut WasmOptions);
+    type Guest = fn() -> &'static [u8];
     #[rustfmt::skip]
-    let limits: [(&str, Change, As, &str); 2] = [
-        ("more memory from the start", |it| it.memory_bytes_max = 1 << 17, As::Wasm, "memory"),
-        ("one instance too many",      |it| it.instances_max = 1,          As::Start, "`instances_max`"),
+    let limits: [(&str, Change, Guest, &str); 2] = [
+        ("more memory from the start", |it| it.memory_bytes_max = 1 << 17, support::native, "memory"),
+        ("one instance too many",      |it| it.instances_max = 1,          support::component, "`instances_max`"),
     ];
-    for (name, change, expected, says) in limits {
+    for (name, change, build, says) in limits {
         let stand = Stand::new(None, |options| {
             let mut wasm = WasmOptions::new(options.folder.join("wasm"));
             change(&mut wasm);
             options.wasm = Some(wasm);
         });
-        let lane = if expected == As::Wasm { support::native() } else { support::component() };
-        let first = stand.file("first", &puppet(lane, "answer=1"));
+        let first = stand.file("first", &puppet(build(), "answer=1"));
         stand.plugins.swap(&first, None).unwrap();
         let path = stand.file("over.wasm", &puppet(support::component(), "answer=3"));
         // The first attempt may start the lane itself, which stays.
         stand.plugins.swap(&path, None).unwrap_err();
         let (registered, before) = (stand.registered(), Holdings::now());
         let error = stand.plugins.swap(&path, None).unwrap_err();
-        assert_eq!(variant(&error), Some(expected), "{name}: {error}");
+        assert_eq!(variant(&error), Some(As::Start), "{name}: {error}");
         let text = error.to_string();
         assert!(text.contains("over.wasm") && text.contains(says), "{name}: {text}");
         assert_eq!(stand.slot.answer(), Ok(1.0), "{name}");

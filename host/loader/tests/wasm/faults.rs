@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jackfield_loader::Quotas;
 use plugin_api::kinds::logits_processor::{LogitsProcessor, LogitsRows};
 use plugin_api::testing::rows::Rows;
 use plugin_api::{Config, Error};
@@ -119,6 +120,36 @@ fn instances_are_limited_and_come_back() {
     drop(some);
     for _ in 0..10 {
         made::<dyn LogitsProcessor>(&provided, &Config::new());
+    }
+}
+
+#[test]
+fn quotas_change_while_instances_run() {
+    let lane = Lane::with(|options| options.call_limit = Duration::from_secs(3600));
+    let provided = lane.open(hostile()).unwrap();
+    let made_with =
+        |deed: &str| made::<dyn LogitsProcessor>(&provided, &Config::new().with("deed", deed));
+    let (mut loops, mut eats) = (made_with("loop"), made_with("memory"));
+    let before = lane.lane.quotas();
+    let tight = Quotas { call: LIMIT, memory_bytes: 16 << 20, instances: 3, ..before };
+    lane.lane.set_quotas(&tight).unwrap();
+    let stopped = apply(&mut *loops).unwrap_err().to_string();
+    assert!(stopped.ends_with("stopped at its deadline of 100 ms"), "{stopped}");
+    let refused = apply(&mut *eats).unwrap_err().to_string();
+    assert!(refused.contains("`memory_bytes_max` is 16777216"), "{refused}");
+    let one_more = made_with("nothing");
+    let error = try_made::<dyn LogitsProcessor>(&provided, &Config::new()).err().unwrap();
+    assert!(error.to_string().contains("`instances_max`"), "{error}");
+    drop(one_more);
+
+    let too_much = [
+        Quotas { instances: before.instances + 1, ..before },
+        Quotas { memory_bytes: 1 << 33, ..before },
+        Quotas { call: Duration::ZERO, ..before },
+    ];
+    for quotas in too_much {
+        assert!(matches!(lane.lane.set_quotas(&quotas), Err(Error::Config { .. })), "{quotas:?}");
+        assert_eq!(lane.lane.quotas(), tight, "nothing has changed");
     }
 }
 

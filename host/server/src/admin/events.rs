@@ -22,8 +22,18 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use super::board::host;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::routes::responses::Errors;
 
-/// Everything that happens from here on.
+/// Everything that happens from here on, as server-sent events: JSON with a `topic` each.
+#[utoipa::path(
+    get,
+    path = "/events",
+    tag = "Plugins",
+    responses(
+        (status = 200, description = "Until you leave", body = String, content_type = "text/event-stream"),
+        Errors,
+    ),
+)]
 pub(crate) async fn tail(State(app): State<Arc<App>>) -> Result<Response, ApiError> {
     let none = || ApiError::not_there("events", "this server was started without a board");
     let bus = app.board.as_ref().ok_or_else(none)?.bus.clone();

@@ -3,9 +3,12 @@
 //! Whoever may load a plugin may run code as this process does. So it listens only where it is told
 //! to, and never without a key.
 
+mod answers;
 mod board;
+mod documents;
 mod events;
 mod plugins;
+mod quotas;
 
 use std::sync::Arc;
 
@@ -30,7 +33,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/plugins/swap", post(plugins::swap))
         .route("/plugins/rollback", post(plugins::rollback))
         .route("/slots", get(plugins::slots))
+        .route("/quotas", get(quotas::read).post(quotas::change))
         .route("/events", get(events::tail))
+        .route("/openapi.json", get(documents::openapi))
         .fallback(|| async { ApiError::no_path() })
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
         .layer(from_fn_with_state(Arc::clone(app), guard))

@@ -5,42 +5,20 @@ use std::sync::{Arc, LazyLock, PoisonError};
 
 use axum::Json;
 use axum::extract::{Request, State};
-use jackfield_loader::{Permission, Plugins, PluginsError, Preview, SwapReport};
-use jackfield_runtime::{PluginInfo, Reach};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use utoipa::ToSchema;
+use jackfield_loader::{Plugins, PluginsError, SwapReport};
+use serde::Deserialize;
+use utoipa::{IntoResponses, ToSchema};
 
 use super::Board;
+use super::answers::{
+    Difference, LoadedFile, Member, PluginList, Provided, SlotState, Slots, SwapAnswer, Swapped,
+};
 use crate::app::App;
 use crate::body::read_json;
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorResponse};
 use crate::generate::blocking;
 use crate::params::{Fields, read_one};
-
-/// A plugin that runs.
-#[derive(Debug, Serialize)]
-pub(crate) struct SlotState {
-    kind: String,
-    slot: String,
-    /// Name and generation.
-    active: String,
-    name: String,
-    generation: u32,
-    lane: String,
-    /// Requests that it serves.
-    requests: usize,
-    /// Earlier generations that requests still hold.
-    draining: Vec<Draining>,
-    is_swapping: bool,
-}
-
-/// An earlier generation.
-#[derive(Debug, Serialize)]
-pub(crate) struct Draining {
-    active: String,
-    requests: usize,
-}
+use crate::routes::responses::Errors;
 
 /// Let the plugin in a file fill a slot, or those in several files a slot each: all of them at one
 /// boundary, or none.
@@ -76,52 +54,70 @@ pub(crate) struct RollbackRequest {
     slot: Option<String>,
 }
 
-pub(crate) async fn slots(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
-    let board = board(&app)?;
-    Ok(Json(json!({ "slots": states(&board.plugins) })))
+/// Which plugin fills which slot?
+#[utoipa::path(
+    get,
+    path = "/slots",
+    tag = "Plugins",
+    responses((status = 200, description = "Every slot", body = Slots), Errors),
+)]
+pub(crate) async fn slots(State(app): State<Arc<App>>) -> Result<Json<Slots>, ApiError> {
+    Ok(Json(Slots { slots: states(&board(&app)?.plugins) }))
 }
 
-pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Value>, ApiError> {
+/// Which plugins are there?
+#[utoipa::path(
+    get,
+    path = "/plugins",
+    tag = "Plugins",
+    responses((status = 200, description = "Slots, files and names", body = PluginList), Errors),
+)]
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<PluginList>, ApiError> {
     let plugins = board(&app)?.plugins;
-    let files = plugins.loaded().into_iter().filter_map(|loaded| {
-        let origin = loaded.info.origin?;
-        Some(json!({
-            "kind": loaded.kind, "name": loaded.info.name, "lane": loaded.info.lane.to_string(),
-            "api": loaded.info.api, "path": origin.path, "sha256": origin.hash,
-            "instances": loaded.instances, "calls": loaded.calls, "faults": loaded.faults,
-            "memory": loaded.memory,
-        }))
-    });
-    let files: Vec<Value> = files.collect();
     let registry = plugins.registry().read().unwrap_or_else(PoisonError::into_inner);
-    let provided = registry.iter().map(|(provided, info)| {
-        json!({
-            "kind": provided.kind, "name": info.name, "lane": info.lane.to_string(),
-            "description": info.description,
-        })
+    let provided = registry.iter().map(|(provided, info)| Provided {
+        kind: provided.kind.to_owned(),
+        name: info.name.clone(),
+        lane: info.lane.to_string(),
+        description: info.description.clone(),
     });
-    let provided: Vec<Value> = provided.collect();
-    Ok(Json(json!({
-        "slots": states(&plugins), "files": files, "provided": provided,
-        "native_mapped": plugins.native_mapped(),
-    })))
+    let provided = provided.collect();
+    drop(registry);
+    let (slots, files) = (states(&plugins), LoadedFile::all(&plugins));
+    Ok(Json(PluginList { slots, files, provided, native_mapped: plugins.native_mapped() }))
 }
 
+/// Load a plugin: let it fill the slot of its own name.
+#[utoipa::path(
+    post,
+    path = "/plugins/load",
+    tag = "Plugins",
+    request_body = LoadRequest,
+    responses((status = 200, description = "What it did", body = SwapAnswer), Refused, Errors),
+)]
 pub(crate) async fn load(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<SwapAnswer>, ApiError> {
     static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::of::<LoadRequest>);
     let (parts, body) = request.into_parts();
     let asked: LoadRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
     let files = vec![(absolute("file", asked.file)?, None)];
-    swap_in(&app, files, false).await.map(one)
+    one(swap_in(&app, files, false).await?)
 }
 
+/// Swap the plugin of a slot, or those of several at one boundary.
+#[utoipa::path(
+    post,
+    path = "/plugins/swap",
+    tag = "Plugins",
+    request_body = SwapRequest,
+    responses((status = 200, description = "What it did, or would do", body = SwapAnswer), Refused, Errors),
+)]
 pub(crate) async fn swap(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<SwapAnswer>, ApiError> {
     static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::of::<SwapRequest>);
     let (parts, body) = request.into_parts();
     let asked: SwapRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
@@ -129,12 +125,11 @@ pub(crate) async fn swap(
     match (asked.file, asked.files) {
         (Some(file), None) if asked.slots.is_none() => {
             let files = vec![(absolute("file", file)?, asked.slot)];
-            swap_in(&app, files, is_dry).await.map(one)
+            one(swap_in(&app, files, is_dry).await?)
         }
         (None, Some(files)) if asked.slot.is_none() => {
             let files = with_slots(files, asked.slots)?;
-            let told = swap_in(&app, files, is_dry).await?;
-            Ok(Json(json!({ "swapped": told })))
+            Ok(Json(SwapAnswer::Set { swapped: swap_in(&app, files, is_dry).await? }))
         }
         (None, None) => Err(ApiError::missing("file")),
         _ => Err(ApiError::invalid("files", "`file` and `slot`, or `files` and `slots`", "both")),
@@ -168,14 +163,23 @@ fn absolute(param: &str, file: String) -> Result<PathBuf, ApiError> {
 }
 
 /// The answer to a set of one.
-fn one(mut told: Vec<Value>) -> Json<Value> {
-    Json(told.pop().unwrap_or_default())
+fn one(mut told: Vec<Member>) -> Result<Json<SwapAnswer>, ApiError> {
+    let told = told.pop().ok_or_else(|| ApiError::failed("a swap of nothing"))?;
+    Ok(Json(SwapAnswer::One(Box::new(told))))
 }
 
+/// Take the latest swap of a slot back.
+#[utoipa::path(
+    post,
+    path = "/plugins/rollback",
+    tag = "Plugins",
+    request_body = RollbackRequest,
+    responses((status = 200, description = "What is there again", body = Swapped), Refused, Errors),
+)]
 pub(crate) async fn rollback(
     State(app): State<Arc<App>>,
     request: Request,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Swapped>, ApiError> {
     static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::of::<RollbackRequest>);
     let (parts, body) = request.into_parts();
     let asked: RollbackRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
@@ -183,14 +187,13 @@ pub(crate) async fn rollback(
     let slot = asked.slot.unwrap_or_else(|| asked.kind.clone());
     let (kind, of_kind) = (asked.kind.clone(), slot.clone());
     let done = blocking(move || plugins.rollback(&kind, &of_kind)).await?;
-    let mut reports = done.map_err(|error| refused(&error))?;
+    let reports = done.map_err(|error| refused(&error))?;
     // Kinds of which there is one are slots of their own name, whatever they are called.
-    let is_asked = |r: &SwapReport| r.kind == asked.kind && (r.slot == slot || r.slot == r.kind);
-    let own = reports.iter().position(is_asked).map(|at| reports.remove(at));
-    let mut answer = own.as_ref().map_or_else(|| json!({}), told);
-    if !reports.is_empty() {
-        answer["with"] = reports.iter().map(told).collect();
-    }
+    let is_asked = |r: &&SwapReport| r.kind == asked.kind && (r.slot == slot || r.slot == r.kind);
+    let own = reports.iter().find(is_asked).ok_or_else(|| ApiError::failed("nothing came back"))?;
+    let others = reports.iter().filter(|report| !std::ptr::eq(*report, own));
+    let mut answer = Swapped::of(own);
+    answer.with = others.map(Swapped::of).collect();
     Ok(Json(answer))
 }
 
@@ -198,21 +201,21 @@ async fn swap_in(
     app: &App,
     files: Vec<(PathBuf, Option<String>)>,
     is_dry: bool,
-) -> Result<Vec<Value>, ApiError> {
+) -> Result<Vec<Member>, ApiError> {
     let plugins = board(app)?.plugins;
-    let work = move || -> Result<Vec<Value>, PluginsError> {
+    let work = move || -> Result<Vec<Member>, PluginsError> {
         if !is_dry {
             let reports = plugins.swap_files(&files)?;
-            return Ok(reports.iter().map(told).collect());
+            return Ok(reports.iter().map(|report| Member::Swapped(Swapped::of(report))).collect());
         }
         let preview =
             |(file, slot): &(PathBuf, Option<String>)| plugins.preview(file, slot.as_deref());
-        files.iter().map(|of| Ok(difference(&preview(of)?))).collect()
+        files.iter().map(|of| Ok(Member::Difference(Difference::of(&preview(of)?)))).collect()
     };
     blocking(work).await?.map_err(|error| refused(&error))
 }
 
-fn board(app: &App) -> Result<Board, ApiError> {
+pub(super) fn board(app: &App) -> Result<Board, ApiError> {
     let none = || ApiError::not_there("plugins", "this server was started without a board");
     app.board.clone().ok_or_else(none)
 }
@@ -224,60 +227,7 @@ fn states(plugins: &Plugins) -> Vec<SlotState> {
         let found = all.find(|(provided, _)| (provided.kind, &*provided.name) == (kind, name));
         found.map_or_else(String::new, |(_, info)| info.lane.to_string())
     };
-    let state = |status: jackfield_runtime::SlotStatus| SlotState {
-        lane: lane_of(&status.kind, &status.active.name),
-        active: status.active.to_string(),
-        name: status.active.name.clone(),
-        generation: status.active.generation,
-        requests: status.requests,
-        draining: status
-            .draining
-            .iter()
-            .map(|(label, requests)| Draining { active: label.to_string(), requests: *requests })
-            .collect(),
-        is_swapping: status.is_swapping,
-        kind: status.kind,
-        slot: status.slot,
-    };
-    plugins.slots().into_iter().map(state).collect()
-}
-
-/// What a swap did.
-fn told(report: &SwapReport) -> Value {
-    let reach = report.swapped.as_ref().map(|swapped| match swapped.reach {
-        Reach::MidStream => "mid-stream",
-        Reach::NewRequests => "new-requests",
-        _ => "next-boundary",
-    });
-    json!({
-        "kind": report.kind, "slot": report.slot, "file": report.path,
-        "active": report.swapped.as_ref().map(|swapped| swapped.active.to_string()),
-        "reach": reach,
-        "prepare_us": report.swapped.as_ref().map(|swapped| swapped.prepare_us),
-        "wait_us": report.swapped.as_ref().map(|swapped| swapped.wait_us),
-    })
-}
-
-/// What a swap would change: before and after, field by field.
-fn difference(preview: &Preview) -> Value {
-    let artifact = &preview.artifact;
-    let manifest = &artifact.manifest;
-    let before = |of: fn(&PluginInfo) -> Option<String>| preview.before.as_ref().and_then(of);
-    let name_of = |permission: &Permission| {
-        Permission::ALL.iter().find(|(_, p)| p == permission).map(|(name, _)| *name)
-    };
-    let permissions: Vec<&str> = manifest.permissions.iter().filter_map(name_of).collect();
-    json!({
-        "kind": manifest.kind, "slot": preview.slot, "dry_run": true,
-        "changes": {
-            "name": [before(|info| Some(info.name.clone())), manifest.name],
-            "lane": [before(|info| Some(info.lane.to_string())), artifact.format.lane().to_string()],
-            "api": [before(|info| Some(info.api.clone())), manifest.api],
-            "file": [before(|info| Some(info.origin.as_ref()?.path.clone())), artifact.file],
-            "sha256": [before(|info| Some(info.origin.as_ref()?.hash.clone())), artifact.hash],
-        },
-        "permissions": permissions, "requires": manifest.requires,
-    })
+    plugins.slots().into_iter().map(|status| SlotState::of(status, lane_of)).collect()
 }
 
 fn refused(error: &PluginsError) -> ApiError {
@@ -292,6 +242,12 @@ fn refused(error: &PluginsError) -> ApiError {
     }
     ApiError::conflict(&text)
 }
+
+/// What is answered where nothing was changed.
+#[derive(IntoResponses)]
+#[response(status = 409, description = "The plugin or the engine refused, and nothing has changed")]
+#[expect(dead_code, reason = "names a schema")]
+struct Refused(#[to_schema] ErrorResponse);
 
 /// Files of one set.
 const FILES_MAX: usize = 64;

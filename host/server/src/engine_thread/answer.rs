@@ -4,8 +4,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use jackfield_engine::Stats;
 use jackfield_engine::model::PlanDigest;
+use jackfield_engine::{PromptToken, Stats};
 use plugin_api::kinds::decoding_strategy::FinishReason;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver};
@@ -20,6 +20,8 @@ pub(crate) struct Token {
     pub(crate) logprob: f32,
     /// The likeliest tokens in its place, largest first, if they were asked for.
     pub(crate) top: Vec<(u32, f32)>,
+    /// What the model makes of the prompt, with the first token, if it was asked for.
+    pub(crate) prompt: Vec<PromptToken>,
     /// Text that can be shown because of it.
     pub(crate) text: String,
     /// What made it.

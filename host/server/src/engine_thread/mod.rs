@@ -1,6 +1,7 @@
 //! One thread owns the engine: it steps while there is work and sleeps on its inbox otherwise.
 //!
-//! Orders come over a channel and are taken in between two steps. Tokens go out over one bounded
+//! Orders come over a channel and are taken in between two steps. A prompt is cut into tokens by whoever
+//! asks, between two orders: that takes its time, and steps would wait for it. Tokens go out over one bounded
 //! channel a request and never wait: a client that does not read loses its answer, not the others'
 //! time. Nothing here polls, so that an idle server uses no processor.
 
@@ -13,19 +14,22 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use jackfield_engine::model::PlanDigest;
-use jackfield_engine::{Engine, EngineError, Output, Request, RequestId};
+use jackfield_engine::{Admitted, Encoded, Engine, EngineError, Output, Request, RequestId};
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use answer::AnswerSender;
+use port::Admission;
 
 pub(crate) use answer::{AnswerStream, End, Ending, Next, Token};
 pub(crate) use port::{EnginePort, Permit};
 
 /// What the thread is asked for.
 pub(crate) enum Order {
+    /// Show a request to the hooks: what they let pass comes back, to be cut into tokens elsewhere.
+    Ask(Box<Request>, oneshot::Sender<Result<Admitted, EngineError>>),
     /// Answer a request.
-    Submit(Box<Submission>),
+    Enter(Box<Submission>),
     /// Forget the request with this ticket.
     Cancel(u64),
     /// Look: a swap waits for a boundary.
@@ -37,7 +41,7 @@ pub(crate) enum Order {
 /// A request on its way to the engine.
 pub(crate) struct Submission {
     pub(crate) ticket: u64,
-    pub(crate) request: Request,
+    pub(crate) request: Encoded,
     pub(crate) answer: AnswerSender,
     /// Held for as long as the request is in the engine.
     pub(crate) permit: Permit,
@@ -56,18 +60,23 @@ struct Running {
 /// The side of the channel that the thread reads, before it has an engine.
 pub(crate) struct Inbox {
     orders: Receiver<Order>,
+    admission: Arc<Admission>,
 }
 
 /// A port to a thread that is yet to be, with room for so many requests.
 pub(crate) fn port(requests_max: usize) -> (EnginePort, Inbox) {
     let (sender, orders) = channel();
-    (EnginePort::new(sender, requests_max), Inbox { orders })
+    let port = EnginePort::new(sender, requests_max);
+    let admission = port.admission();
+    (port, Inbox { orders, admission })
 }
 
 /// The engine with everything that is asked of it.
 pub(crate) struct EngineThread {
     engine: Engine,
     orders: Receiver<Order>,
+    /// Counts requests that are on their way to the engine, too.
+    admission: Arc<Admission>,
     running: BTreeMap<RequestId, Running>,
     tickets: BTreeMap<u64, RequestId>,
     /// Requests whose clients are gone.
@@ -82,6 +91,7 @@ impl EngineThread {
         Self {
             engine,
             orders: inbox.orders,
+            admission: inbox.admission,
             running: BTreeMap::new(),
             tickets: BTreeMap::new(),
             gone: Vec::new(),
@@ -97,28 +107,42 @@ impl EngineThread {
             while let Ok(order) = self.orders.try_recv() {
                 self.take(order);
             }
-            if self.running.is_empty() {
-                if self.drain_until.is_some() {
-                    return;
-                }
-                // What was offered meanwhile is taken in before the sleep; its offer wakes.
-                self.engine.boundary();
-                match self.orders.recv() {
-                    Ok(order) => self.take(order),
-                    Err(_) => return,
-                }
-                continue;
-            }
             if self.drain_until.is_some_and(|until| Instant::now() >= until) {
                 return self.end_all(&Ending::Stopped);
             }
-            self.step();
+            if !self.running.is_empty() {
+                self.step();
+                continue;
+            }
+            if self.drain_until.is_some() && self.admission.num_requests() == 0 {
+                return;
+            }
+            // What was offered meanwhile is taken in before the sleep; its offer wakes.
+            self.engine.boundary();
+            let order = match self.drain_until {
+                None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                // A prompt may be on its way still; if its client leaves, nobody says so.
+                Some(_) => self.orders.recv_timeout(RETRY_AFTER),
+            };
+            match order {
+                Ok(order) => self.take(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
     fn take(&mut self, order: Order) {
         match order {
-            Order::Submit(submission) => self.submit(*submission),
+            Order::Ask(request, answer) => {
+                let asked = self.engine.ask(*request);
+                if asked.is_err() {
+                    self.metrics.requests_refused.add(1);
+                }
+                // Whoever no longer waits for it has left nothing behind.
+                drop(answer.send(asked));
+            }
+            Order::Enter(submission) => self.enter(*submission),
             Order::Cancel(ticket) => {
                 if let Some(request) = self.tickets.get(&ticket).copied() {
                     self.forget(request);
@@ -132,9 +156,9 @@ impl EngineThread {
         }
     }
 
-    fn submit(&mut self, submission: Submission) {
+    fn enter(&mut self, submission: Submission) {
         let Submission { ticket, request, answer, permit, taken } = submission;
-        match self.engine.submit(request) {
+        match self.engine.enter(request) {
             Ok(id) => {
                 let running = Running { ticket, answer, last_token: None, permit };
                 self.running.insert(id, running);
@@ -156,14 +180,14 @@ impl EngineThread {
         // One moment serves all tokens of a step.
         let mut now = None;
         let result = self.engine.step(&mut |output| match output {
-            Output::Token { request, token, logprob, top_logprobs, text, digest } => {
+            Output::Token { request, token, logprob, top_logprobs, prompt, text, digest } => {
                 let Some(to) = running.get_mut(&request) else { return };
                 let now = *now.get_or_insert_with(Instant::now);
                 if let Some(last) = to.last_token.replace(now) {
                     metrics.inter_token_seconds.observe(now - last);
                 }
-                let (text, top) = (text.to_owned(), top_logprobs.to_vec());
-                let token = Token { token, logprob, top, text, digest: *digest };
+                let (text, top, prompt) = (text.to_owned(), top_logprobs.to_vec(), prompt.to_vec());
+                let token = Token { token, logprob, top, prompt, text, digest: *digest };
                 if !to.answer.push(token) {
                     gone.push(request);
                 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use jackfield_engine::generate::{Gauge, Load};
 use jackfield_engine::model::{LoadedModel, PlanDigest};
-use jackfield_engine::{Engine, EngineError, Request};
+use jackfield_engine::{Admitted, Encoded, Engine, EngineError, Request};
 use tokio::sync::oneshot;
 
 use super::answer::{AnswerStream, answer};
@@ -29,9 +29,16 @@ struct Shared {
 }
 
 /// How many requests are in the engine, and how many may be.
-struct Admission {
+pub(super) struct Admission {
     used: AtomicUsize,
     max: AtomicUsize,
+}
+
+impl Admission {
+    /// Requests that are in the engine, or on their way to it.
+    pub(super) fn num_requests(&self) -> usize {
+        self.used.load(Ordering::Acquire)
+    }
 }
 
 /// Room for one request.
@@ -93,7 +100,11 @@ impl EnginePort {
 
     /// Requests in the engine.
     pub(crate) fn num_requests(&self) -> usize {
-        self.shared.admission.used.load(Ordering::Acquire)
+        self.shared.admission.num_requests()
+    }
+
+    pub(super) fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.shared.admission)
     }
 
     /// Room for `n` requests, all or nothing.
@@ -105,14 +116,25 @@ impl EnginePort {
         Some((0..n).map(|_| Permit(Arc::clone(admission))).collect())
     }
 
+    /// Shows a request to the hooks, on the engine's thread, which gives back what they let pass.
+    ///
+    /// # Errors
+    ///
+    /// What the engine says; nothing if it is gone.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Admitted, Option<EngineError>> {
+        let (answer, is_answered) = oneshot::channel();
+        self.orders.send(Order::Ask(Box::new(request), answer)).map_err(|_| None)?;
+        is_answered.await.map_err(|_| None)?.map_err(Some)
+    }
+
     /// Hands a request to the engine and waits until it was taken.
     ///
     /// # Errors
     ///
     /// What the engine says; nothing if it is gone.
-    pub(crate) async fn submit(
+    pub(crate) async fn enter(
         &self,
-        request: Request,
+        request: Encoded,
         permit: Permit,
         unread_max: usize,
     ) -> Result<(PlanDigest, AnswerStream), Option<EngineError>> {
@@ -120,7 +142,7 @@ impl EnginePort {
         let (sender, stream) = answer(ticket, unread_max, self.orders.clone());
         let (taken, is_taken) = oneshot::channel();
         let submission = Submission { ticket, request, answer: sender, permit, taken };
-        self.orders.send(Order::Submit(Box::new(submission))).map_err(|_| None)?;
+        self.orders.send(Order::Enter(Box::new(submission))).map_err(|_| None)?;
         match is_taken.await {
             Ok(Ok(digest)) => Ok((digest, stream)),
             Ok(Err(error)) => Err(Some(error)),

@@ -6,7 +6,7 @@ mod stream;
 use std::time::Duration;
 
 use jackfield_engine::model::PlanDigest;
-use jackfield_engine::{Prompt, Request};
+use jackfield_engine::{Admitted, Encoded, EngineError, Prompt, Request};
 use plugin_api::kinds::decoding_strategy::FinishReason;
 
 use crate::app::App;
@@ -38,18 +38,54 @@ pub(crate) async fn start(
         ApiError::overloaded(seconds.clamp(1.0, 60.0) as u64)
     })?;
     let (mut streams, mut digest) = (Vec::with_capacity(requests.len()), None);
+    let refused = |error: Option<EngineError>| match error {
+        Some(error) => ApiError::of_engine(&error, param),
+        None => ApiError::draining(),
+    };
     for (request, permit) in requests.into_iter().zip(permits) {
-        let submitted = app.port.submit(request, permit, config.unread_tokens_max).await;
-        let (of, stream) = submitted.map_err(|error| match error {
-            Some(error) => ApiError::of_engine(&error, param),
-            None => ApiError::draining(),
-        })?;
+        let leaving = Leaving(Some(app));
+        let admitted = app.port.ask(request).await.map_err(refused);
+        let encoded = match admitted {
+            Ok(admitted) => encode(app, admitted).await,
+            Err(error) => Err(error),
+        };
+        leaving.stays();
+        let encoded = encoded?;
+        let entered = app.port.enter(encoded, permit, config.unread_tokens_max).await;
+        let (of, stream) = entered.map_err(refused)?;
         digest.get_or_insert(of);
         streams.push(stream);
     }
     let digest = digest.ok_or_else(|| ApiError::missing(param))?;
     let (time, unread_max) = (config.request_time, config.unread_tokens_max);
     Ok(Answers { streams, digest, time, unread_max })
+}
+
+/// Counts a client that goes away before its request enters the engine, which counts from then on.
+struct Leaving<'a>(Option<&'a App>);
+
+impl Leaving<'_> {
+    fn stays(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let Some(app) = self.0 {
+            app.metrics.cancelled.add(1);
+        }
+    }
+}
+
+/// Cuts a prompt into tokens, here if it is short, on a thread for such things if not: never on the
+/// engine's, whose streams would wait.
+async fn encode(app: &App, admitted: Admitted) -> Result<Encoded, ApiError> {
+    let model = std::sync::Arc::clone(app.port.model().ok_or_else(ApiError::loading)?);
+    if admitted.text_bytes() <= SHORT_BYTES {
+        return Ok(admitted.encode(&model.tokenizer));
+    }
+    blocking(move || admitted.encode(&model.tokenizer)).await
 }
 
 /// Refuses more answers than one request may ask for.
@@ -66,7 +102,7 @@ pub(crate) fn check_choices(app: &App, prompts: usize, n: usize) -> Result<(), A
     ))
 }
 
-/// Refuses texts that are too long, before the engine's thread would have to read them. `param` is
+/// Refuses texts that are too long, before hooks would have to read them. `param` is
 /// what the prompt is called in the body.
 pub(crate) async fn check_length(
     app: &App,

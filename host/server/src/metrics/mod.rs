@@ -53,6 +53,9 @@ pub(crate) struct Metrics {
     pub(crate) first_token_seconds: Histogram,
     pub(crate) inter_token_seconds: Histogram,
     pub(crate) request_seconds: Histogram,
+    /// Tokens of texts that became vectors.
+    pub(crate) embedding_tokens: Counter,
+    pub(crate) embedding_seconds: Histogram,
     /// Answers of HTTP by method, route and status.
     http: Mutex<BTreeMap<(String, String, u16), u64>>,
 }
@@ -75,6 +78,8 @@ impl Metrics {
             first_token_seconds: Histogram::new(&FIRST_TOKEN_SECONDS),
             inter_token_seconds: Histogram::new(&INTER_TOKEN_SECONDS),
             request_seconds: Histogram::new(&REQUEST_SECONDS),
+            embedding_tokens: Counter::default(),
+            embedding_seconds: Histogram::new(&FIRST_TOKEN_SECONDS),
             http: Mutex::default(),
         }
     }

@@ -36,6 +36,14 @@ pub(crate) fn page(app: &App) -> String {
     for (name, help, value) in counters {
         to.one(name, "counter", help, &model, value as f64);
     }
+    if let Some(encoder) = &app.config().embedding_model {
+        let (tokens, seconds) = (&app.metrics.embedding_tokens, &app.metrics.embedding_seconds);
+        let help = "Tokens of texts that became vectors";
+        let name = "embedding_prompt_tokens_total";
+        to.one(name, "counter", help, encoder, tokens.get() as f64);
+        let help = "From tokens to the vectors of a request";
+        to.histogram("embedding_request_seconds", help, encoder, seconds);
+    }
     if let Some(board) = &app.board {
         slots(board, &mut to);
     }

@@ -44,7 +44,8 @@ impl Exposition {
         rows.iter().for_each(|(labels, value)| self.sample(name, labels, *value));
     }
 
-    fn histogram(&mut self, name: &str, help: &str, model: &str, histogram: &Histogram) {
+    /// A metric of durations, in seconds.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, model: &str, histogram: &Histogram) {
         self.head(name, "histogram", help);
         let buckets = histogram.cumulative();
         for (end, count) in &buckets {

@@ -73,9 +73,14 @@ pub(crate) async fn complete(
     let model = Arc::clone(app.model_named(&sampling.model)?);
     let n = sampling.num_choices();
     generate::check_choices(&app, request.prompts.len(), n)?;
-    refuse_what_is_missing(&request)?;
     let max_tokens = sampling.max_tokens.unwrap_or(MAX_TOKENS);
-    let params = sampling.params(u64::from(max_tokens), request.logprobs, &app.readers)?;
+    // The engine answers with one token at least: who asks for none is not told of it.
+    let is_prompt_only = max_tokens == 0;
+    let max_tokens = u64::from(max_tokens.max(1));
+    let mut params = sampling.params(max_tokens, request.logprobs, &app.readers)?;
+    if request.echoes && request.logprobs.is_wanted {
+        params.set("prompt_logprobs", true);
+    }
     let (mut requests, mut echoed) = (Vec::new(), Vec::new());
     for prompt in &request.prompts {
         let prompt = generate::check_length(&app, prompt.clone(), "prompt").await?;
@@ -95,6 +100,7 @@ pub(crate) async fn complete(
         model_name: sampling.model.clone(),
         fingerprint: fingerprint(&digest),
         logprobs: request.logprobs,
+        is_prompt_only,
         includes_usage: sampling.includes_usage(),
         n,
         offsets: echoed.iter().flat_map(|text| vec![text.chars().count(); n]).collect(),
@@ -113,17 +119,6 @@ pub(crate) async fn complete(
     Ok(response)
 }
 
-fn refuse_what_is_missing(request: &CompletionRequest) -> Result<(), ApiError> {
-    if request.echoes && request.logprobs.is_wanted {
-        let why = "logarithms of the probabilities of a prompt's tokens are not computed";
-        return Err(ApiError::unsupported("echo", why));
-    }
-    if request.sampling.max_tokens == Some(0) {
-        return Err(ApiError::invalid("max_tokens", "at least 1", "0"));
-    }
-    Ok(())
-}
-
 /// The text of a prompt.
 fn text_of(prompt: &jackfield_engine::Prompt, model: &LoadedModel) -> String {
     use jackfield_engine::Prompt;
@@ -140,6 +135,8 @@ struct Answer {
     model_name: String,
     fingerprint: String,
     logprobs: LogprobsWanted,
+    /// Nothing but the prompt is asked for.
+    is_prompt_only: bool,
     includes_usage: bool,
     n: usize,
     /// What is put before the answers, by prompt.
@@ -152,14 +149,17 @@ struct Answer {
 impl Answer {
     fn whole(mut self, collected: Vec<Collected>) -> Completion {
         let stats: Vec<Stats> = collected.iter().map(|answer| answer.stats).collect();
-        let choices = collected.into_iter().enumerate().map(|(index, answer)| CompletionChoice {
-            index,
-            logprobs: self.logprobs(index, &answer.tokens),
-            text: format!("{}{}", self.echoed[index / self.n], answer.text),
-            finish_reason: Some(answer.finish_reason),
+        let choices = collected.into_iter().enumerate().map(|(index, answer)| {
+            let text = if self.is_prompt_only { "" } else { &answer.text };
+            CompletionChoice {
+                index,
+                logprobs: self.logprobs(index, &answer.tokens),
+                text: format!("{}{text}", self.echoed[index / self.n]),
+                finish_reason: Some(self.finish_reason(answer.finish_reason)),
+            }
         });
         let choices = choices.collect();
-        let usage = Usage::of(&stats, self.n);
+        let usage = self.count(&stats);
         Completion { usage: Some(Some(usage)), ..self.event_with(choices) }
     }
 
@@ -167,6 +167,13 @@ impl Answer {
     fn logprobs(&mut self, choice: usize, tokens: &[Token]) -> Option<CompletionLogprobs> {
         let mut all = CompletionLogprobs::default();
         for token in tokens {
+            if !token.prompt.is_empty() {
+                let num_chars = self.offsets[choice];
+                all.push_prompt(&token.prompt, num_chars, &self.model.tokenizer);
+            }
+            if self.is_prompt_only {
+                break;
+            }
             let offset = self.offsets[choice];
             self.offsets[choice] += token.text.chars().count();
             if self.logprobs.is_wanted {
@@ -174,6 +181,17 @@ impl Answer {
             }
         }
         self.logprobs.is_wanted.then_some(all)
+    }
+
+    fn count(&self, stats: &[Stats]) -> Usage {
+        let tokens = |one: &Stats| if self.is_prompt_only { 0 } else { one.tokens };
+        let stats: Vec<Stats> =
+            stats.iter().map(|one| Stats { tokens: tokens(one), ..*one }).collect();
+        Usage::of(&stats, self.n)
+    }
+
+    fn finish_reason(&self, reason: &'static str) -> &'static str {
+        if self.is_prompt_only { "length" } else { reason }
     }
 
     fn event_with(&self, choices: Vec<CompletionChoice>) -> Completion {
@@ -198,11 +216,11 @@ impl Wire for Answer {
             Stage::Begin => self.echoed[index / self.n].clone(),
             Stage::Token(token) => {
                 logprobs = self.logprobs(index, std::slice::from_ref(token));
-                token.text.clone()
+                if self.is_prompt_only { String::new() } else { token.text.clone() }
             }
             Stage::End { text, reason } => {
-                finish_reason = Some(reason);
-                text.to_owned()
+                finish_reason = Some(self.finish_reason(reason));
+                if self.is_prompt_only { String::new() } else { text.to_owned() }
             }
         };
         if text.is_empty() && logprobs.is_none() && finish_reason.is_none() {
@@ -212,7 +230,7 @@ impl Wire for Answer {
     }
 
     fn usage(&mut self, stats: &[Stats]) -> Option<Completion> {
-        let usage = Usage::of(stats, self.n);
+        let usage = self.count(stats);
         let event = || Completion { usage: Some(Some(usage)), ..self.event_with(Vec::new()) };
         self.includes_usage.then(event)
     }

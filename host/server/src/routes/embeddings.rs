@@ -1,6 +1,7 @@
 //! `/v1/embeddings`: texts to vectors.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -120,8 +121,11 @@ pub(crate) async fn embed(
         inputs.iter().map(|input| tokens(embedder, input)).collect::<Result<Vec<_>, _>>()
     });
     let sequences = sequences.await??;
-    let prompt_tokens = sequences.iter().map(Vec::len).sum();
+    let prompt_tokens: usize = sequences.iter().map(Vec::len).sum();
+    let began = Instant::now();
     let (vectors, digest) = vectors(&app, embedder, sequences).await?;
+    app.metrics.embedding_tokens.add(prompt_tokens as u64);
+    app.metrics.embedding_seconds.observe(began.elapsed());
 
     let (model, format) = (asked.model, asked.encoding_format);
     let written = blocking(move || {

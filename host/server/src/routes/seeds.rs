@@ -1,4 +1,4 @@
-//! Short paths that other programs ask: `/generate`, and what is answered once there is training.
+//! Short paths that other programs ask: `/generate`, and what only `jackfield train` does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -126,7 +126,7 @@ impl GenerateRequest {
     }
 }
 
-/// Training: not supported yet.
+/// Training: a server does not train.
 #[utoipa::path(
     post,
     path = "/train",
@@ -134,10 +134,10 @@ impl GenerateRequest {
     responses((status = 501, description = "Not supported", body = crate::error::ErrorResponse)),
 )]
 pub(crate) async fn train() -> ApiError {
-    ApiError::not_there("training", "this version generates only")
+    ApiError::not_there("training", "a server generates only: `jackfield train` trains")
 }
 
-/// Checkpoints of training: not supported yet.
+/// Checkpoints of training: a server writes none.
 #[utoipa::path(
     get,
     path = "/checkpoint",
@@ -145,7 +145,7 @@ pub(crate) async fn train() -> ApiError {
     responses((status = 501, description = "Not supported", body = crate::error::ErrorResponse)),
 )]
 pub(crate) async fn checkpoint() -> ApiError {
-    ApiError::not_there("checkpoints", "this version generates only")
+    ApiError::not_there("checkpoints", "a server generates only: `jackfield train` writes them")
 }
 
 /// Plugins: on the listener for operators, with a key of theirs.

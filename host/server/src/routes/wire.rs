@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
-use jackfield_engine::Stats;
-use jackfield_engine::model::{PlanDigest, Tokenizer};
+use jackfield_engine::model::{PlanDigest, StreamDecoder, Tokenizer};
+use jackfield_engine::{PromptToken, Stats};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -104,6 +104,35 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
+    /// Appends the tokens of a prompt, which make `num_chars` characters. Tokens that mark the beginning
+    /// make none.
+    pub(crate) fn push_prompt(
+        &mut self,
+        prompt: &[PromptToken],
+        num_chars: usize,
+        tokenizer: &Tokenizer,
+    ) {
+        let mut decoder = StreamDecoder::new();
+        let ends = prompt.iter().scan(0, |end, token| {
+            if !tokenizer.is_special(token.token) {
+                *end += decoder.push(tokenizer.decode_bytes(token.token)).chars().count();
+            }
+            Some(*end)
+        });
+        let ends: Vec<usize> = ends.collect();
+        // Some encoders put a space before a text.
+        let surplus = ends.last().map_or(0, |all| all.saturating_sub(num_chars));
+        let mut offset = 0;
+        for (PromptToken { token, logprob, top }, end) in prompt.iter().zip(ends) {
+            self.tokens.push(spelt(*token, tokenizer).0);
+            self.token_logprobs.push(logprob.map(finite));
+            let top = top.iter().map(|&(id, x)| (spelt(id, tokenizer).0, finite(x)));
+            self.top_logprobs.push(logprob.is_some().then(|| top.collect()));
+            self.text_offset.push(offset);
+            offset = end.saturating_sub(surplus);
+        }
+    }
+
     /// Appends a token that begins at a character.
     pub(crate) fn push(&mut self, token: &Token, offset: usize, tokenizer: &Tokenizer) {
         self.tokens.push(spelt(token.token, tokenizer).0);

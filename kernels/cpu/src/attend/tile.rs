@@ -17,15 +17,15 @@ const LINE_BYTES: usize = 64;
 const VALUES_AHEAD: usize = 24;
 
 /// Keys of some positions, channels outermost: `[channel][position]`.
-pub(super) type Keys = [[[f32; LANES]; KEY_VECTORS]; KEY_CHANNELS];
+pub(crate) type Keys = [[[f32; LANES]; KEY_VECTORS]; KEY_CHANNELS];
 
-pub(super) const KEYS_ZERO: Keys = [[[0.0; LANES]; KEY_VECTORS]; KEY_CHANNELS];
+pub(crate) const KEYS_ZERO: Keys = [[[0.0; LANES]; KEY_VECTORS]; KEY_CHANNELS];
 
 /// Writes the score of each of the tile's rows with each position: `slots` says where the
 /// positions' keys begin. Numbers beyond them are of no meaning.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "each is a tensor")]
-pub(super) fn scores<S: Element, L: Lanes>(
+pub(crate) fn scores<S: Element, L: Lanes>(
     scale: f32,
     head_dim: usize,
     q: &[f32],
@@ -154,7 +154,7 @@ impl Span<'_> {
 /// Writes `out = out * old + (sum of weights[j] * v[j]) * new` for each row of the tile that sees
 /// a position of the split.
 #[inline(always)]
-pub(super) fn values<S: Element, L: Lanes>(
+pub(crate) fn values<S: Element, L: Lanes>(
     head_dim: usize,
     v: &[S],
     slots: &[usize],

@@ -101,6 +101,7 @@ pub(super) fn all() -> Vec<Case> {
     cases.extend(plain::of_training());
     cases.extend(plain::moves());
     cases.extend(weights::matmuls());
+    cases.extend(weights::experts());
     cases.extend(fused::fused_ops());
     cases.extend(fused::deep());
     cases

@@ -2,10 +2,12 @@
 
 use super::{Asked, value};
 use crate::config::Config;
+use crate::kinds::adapter::Adapter;
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
 use crate::kinds::lr_schedule::LrSchedule;
 use crate::kinds::mixer::Mixer;
+use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
@@ -47,6 +49,15 @@ pub(in crate::testing) fn feed_forward(
     trace(&*part, &["x"], config, random, |_| ())
 }
 
+pub(in crate::testing) fn moe_router(
+    make: Make<'_, dyn MoeRouter>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["x"], config, random, |_| ())
+}
+
 pub(in crate::testing) fn encoder(
     make: Make<'_, dyn Encoder>,
     config: &Config,
@@ -81,6 +92,15 @@ pub(in crate::testing) fn lr_schedule(
 ) -> Vec<String> {
     let Ok(part) = make(config) else { return Vec::new() };
     trace(&*part, &["step"], config, random, |_| ())
+}
+
+pub(in crate::testing) fn adapter(
+    make: Make<'_, dyn Adapter>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(part) = make(config) else { return Vec::new() };
+    trace(&*part, &["x", "y"], config, random, |_| ())
 }
 
 pub(in crate::testing) fn mixer(
@@ -176,7 +196,9 @@ const USUAL: [(&str, i64); 9] = [
     ("partial_rotary_factor", 1),
 ];
 
-const WEIGHTS: [&str; 18] = [
+const WEIGHTS: [&str; 20] = [
+    "lora_A.weight",
+    "lora_B.weight",
     "weight",
     "bias",
     "gate_proj.weight",

@@ -80,6 +80,7 @@ impl<T: Arithmetic> Call<'_, T> {
                 let shape = self.shape(0)?;
                 Ok(vec![self.float("value")?; shape.iter().product()])
             }
+            ops::MATMUL_EXPERTS => self.matmul_experts(),
             ops::MATMUL_ROWS => self.matmul_rows(),
             ops::REDUCE_ROWS => {
                 let mut out = vec![T::zero(); self.rows_width(0)?[1]];
@@ -131,6 +132,20 @@ impl<T: Arithmetic> Call<'_, T> {
         let ([rows, k], [n, _]) = (self.rows_width(0)?, self.rows_width(1)?);
         let mut out = vec![T::zero(); rows * n];
         kernels::matmul(&self.reals(0)?, &self.reals(1)?, [rows, n, k], &mut out);
+        Ok(out)
+    }
+
+    fn matmul_experts(&self) -> Result<Vec<T>> {
+        let ([rows, k], [experts_n, _]) = (self.rows_width(0)?, self.rows_width(1)?);
+        let experts = self.shape(1)?[0].max(1);
+        let chosen = self.value(2)?.indices()?;
+        if let Some(found) = chosen.iter().find(|&&expert| expert as usize >= experts) {
+            return Err(Error::shape(self.op, format!("experts below {experts}"), found));
+        }
+        let (n, per_row) = (experts_n / experts, chosen.len() / rows.max(1));
+        let mut out = vec![T::zero(); chosen.len() * n];
+        let (x, w) = (self.reals(0)?, self.reals(1)?);
+        kernels::matmul_experts(&x, &w, chosen, [per_row, n, k], &mut out);
         Ok(out)
     }
 

@@ -6,7 +6,7 @@ use super::{Received, Sending};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::decoding_strategy::FinishReason;
-use crate::wire::{Reader, Wire, marks, put_text, take_marks};
+use crate::wire::{Reader, Wire, marks, put_list, put_text, take_marks};
 
 /// A type that fields of events have; `'a` is how long the event lends what it borrows.
 pub(crate) trait Field<'a>: Sized {
@@ -105,6 +105,43 @@ impl<'a> Field<'a> for &'a mut String {
         Ok(())
     }
 }
+
+/// Numbers that hooks change in place: as many come back.
+macro_rules! slices {
+    ($($type:ty),*) => {
+        $(impl<'a> Field<'a> for &'a mut [$type] {
+            type Held = Vec<$type>;
+
+            fn send(&self, to: &mut Sending<'_>) {
+                put_list(self, to.bytes);
+            }
+
+            fn receive(from: &mut Received<'_>) -> Result<Vec<$type>> {
+                Wire::take(&mut from.r)
+            }
+
+            fn lend(held: &'a mut Vec<$type>) -> Self {
+                held
+            }
+
+            fn put_back(&self, out: &mut Vec<u8>) {
+                put_list(self, out);
+            }
+
+            fn take_back(&mut self, r: &mut Reader<'_>) -> Result<()> {
+                let len = r.count(size_of::<$type>())?;
+                if len != self.len() {
+                    return Err(Error::malformed("event", self.len(), len));
+                }
+                self.iter_mut().try_for_each(|x| {
+                    *x = Wire::take(r)?;
+                    Ok(())
+                })
+            }
+        })*
+    };
+}
+slices!(u32, f32);
 
 impl<'a> Field<'a> for &'a Error {
     type Held = Error;

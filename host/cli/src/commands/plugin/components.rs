@@ -84,8 +84,8 @@ fn world<'a>(folder: &Path, kind: &'a str) -> Result<&'a str> {
         "model-source" => "model-source-plugin",
         "rotary-embedding" => "rotary-embedding-plugin",
         "hook" => "hook-plugin",
-        "norm" | "residual" | "feed-forward" | "encoder" | "objective" | "optimizer"
-        | "lr-schedule" => "traced-plugin",
+        "norm" | "residual" | "feed-forward" | "moe-router" | "encoder" | "objective"
+        | "optimizer" | "lr-schedule" | "adapter" => "traced-plugin",
         _ => bail!("{kind}: {}", templates::no_wasm(kind)),
     })
 }

@@ -6,7 +6,8 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 17] = [
+const RUST: [(&str, &str, &str); 19] = [
+    ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     (
         "decoding-strategy",
@@ -29,6 +30,7 @@ const RUST: [(&str, &str, &str); 17] = [
     ("lr-schedule", "cosine", include_str!("../../../../../plugins/lr-schedule/cosine/src/lib.rs")),
     ("mixer", "attention", include_str!("../../../../../plugins/mixer/attention/src/lib.rs")),
     ("model-source", "file", include_str!("../../../../../plugins/model-source/file/src/lib.rs")),
+    ("moe-router", "mixtral", include_str!("../../../../../plugins/moe-router/mixtral/src/lib.rs")),
     ("norm", "my-plugin", include_str!("../../../templates/rust/norm.rs")),
     (
         "objective",
@@ -43,7 +45,7 @@ const RUST: [(&str, &str, &str); 17] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 17] {
+pub(super) fn kinds() -> [&'static str; 19] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -95,7 +97,8 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 15] = [
+pub(super) const WASM: [&str; 17] = [
+    "adapter",
     "decoding-strategy",
     "encoder",
     "feed-forward",
@@ -104,6 +107,7 @@ pub(super) const WASM: [&str; 15] = [
     "lr-schedule",
     "mixer",
     "model-source",
+    "moe-router",
     "norm",
     "objective",
     "optimizer",

@@ -17,9 +17,7 @@ pub(super) fn matmuls() -> Vec<Case> {
                 let w = b.declare_weight("w", matrix(n, k))?;
                 b.matmul(x, w)
             });
-            let rms = w.values.iter().map(|x| f64::from(x * x)).sum::<f64>() / (n * k) as f64;
-            // Inputs are uniform in -2..2, whose mean square is 4 / 3.
-            case.scale = Some((k as f64 * rms * 4.0 / 3.0).sqrt());
+            case.scale = Some(scale_of(&w));
             if matches!(lowering, Lowering::Affine { .. }) {
                 case.tolerance = ROUNDED_ACTIVATIONS;
             }
@@ -55,6 +53,41 @@ pub(super) fn matmuls() -> Vec<Case> {
     heads.scale = Some(4.0);
     cases.push(heads);
     cases
+}
+
+/// Products with the experts that tokens chose: all choices of one row, or each of its own.
+pub(super) fn experts() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, lowering) in lowerings() {
+        for (n, k, is_own) in [(16, 32, false), (48, 64, true)] {
+            let Some(w) = weight("w", TABLE_ROWS * n, k, &lowering) else { continue };
+            let name = format!("matmul_experts of {n} by {k}, {name}");
+            let mut case = Case::new(name, ops::MATMUL_EXPERTS, |b| {
+                let (choices, k) = (Dim::Fixed(3), Dim::Fixed(k as u64));
+                let own = [Dim::TOKENS, choices, k];
+                let shared = [Dim::TOKENS, k];
+                let x = b.input("x", Spec::f32(if is_own { &own[..] } else { &shared }))?;
+                let chosen = b.input("chosen", Spec::u32([Dim::TOKENS, choices]))?;
+                let dims = [Dim::Fixed(TABLE_ROWS as u64), Dim::Fixed(n as u64), k];
+                let w = b.declare_weight("w", Spec::f32(dims))?;
+                b.matmul_experts(x, w, chosen)
+            });
+            case.scale = Some(scale_of(&w));
+            if matches!(lowering, Lowering::Affine { .. }) {
+                case.tolerance = ROUNDED_ACTIVATIONS;
+            }
+            case.weights.push(w);
+            cases.push(case);
+        }
+    }
+    cases
+}
+
+/// What errors of a product are relative to: inputs are uniform in -2..2, whose mean square is 4 / 3.
+fn scale_of(w: &Weight) -> f64 {
+    let squares = w.values.iter().map(|x| f64::from(x * x)).sum::<f64>();
+    let mean = squares / (w.rows * w.cols) as f64;
+    (w.cols as f64 * mean * 4.0 / 3.0).sqrt()
 }
 
 /// The lowerings that formats of the world have, by name.

@@ -2,6 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod ablation;
+mod components;
+mod crashes;
+mod events;
+mod lora;
+mod objectives;
+mod swaps;
+
 use std::sync::{Arc, Mutex};
 
 use jackfield_engine::model::Architecture;
@@ -50,9 +58,18 @@ fn options() -> TrainOptions {
 }
 
 fn trainer(setup: &Setup) -> Trainer {
+    trainer_of(setup, parameters())
+}
+
+fn trainer_of(setup: &Setup, parameters: Parameters) -> Trainer {
+    trainer_with(setup, parameters, options().learning_rate)
+}
+
+fn trainer_with(setup: &Setup, parameters: Parameters, learning_rate: f64) -> Trainer {
+    let options = TrainOptions { learning_rate, ..options() };
     let (wiring, registry, bus) = (&setup.wiring, &setup.registry, &setup.bus);
     let clock = Arc::new(SystemClock::new());
-    let made = Trainer::new(architecture(), parameters(), wiring, registry, bus, clock, options());
+    let made = Trainer::new(architecture(), parameters, wiring, registry, bus, clock, options);
     made.unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -196,8 +213,8 @@ fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() {
     resumed.restore(latest).unwrap();
     assert_eq!(resumed.num_steps_done(), 3);
     resumed.step(&batches(&mut text)).unwrap();
-    let run = |trainer: &Trainer| trainer.checkpoint(text.position(), 0.0, RUN);
-    assert!(run(&resumed) == run(&whole), "parameters, states and place in the text");
+    let run = |trainer: &mut Trainer| trainer.checkpoint(text.position(), 0.0, RUN);
+    assert!(run(&mut resumed) == run(&mut whole), "parameters, states and place in the text");
     // Two are kept, and the one of the least loss, which is one of them or older.
     let count = std::fs::read_dir(folder.path()).unwrap().count();
     assert!((2..=3).contains(&count), "{count} checkpoints");
@@ -207,7 +224,7 @@ fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() {
 fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let (setup, folder) = (setup("reference"), tempfile::tempdir().unwrap());
     let checkpoints = Checkpoints::open(folder.path(), 3).unwrap();
-    let trainer = trainer(&setup);
+    let mut trainer = trainer(&setup);
     let mut checkpoint = trainer.checkpoint(loader().position(), 1.0, RUN);
     for step in 1..=3 {
         checkpoint.step = step;

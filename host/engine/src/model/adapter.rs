@@ -1,0 +1,120 @@
+//! Adapters in the layout of PEFT: `adapter_config.json` and `adapter_model.safetensors` in a folder.
+
+use std::path::Path;
+
+use plugin_api::Config;
+use plugin_api::kinds::adapter::MARK;
+use plugin_api::plan::Plan;
+use serde_json::Value;
+
+use super::error::ModelError;
+use super::files::{CONFIG_BYTES_MAX, read_json};
+use super::safetensors::Safetensors;
+use super::trace::WeightShapes;
+use crate::error::EngineError;
+
+/// An open adapter: its weights stay mapped as long as this lives.
+#[derive(Debug)]
+pub struct AdapterFiles {
+    pub(super) config: Value,
+    pub(super) tensors: Safetensors,
+}
+
+impl AdapterFiles {
+    /// Opens and checks the adapter in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Open`], and what its files say against their formats.
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        let config = read_json(&folder.join(CONFIG), CONFIG_BYTES_MAX, CONFIG)?;
+        Ok(Self { config, tensors: Safetensors::open(&folder.join(WEIGHTS))? })
+    }
+
+    /// Adds what its configuration says to the hyperparameters of the model.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] that names the key of what no plugin here computes.
+    pub fn configure(&self, config: &mut Config) -> Result<(), EngineError> {
+        let wrong = |key: &str, expected: &str| {
+            let found = self.config.get(key).map_or_else(|| "nothing".to_owned(), Value::to_string);
+            EngineError::inconsistent(format!("{CONFIG}: `{key}`"), expected, found)
+        };
+        let get = |key: &str| self.config.get(key).filter(|value| !value.is_null());
+        if get("peft_type").and_then(Value::as_str) != Some("LORA") {
+            return Err(wrong("peft_type", "\"LORA\""));
+        }
+        for key in ["use_dora", "fan_in_fan_out", "lora_bias"] {
+            if get(key).is_some_and(|value| *value != Value::Bool(false)) {
+                return Err(wrong(key, "false"));
+            }
+        }
+        for key in ["alpha_pattern", "modules_to_save"] {
+            let is_empty = |value: &Value| match value {
+                Value::Object(object) => object.is_empty(),
+                Value::Array(list) => list.is_empty(),
+                _ => false,
+            };
+            if get(key).is_some_and(|value| !is_empty(value)) {
+                return Err(wrong(key, "none"));
+            }
+        }
+        if get("bias").is_some_and(|value| value != "none") {
+            return Err(wrong("bias", "\"none\""));
+        }
+        let alpha = get("lora_alpha").and_then(Value::as_f64);
+        config.set(ALPHA, alpha.ok_or_else(|| wrong("lora_alpha", "a number"))?);
+        let is_stabilized = get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
+        config.set("use_rslora", is_stabilized);
+        Ok(())
+    }
+}
+
+/// Our name of a tensor of an adapter; nothing for tensors of models.
+pub fn our_name(theirs: &str) -> Option<&str> {
+    let name = theirs.strip_prefix(PREFIX)?;
+    Some(name.strip_prefix("model.").unwrap_or(name))
+}
+
+/// The name in an adapter's file of what we call `ours`.
+pub fn their_name(ours: &str) -> String {
+    let scope = if ours.starts_with("lm_head.") { "" } else { "model." };
+    format!("{PREFIX}{scope}{ours}")
+}
+
+/// Whether hyperparameters are those of a model with an adapter.
+pub fn is_adapted(config: &Config) -> bool {
+    config.has(ALPHA)
+}
+
+/// Refuses an adapter of which the model reads less than there is.
+///
+/// # Errors
+///
+/// [`EngineError::Inconsistent`] with the first weight that nobody reads.
+pub fn check_read<'a>(
+    plan: &Plan,
+    weights: &dyn WeightShapes,
+    mut names: impl Iterator<Item = &'a str>,
+) -> Result<(), EngineError> {
+    let unread = names.find(|name| !plan.weights.iter().any(|port| port.name == **name));
+    let Some(name) = unread else { return Ok(()) };
+    let base = name.strip_suffix(MARK).map(|scope| format!("{scope}weight"));
+    let found = match base {
+        Some(base) if weights.dims(&base).is_none() => format!("no weight `{base}`"),
+        _ => "a place where no adapter can stand".to_owned(),
+    };
+    Err(EngineError::inconsistent(
+        format!("weight `{name}` of the adapter"),
+        "a product of the model that it stands behind",
+        found,
+    ))
+}
+
+/// The two files of an adapter.
+pub const CONFIG: &str = "adapter_config.json";
+/// See [`CONFIG`].
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+const PREFIX: &str = "base_model.model.";
+const ALPHA: &str = "lora_alpha";
