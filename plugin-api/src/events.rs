@@ -302,10 +302,12 @@ event! {
     }
 }
 
+mod hook_state;
 mod plugins;
 mod train;
 mod train_run;
 
+pub use hook_state::{HookState, Numbers};
 pub use plugins::{AfterRollback, AfterSwap, BeforeSwap, OnFault};
 pub use train::{
     TrainAfterBackward, TrainAfterStep, TrainBeforeStep, TrainGradient, TrainLoss, TrainLr,

@@ -7,7 +7,7 @@ use jackfield_tests::{Setup, component};
 use crate::{batches, loader, setup, trainer};
 
 /// The setup with a plugin of the tree as a component in the place of the builtin one.
-fn with_component(state: &std::path::Path, plugin: &str, mut setup: Setup) -> Setup {
+pub(crate) fn with_component(state: &std::path::Path, plugin: &str, mut setup: Setup) -> Setup {
     let component = component(state, plugin);
     setup.registry.replace(component.info(), component.provided.clone()).unwrap();
     setup

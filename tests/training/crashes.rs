@@ -166,6 +166,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         step,
         parameters: Parameters(BTreeMap::from([("norm.weight".to_owned(), parameter)])),
         states: States::from([("norm.weight".to_owned(), state)]),
+        hooks: BTreeMap::new(),
         loader: loader().position(),
         loss: step as f64,
         run: RUN.to_owned(),

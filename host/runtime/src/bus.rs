@@ -328,11 +328,30 @@ impl<E: Event> Topic<E> {
     #[cold]
     fn emit_to_some(&mut self, payload: &mut E::Payload<'_>) -> Flow {
         let mut flow = Flow::Continue;
+        self.call_hooks(|hook| {
+            flow = flow.and((hook.call)(payload, &hook.host));
+        });
+        self.record(payload);
+        flow
+    }
+
+    /// Calls every hook in order with a payload of its own: `lend` is told whose hook it is and calls it with
+    /// what that plugin is lent. Observers get no record: [`record`](Self::record) hands them one.
+    pub fn emit_each(
+        &mut self,
+        mut lend: impl FnMut(&str, &mut dyn FnMut(&mut E::Payload<'_>) -> Flow),
+    ) {
+        self.call_hooks(|Hook { call, host, .. }| {
+            lend(host.plugin(), &mut |payload| call(payload, host));
+        });
+    }
+
+    /// Those that panic are removed.
+    fn call_hooks(&mut self, mut call: impl FnMut(&mut Hook<E>)) {
         let mut broken = Vec::new();
         for (i, hook) in self.hooks.iter_mut().enumerate() {
-            match catch_unwind(AssertUnwindSafe(|| (hook.call)(payload, &hook.host))) {
-                Ok(answer) => flow = flow.and(answer),
-                Err(panic) => broken.push((i, panic)),
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| call(hook))) {
+                broken.push((i, panic));
             }
         }
         // From the last on: the places of the others stay.
@@ -341,13 +360,16 @@ impl<E: Event> Topic<E> {
             // What was panicked with may panic once more when it is dropped.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
         }
+    }
+
+    /// Hands a record to the observers, if there are any.
+    pub fn record(&self, payload: &E::Payload<'_>) {
         if let Some(port) = &self.observer
             && let Err(TrySendError::Full(_)) =
                 port.queue.try_send(Message::Record(E::record(payload)))
         {
             port.lost.fetch_add(1, Ordering::Relaxed);
         }
-        flow
     }
 
     /// Removes a hook that panicked, and takes note of it.

@@ -1,6 +1,6 @@
 //! What happens around the steps of a training run.
 
-use super::{Event, Flow, Record, Subscriptions};
+use super::{Event, Flow, HookState, Record, Subscriptions};
 use crate::error::Error;
 use crate::host::Host;
 
@@ -92,12 +92,15 @@ event! {
 }
 
 event! {
-    /// The run is about to be copied into a checkpoint. [training thread]
-    TrainBeforeCheckpoint, train_before_checkpoint, "train-before-checkpoint", budget_us: 1_000,
+    /// The run is about to be copied into a checkpoint. Each plugin is lent a state of its own, which begins
+    /// empty and lies in the checkpoint; all hooks of a plugin on this topic share it. [training thread]
+    TrainBeforeCheckpoint, train_before_checkpoint, "train-before-checkpoint", budget_us: 50_000,
     |e| Record::new("train-before-checkpoint", 0, &[("step", e.step as f64)]),
     {
         /// Steps of the run so far, skipped ones counted.
         step: u64,
+        /// What the plugin needs to go on after this step.
+        state: &'a mut HookState,
     }
 }
 
@@ -114,12 +117,15 @@ event! {
 }
 
 event! {
-    /// The run goes on where a checkpoint stood. [training thread]
-    TrainAfterRestore, train_after_restore, "train-after-restore", budget_us: 10_000,
+    /// The run is to go on where a checkpoint stood. `Refuse` says that the state cannot be gone on from: the
+    /// run does not. [training thread]
+    TrainAfterRestore, train_after_restore, "train-after-restore", budget_us: 50_000,
     |e| Record::new("train-after-restore", 0, &[("step", e.step as f64)]),
     {
         /// Steps that the checkpoint holds.
         step: u64,
+        /// What the plugin left there; empty if it was not there.
+        state: &'a HookState,
     }
 }
 

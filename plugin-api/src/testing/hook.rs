@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::events::{
     AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, Event, Flow, HookFn,
-    OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward, TrainAfterCheckpoint,
+    HookState, OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward, TrainAfterCheckpoint,
     TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep, TrainBeforeCheckpoint,
     TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException, TrainGradient, TrainLoss,
     TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate, TrainWeights,
@@ -14,6 +14,7 @@ use crate::events::{
 use crate::kinds::Capability;
 use crate::kinds::decoding_strategy::FinishReason;
 use crate::kinds::hook::Hook;
+use crate::wire::Wire;
 
 /// Runs the whole suite on hooks made from `config`.
 ///
@@ -42,6 +43,37 @@ pub fn suite_of(make: Make<'_, dyn Hook>, config: &Config) {
         assert!(TOPICS.contains(&entry.topic), "no such topic: {}", entry.topic);
     }
     emit_every_topic(&mut listening, &Config::new());
+    check_checkpoints(&mut listening, &mut subscribe_by(make, config));
+}
+
+/// What a checkpoint keeps of one instance another takes over: it leaves the same.
+fn check_checkpoints(old: &mut Subscriptions, new: &mut Subscriptions) {
+    let (kept, machine, lent) = (state_of(old), Machine::new(), std::marker::PhantomData);
+    let mut event = TrainAfterRestore { step: 2, state: &kept, lent };
+    let flow = emit::<TrainAfterRestore<'static>>(new, &mut event, &machine);
+    assert_ne!(flow, Flow::Refuse, "refuses the state that it left");
+    assert_eq!(bytes_of(&state_of(new)), bytes_of(&kept), "goes on otherwise after a checkpoint");
+    // What is not its own state must not end it.
+    let mut others = HookState::new();
+    others.put("another/name", &[f64::NAN, -1.0]);
+    kept.iter().for_each(|(name, _)| others.put_f32(name, &[]));
+    let mut event = TrainAfterRestore { step: 2, state: &others, lent };
+    let _ = emit::<TrainAfterRestore<'static>>(new, &mut event, &machine);
+}
+
+fn state_of(listening: &mut Subscriptions) -> HookState {
+    let mut state = HookState::new();
+    let lent = std::marker::PhantomData;
+    let mut event = TrainBeforeCheckpoint { step: 2, state: &mut state, lent };
+    let _ = emit::<TrainBeforeCheckpoint<'static>>(listening, &mut event, &Machine::new());
+    state
+}
+
+/// Numbers that are none compare too.
+fn bytes_of(state: &HookState) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Wire::put(state, &mut bytes);
+    bytes
 }
 
 /// What a new instance listens on.
@@ -183,10 +215,11 @@ fn emit_training(on: &mut Subscriptions, machine: &Machine) {
             TrainAfterEvaluate { step, loss }
         }
     }
+    let (mut state, empty) = (HookState::new(), HookState::new());
     tell! { on, machine,
-        TrainBeforeCheckpoint { step: 2 }
+        TrainBeforeCheckpoint { step: 2, state: &mut state }
         TrainAfterCheckpoint { step: 2, path }
-        TrainAfterRestore { step: 2 }
+        TrainAfterRestore { step: 2, state: &empty }
         TrainException { step: 2, error: &error }
         TrainRunEnd { step: 2 }
     }

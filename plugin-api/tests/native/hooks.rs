@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use plugin_api::events::{
     AfterGenerate, AfterRollback, AfterStep, AfterSwap, AfterToken, BeforeGenerate, BeforeStep,
-    BeforeSwap, Event, HookEntry, HookFn, OnCancel, OnFault, TOPICS, TrainAfterBackward,
+    BeforeSwap, Event, HookEntry, HookFn, HookState, OnCancel, OnFault, TOPICS, TrainAfterBackward,
     TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep,
     TrainBeforeCheckpoint, TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException,
     TrainGradient, TrainLoss, TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate,
@@ -67,7 +67,6 @@ pub(crate) fn subscribe(panics: &str, on: &mut Subscriptions) {
         train_epoch => Flow::Continue,
         train_before_evaluate => Flow::Continue,
         train_after_evaluate => Flow::StopRun,
-        train_before_checkpoint => Flow::Continue,
         train_after_checkpoint => Flow::Continue,
         train_after_restore => Flow::Continue,
         train_exception => Flow::Continue,
@@ -78,6 +77,11 @@ pub(crate) fn subscribe(panics: &str, on: &mut Subscriptions) {
         event.tokens.swap(0, 1);
         event.targets[1] += 1;
         event.weights[0] = f32::NAN;
+        Flow::Continue
+    });
+    on.train_before_checkpoint(|event, _| {
+        event.state.put("step", &[event.step as f64, f64::NEG_INFINITY]);
+        event.state.put_f32("norm.weight", &[0.5, -0.0]);
         Flow::Continue
     });
     on.train_gradient(|event, _| {
@@ -140,6 +144,9 @@ fn emit_all(on: &mut Subscriptions, machine: &Machine) -> Vec<String> {
         };
     }
     let (kind, name, generation) = ("norm", "rms-norm", 3);
+    let (mut state, mut kept) = (HookState::new(), HookState::new());
+    state.put("before", &[1.0]);
+    kept.put("step", &[7.0]);
     emit! {
         BeforeGenerate { request: 1, prompt: &mut prompt, params: &params }
         BeforeStep { step: 1, tokens: 2, seqs: 3 }
@@ -169,9 +176,9 @@ fn emit_all(on: &mut Subscriptions, machine: &Machine) -> Vec<String> {
         TrainWeights { step: 1, index: 2, name, values: &mut [1.0, -2.0] }
         TrainBeforeEvaluate { step: 1, tokens: 2 }
         TrainAfterEvaluate { step: 1, loss: 2.5 }
-        TrainBeforeCheckpoint { step: 1 }
+        TrainBeforeCheckpoint { step: 1, state: &mut state }
         TrainAfterCheckpoint { step: 1, path: "step-00000001" }
-        TrainAfterRestore { step: 1 }
+        TrainAfterRestore { step: 1, state: &kept }
         TrainException { step: 1, error: &error }
         TrainRunEnd { step: 1 }
         TrainBeforeStep { step: 1, tokens: 2 }

@@ -9,17 +9,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use plugin_api::events::HookState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::disk::{Disk, RealDisk};
 use super::loader::LoaderPosition;
 use super::parameters::Parameters;
+use super::states::{self, States};
 use crate::error::EngineError;
-
-/// What an optimizer keeps, by the names of parameter and state.
-pub type States = BTreeMap<String, BTreeMap<String, Vec<f32>>>;
 
 /// A run between two steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +28,8 @@ pub struct Checkpoint {
     pub parameters: Parameters,
     /// Its optimizer.
     pub states: States,
+    /// What hooks keep, by the names of their plugins.
+    pub hooks: BTreeMap<String, HookState>,
     /// Where the text stands.
     pub loader: LoaderPosition,
     /// Of the last step.
@@ -104,7 +104,8 @@ impl Checkpoints {
         self.disk.create_folder(&new).map_err(|error| outside(&new, &error))?;
         let files = [
             ("model.safetensors", checkpoint.parameters.to_safetensors()?),
-            ("states.safetensors", states_to_safetensors(&checkpoint.states)?),
+            ("states.safetensors", states::to_safetensors(&checkpoint.states)?),
+            ("hooks.safetensors", states::hooks_to_safetensors(&checkpoint.hooks)?),
             ("config.json", config.as_bytes().to_vec()),
         ];
         let mut entries = BTreeMap::new();
@@ -221,7 +222,8 @@ fn load(path: &Path, run: &str) -> Result<Checkpoint, EngineError> {
     Ok(Checkpoint {
         step: manifest.step,
         parameters: Parameters::from_safetensors(&read("model.safetensors")?)?,
-        states: states_from_safetensors(&read("states.safetensors")?)?,
+        states: states::from_safetensors(&read("states.safetensors")?)?,
+        hooks: states::hooks_from_safetensors(&read("hooks.safetensors")?)?,
         loader: LoaderPosition { epoch: manifest.epoch, sequences: manifest.sequences },
         loss: manifest.loss.parse().unwrap_or(f64::NAN),
         run: manifest.run,
@@ -235,38 +237,10 @@ fn read_manifest(path: &Path) -> Result<Manifest, EngineError> {
         .map_err(|error| EngineError::inconsistent(file.display().to_string(), "a manifest", error))
 }
 
-fn states_to_safetensors(states: &States) -> Result<Vec<u8>, EngineError> {
-    let views = states.iter().flat_map(|(parameter, states)| {
-        states.iter().map(move |(state, values)| {
-            let bytes = bytemuck::cast_slice(values);
-            let view = TensorView::new(Dtype::F32, vec![values.len()], bytes);
-            view.map(|view| (format!("{parameter}/{state}"), view))
-        })
-    });
-    let views: Result<Vec<_>, _> = views.collect();
-    let bytes = views.and_then(|views| safetensors::serialize(views, None));
-    bytes.map_err(|error| EngineError::inconsistent("states", "what safetensors holds", error))
-}
-
-fn states_from_safetensors(bytes: &[u8]) -> Result<States, EngineError> {
-    let wrong = |found: String| EngineError::inconsistent("states", "F32 tensors", found);
-    let file = SafeTensors::deserialize(bytes).map_err(|error| wrong(error.to_string()))?;
-    let mut states = States::new();
-    for (name, view) in file.tensors() {
-        let (Some((parameter, state)), Dtype::F32) = (name.split_once('/'), view.dtype()) else {
-            return Err(wrong(name));
-        };
-        let (chunks, _) = view.data().as_chunks::<4>();
-        let values = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        states.entry(parameter.to_owned()).or_default().insert(state.to_owned(), values);
-    }
-    Ok(states)
-}
-
 fn outside(path: &Path, error: &io::Error) -> EngineError {
     EngineError::inconsistent(path.display().to_string(), "a file or folder to use", error)
 }
 
 /// Of the folder and its manifest.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MANIFEST: &str = "manifest.json";

@@ -7,10 +7,10 @@ use plugin_api::kinds::optimizer::STATE;
 use plugin_api::plan::Port;
 use plugin_api::{Backend, Optimizer, TensorMut, TensorRef};
 
-use super::checkpoint::States;
 use super::compiled::Compiled;
 use super::parameters::{Parameter, Parameters};
 use super::plans;
+use super::states::States;
 use crate::error::EngineError;
 
 /// The plans of an optimizer.
@@ -103,15 +103,19 @@ impl Updates {
         &self.states
     }
 
-    /// Takes over the states of another run.
-    pub(super) fn restore(&mut self, states: States) -> Result<(), EngineError> {
-        if sizes(&states) != sizes(&self.states) {
-            let (what, expected) = ("checkpoint", "the states of this optimizer");
-            return Err(EngineError::inconsistent(what, expected, "others"));
+    /// Refuses states that are not those of this optimizer.
+    pub(super) fn check(&self, states: &States) -> Result<(), EngineError> {
+        if sizes(states) == sizes(&self.states) {
+            return Ok(());
         }
+        let (what, expected) = ("checkpoint", "the states of this optimizer");
+        Err(EngineError::inconsistent(what, expected, "others"))
+    }
+
+    /// Takes over the states of another run, which were checked.
+    pub(super) fn restore(&mut self, states: States) {
         // Parameters without states are not in files.
         self.states.extend(states);
-        Ok(())
     }
 
     /// Computes all parameters and states anew, then takes them over together.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Received, Sending};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::events::HookState;
 use crate::kinds::decoding_strategy::FinishReason;
 use crate::wire::{Reader, Wire, marks, put_list, put_text, take_marks};
 
@@ -142,6 +143,48 @@ macro_rules! slices {
     };
 }
 slices!(u32, f32);
+
+/// What a hook keeps: it comes back as the hook leaves it.
+impl<'a> Field<'a> for &'a mut HookState {
+    type Held = HookState;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        Wire::put(&**self, to.bytes);
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<HookState> {
+        Wire::take(&mut from.r)
+    }
+
+    fn lend(held: &'a mut HookState) -> Self {
+        held
+    }
+
+    fn put_back(&self, out: &mut Vec<u8>) {
+        Wire::put(&**self, out);
+    }
+
+    fn take_back(&mut self, r: &mut Reader<'_>) -> Result<()> {
+        **self = Wire::take(r)?;
+        Ok(())
+    }
+}
+
+impl<'a> Field<'a> for &'a HookState {
+    type Held = HookState;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        Wire::put(*self, to.bytes);
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<HookState> {
+        Wire::take(&mut from.r)
+    }
+
+    fn lend(held: &'a mut HookState) -> Self {
+        held
+    }
+}
 
 impl<'a> Field<'a> for &'a Error {
     type Held = Error;

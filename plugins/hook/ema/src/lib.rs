@@ -4,8 +4,9 @@
 //! Optim. 30, 1992, with the exponential weights of TensorFlow's `ExponentialMovingAverage`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use plugin_api::events::Numbers;
 use plugin_api::prelude::*;
 
 /// Averages what `train-update` lends and puts it in the place of what `train-weights` lends.
@@ -32,10 +33,10 @@ impl Capability for Ema {
 
 impl Hook for Ema {
     fn subscribe(self: Box<Self>, on: &mut Subscriptions) -> Result<()> {
-        let averages: Arc<Mutex<HashMap<String, Average>>> = Arc::default();
-        let kept = Arc::clone(&averages);
+        let averages: Arc<Mutex<Averages>> = Arc::default();
+        let [lent, kept, restored] = [(); 3].map(|()| Arc::clone(&averages));
         on.order(Phase::Late, 0).train_update(move |event, _| {
-            let mut averages = averages.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut averages = locked(&averages);
             match averages.get_mut(event.name) {
                 Some(average) if average.values.len() == event.values.len() => {
                     average.take_in(event.values, self.decay);
@@ -48,15 +49,44 @@ impl Hook for Ema {
             Flow::Continue
         });
         on.order(Phase::Normal, 0).train_weights(move |event, _| {
-            let averages = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let averages = locked(&lent);
             let average = averages.get(event.name);
             if let Some(average) = average.filter(|a| a.values.len() == event.values.len()) {
                 event.values.copy_from_slice(&average.values);
             }
             Flow::Continue
         });
+        on.train_before_checkpoint(move |event, _| {
+            for (name, Average { values, count }) in &*locked(&kept) {
+                event.state.put_f32(&format!("{VALUES}{name}"), values);
+                event.state.put(&format!("{COUNT}{name}"), &[f64::from(*count)]);
+            }
+            Flow::Continue
+        });
+        on.train_after_restore(move |event, _| {
+            let average = |(name, numbers): (&str, &Numbers)| {
+                let (name, Numbers::F32(values)) = (name.strip_prefix(VALUES)?, numbers) else {
+                    return None;
+                };
+                let [count] = event.state.get(&format!("{COUNT}{name}"))?;
+                Some((name.to_owned(), Average { values: values.clone(), count: count as u32 }))
+            };
+            *locked(&restored) = event.state.iter().filter_map(average).collect();
+            Flow::Continue
+        });
         Ok(())
     }
+}
+
+/// By parameter.
+type Averages = HashMap<String, Average>;
+
+/// What begins the names under which a checkpoint keeps an average and its count.
+const VALUES: &str = "average/";
+const COUNT: &str = "count/";
+
+fn locked(averages: &Mutex<Averages>) -> MutexGuard<'_, Averages> {
+    averages.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Average {

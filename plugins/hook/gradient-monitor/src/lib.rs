@@ -53,7 +53,7 @@ impl Capability for GradientMonitor {
 impl Hook for GradientMonitor {
     fn subscribe(self: Box<Self>, on: &mut Subscriptions) -> Result<()> {
         let layers: Arc<Mutex<BTreeMap<String, Layer>>> = Arc::default();
-        let (summed, begun) = (Arc::clone(&layers), Arc::clone(&layers));
+        let [summed, begun, kept, restored] = [(); 4].map(|()| Arc::clone(&layers));
         on.train_before_step(move |_, _| {
             let mut layers = begun.lock().unwrap_or_else(PoisonError::into_inner);
             layers.values_mut().for_each(|layer| layer.squares = 0.0);
@@ -95,6 +95,22 @@ impl Hook for GradientMonitor {
                 host.warn(format_args!("gradient norms are lost: {error}"));
             }
             if self.skips && !unusual.is_empty() { Flow::SkipStep } else { Flow::Continue }
+        });
+        on.train_before_checkpoint(move |event, _| {
+            for (name, layer) in &*kept.lock().unwrap_or_else(PoisonError::into_inner) {
+                event.state.put(name, &[layer.mean, layer.variance, layer.steps as f64]);
+            }
+            Flow::Continue
+        });
+        on.train_after_restore(move |event, _| {
+            let layer = |name: &str| {
+                let [mean, variance, steps] = event.state.get(name)?;
+                let layer = Layer { squares: 0.0, mean, variance, steps: steps as u64 };
+                Some((name.to_owned(), layer))
+            };
+            let layers = event.state.iter().filter_map(|(name, _)| layer(name)).collect();
+            *restored.lock().unwrap_or_else(PoisonError::into_inner) = layers;
+            Flow::Continue
         });
         Ok(())
     }

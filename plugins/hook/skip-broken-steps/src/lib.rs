@@ -3,6 +3,9 @@
 //! Source: the loss scaler of Micikevicius et al., "Mixed Precision Training", arXiv:1710.03740, section
 //! 3.2, which skips them too.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use plugin_api::prelude::*;
 
 /// Skips a step whose gradient norm is NaN or infinite; ends the run after too many in a row.
@@ -21,15 +24,26 @@ impl Capability for SkipBrokenSteps {
 
 impl Hook for SkipBrokenSteps {
     fn subscribe(self: Box<Self>, on: &mut Subscriptions) -> Result<()> {
-        let mut skips_in_a_row = 0;
+        let skips_in_a_row = Arc::new(AtomicU64::new(0));
+        let [kept, restored] = [(); 2].map(|()| Arc::clone(&skips_in_a_row));
         on.train_after_backward(move |event, host| {
             if event.grad_norm.is_finite() && event.loss.is_finite() {
-                skips_in_a_row = 0;
+                skips_in_a_row.store(0, Ordering::Relaxed);
                 return Flow::Continue;
             }
-            skips_in_a_row += 1;
+            let skips = skips_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
             host.warn(format_args!("step {}: gradient norm is {}", event.step, event.grad_norm));
-            if skips_in_a_row < self.skips_max { Flow::SkipStep } else { Flow::StopRun }
+            if skips < self.skips_max { Flow::SkipStep } else { Flow::StopRun }
+        });
+        on.train_before_checkpoint(move |event, _| {
+            event.state.put("skips_in_a_row", &[kept.load(Ordering::Relaxed) as f64]);
+            Flow::Continue
+        });
+        on.train_after_restore(move |event, _| {
+            if let Some([skips]) = event.state.get("skips_in_a_row") {
+                restored.store(skips as u64, Ordering::Relaxed);
+            }
+            Flow::Continue
         });
         Ok(())
     }

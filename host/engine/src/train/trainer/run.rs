@@ -1,11 +1,13 @@
 //! What a run does around its steps: begin and end, evaluation, checkpoints.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use plugin_api::events::{
-    TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore, TrainBeforeCheckpoint,
-    TrainBeforeEvaluate, TrainEpoch, TrainException, TrainRunEnd, TrainRunStart, TrainWeights,
+    Flow, HookState, TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore,
+    TrainBeforeCheckpoint, TrainBeforeEvaluate, TrainEpoch, TrainException, TrainRunEnd,
+    TrainRunStart, TrainWeights,
 };
 use plugin_api::{Error, TensorMut};
 
@@ -132,17 +134,31 @@ impl Trainer {
     /// The run as it stands, with what it cannot know: where the text stands, the last loss, and what the
     /// run is.
     pub fn checkpoint(&mut self, loader: LoaderPosition, loss: f64, run: &str) -> Checkpoint {
-        self.topics.refresh();
-        let mut event = TrainBeforeCheckpoint { step: self.step, lent: PhantomData };
-        let _ = self.topics.before_checkpoint.emit(&mut event);
+        let hooks = self.hook_states();
         Checkpoint {
             step: self.step,
             parameters: self.parameters.clone(),
             states: self.updates.states().clone(),
+            hooks,
             loader,
             loss,
             run: run.to_owned(),
         }
+    }
+
+    /// What each hook plugin wants to be kept.
+    fn hook_states(&mut self) -> BTreeMap<String, HookState> {
+        self.topics.refresh();
+        let (step, lent) = (self.step, PhantomData);
+        let mut states = BTreeMap::<String, HookState>::new();
+        self.topics.before_checkpoint.emit_each(|plugin, call| {
+            let state = states.entry(plugin.to_owned()).or_default();
+            let _ = call(&mut TrainBeforeCheckpoint { step, state, lent });
+        });
+        let state = &mut HookState::new();
+        self.topics.before_checkpoint.record(&TrainBeforeCheckpoint { step, state, lent });
+        states.retain(|_, state| !state.is_empty());
+        states
     }
 
     /// Tells hooks that a checkpoint of `step` is on the disk.
@@ -155,8 +171,8 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// [`EngineError::Inconsistent`] for parameters or states of other names or sizes: everything is then as
-    /// before.
+    /// [`EngineError::Inconsistent`] for parameters or states of other names or sizes, and for a hook that
+    /// refuses its state: everything but the hooks is then as before.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), EngineError> {
         let parameters = |parameters: &Parameters| -> Vec<(String, Vec<u64>)> {
             parameters.0.iter().map(|(name, p)| (name.clone(), p.dims.clone())).collect()
@@ -165,12 +181,31 @@ impl Trainer {
             let (what, expected) = ("checkpoint", "the parameters of this model");
             return Err(EngineError::inconsistent(what, expected, "others"));
         }
-        self.updates.restore(checkpoint.states)?;
+        self.updates.check(&checkpoint.states)?;
+        self.restore_hooks(&checkpoint)?;
+        self.updates.restore(checkpoint.states);
         self.parameters = checkpoint.parameters;
         self.step = checkpoint.step;
+        Ok(())
+    }
+
+    fn restore_hooks(&mut self, checkpoint: &Checkpoint) -> Result<(), EngineError> {
         self.topics.refresh();
-        let mut event = TrainAfterRestore { step: self.step, lent: PhantomData };
-        let _ = self.topics.after_restore.emit(&mut event);
+        let (step, lent) = (checkpoint.step, PhantomData);
+        let empty = HookState::new();
+        let mut refused = None;
+        self.topics.after_restore.emit_each(|plugin, call| {
+            let state = checkpoint.hooks.get(plugin).unwrap_or(&empty);
+            if call(&mut TrainAfterRestore { step, state, lent }) == Flow::Refuse {
+                refused.get_or_insert_with(|| plugin.to_owned());
+            }
+        });
+        if let Some(plugin) = refused {
+            let what = format!("state of the hook `{plugin}` after step {step}");
+            let found = "one that it refuses: its configuration or version is another";
+            return Err(EngineError::inconsistent(what, "one that it goes on from", found));
+        }
+        self.topics.after_restore.record(&TrainAfterRestore { step, state: &empty, lent });
         Ok(())
     }
 
