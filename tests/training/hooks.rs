@@ -85,7 +85,7 @@ fn a_hook_that_refuses_its_state_is_named_and_the_run_is_as_before() {
     let error = trainer.restore(latest.clone()).unwrap_err().to_string();
     assert!(error.contains("state of the hook `careful` after step 3"), "{error}");
     assert!(trainer.checkpoint(loader().position(), 1.0, RUN) == before);
-    latest.hooks.entry("careful".to_owned()).or_default().put("version", &[2.0]);
+    latest.hooks.entry("careful".to_owned()).or_default().set("version", &[2.0]);
     trainer.restore(latest).unwrap();
     assert_eq!(trainer.num_steps_done(), 3);
 }
@@ -98,13 +98,13 @@ fn all_hooks_of_a_plugin_leave_one_state() {
         for part in ["first", "second"] {
             on.train_before_checkpoint(move |event, host| {
                 let name = format!("{}/{part}", host.plugin());
-                event.state.put(&name, &[event.step as f64]);
+                event.state.set(&name, &[event.step as f64]);
                 Flow::Continue
             });
         }
         on.train_before_checkpoint(|event, host| {
             assert!(host.plugin() != "b", "on purpose");
-            event.state.put("third", &[]);
+            event.state.set("third", &[]);
             Flow::Continue
         });
         setup.bus.subscribe(&Machine::new().host(plugin), on);

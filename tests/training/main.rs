@@ -6,6 +6,7 @@ mod ablation;
 mod components;
 mod crashes;
 mod events;
+mod files;
 mod hooks;
 mod lora;
 mod objectives;

@@ -25,16 +25,16 @@ impl HookState {
     }
 
     /// Keeps numbers under a name, in the place of those that it had.
-    pub fn put(&mut self, name: &str, numbers: &[f64]) {
+    pub fn set(&mut self, name: &str, numbers: &[f64]) {
         self.0.insert(name.to_owned(), Numbers::F64(numbers.to_vec()));
     }
 
     /// The same in half the room.
-    pub fn put_f32(&mut self, name: &str, numbers: &[f32]) {
+    pub fn set_f32(&mut self, name: &str, numbers: &[f32]) {
         self.0.insert(name.to_owned(), Numbers::F32(numbers.to_vec()));
     }
 
-    /// `N` numbers that were [`put`](Self::put) under this name.
+    /// `N` numbers that were [`set`](Self::set) under this name.
     pub fn get<const N: usize>(&self, name: &str) -> Option<[f64; N]> {
         match self.0.get(name)? {
             Numbers::F64(numbers) => numbers.as_slice().try_into().ok(),
@@ -108,8 +108,8 @@ mod tests {
     fn crosses_whole_or_not_at_all() {
         let mut state = HookState::new();
         assert!(state.is_empty());
-        state.put("best", &[2.5, f64::INFINITY]);
-        state.put_f32("norm.weight", &[1.0, -0.0, 3.5]);
+        state.set("best", &[2.5, f64::INFINITY]);
+        state.set_f32("norm.weight", &[1.0, -0.0, 3.5]);
         assert_eq!(state.get("best"), Some([2.5, f64::INFINITY]));
         assert_eq!(state.get::<1>("best"), None, "of another length");
         assert_eq!(state.get::<3>("norm.weight"), None, "of another type");

@@ -55,8 +55,8 @@ fn check_checkpoints(old: &mut Subscriptions, new: &mut Subscriptions) {
     assert_eq!(bytes_of(&state_of(new)), bytes_of(&kept), "goes on otherwise after a checkpoint");
     // What is not its own state must not end it.
     let mut others = HookState::new();
-    others.put("another/name", &[f64::NAN, -1.0]);
-    kept.iter().for_each(|(name, _)| others.put_f32(name, &[]));
+    others.set("another/name", &[f64::NAN, -1.0]);
+    kept.iter().for_each(|(name, _)| others.set_f32(name, &[]));
     let mut event = TrainAfterRestore { step: 2, state: &others, lent };
     let _ = emit::<TrainAfterRestore<'static>>(new, &mut event, &machine);
 }

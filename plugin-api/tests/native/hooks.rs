@@ -80,8 +80,8 @@ pub(crate) fn subscribe(panics: &str, on: &mut Subscriptions) {
         Flow::Continue
     });
     on.train_before_checkpoint(|event, _| {
-        event.state.put("step", &[event.step as f64, f64::NEG_INFINITY]);
-        event.state.put_f32("norm.weight", &[0.5, -0.0]);
+        event.state.set("step", &[event.step as f64, f64::NEG_INFINITY]);
+        event.state.set_f32("norm.weight", &[0.5, -0.0]);
         Flow::Continue
     });
     on.train_gradient(|event, _| {
@@ -145,8 +145,8 @@ fn emit_all(on: &mut Subscriptions, machine: &Machine) -> Vec<String> {
     }
     let (kind, name, generation) = ("norm", "rms-norm", 3);
     let (mut state, mut kept) = (HookState::new(), HookState::new());
-    state.put("before", &[1.0]);
-    kept.put("step", &[7.0]);
+    state.set("before", &[1.0]);
+    kept.set("step", &[7.0]);
     emit! {
         BeforeGenerate { request: 1, prompt: &mut prompt, params: &params }
         BeforeStep { step: 1, tokens: 2, seqs: 3 }

@@ -61,7 +61,7 @@ impl Hook for EarlyStop {
         }
         on.train_before_checkpoint(move |event, _| {
             let Watch { average, best, waited } = *locked(&kept);
-            event.state.put("watch", &[average, best, waited as f64]);
+            event.state.set("watch", &[average, best, waited as f64]);
             Flow::Continue
         });
         on.train_after_restore(move |event, _| {

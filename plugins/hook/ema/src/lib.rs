@@ -58,8 +58,8 @@ impl Hook for Ema {
         });
         on.train_before_checkpoint(move |event, _| {
             for (name, Average { values, count }) in &*locked(&kept) {
-                event.state.put_f32(&format!("{VALUES}{name}"), values);
-                event.state.put(&format!("{COUNT}{name}"), &[f64::from(*count)]);
+                event.state.set_f32(&format!("{VALUES}{name}"), values);
+                event.state.set(&format!("{COUNT}{name}"), &[f64::from(*count)]);
             }
             Flow::Continue
         });

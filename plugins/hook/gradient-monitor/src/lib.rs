@@ -98,7 +98,7 @@ impl Hook for GradientMonitor {
         });
         on.train_before_checkpoint(move |event, _| {
             for (name, layer) in &*kept.lock().unwrap_or_else(PoisonError::into_inner) {
-                event.state.put(name, &[layer.mean, layer.variance, layer.steps as f64]);
+                event.state.set(name, &[layer.mean, layer.variance, layer.steps as f64]);
             }
             Flow::Continue
         });

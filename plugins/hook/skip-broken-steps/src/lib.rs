@@ -36,7 +36,7 @@ impl Hook for SkipBrokenSteps {
             if skips < self.skips_max { Flow::SkipStep } else { Flow::StopRun }
         });
         on.train_before_checkpoint(move |event, _| {
-            event.state.put("skips_in_a_row", &[kept.load(Ordering::Relaxed) as f64]);
+            event.state.set("skips_in_a_row", &[kept.load(Ordering::Relaxed) as f64]);
             Flow::Continue
         });
         on.train_after_restore(move |event, _| {
