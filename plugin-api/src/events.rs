@@ -252,8 +252,7 @@ event! {
         index: usize,
         /// The token.
         token: u32,
-        /// Natural logarithm of its probability; not a number unless the request asks for
-        /// `logprobs`.
+        /// Natural logarithm of its probability; not a number unless `logprobs` are asked for.
         logprob: f32,
         /// The answer so far, this token included.
         text: &'a str,

@@ -20,6 +20,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("../plan/ops.rs"),
     include_bytes!("../tensor.rs"),
     include_bytes!("../events.rs"),
+    include_bytes!("../events/hook_state.rs"),
     include_bytes!("../events/plugins.rs"),
     include_bytes!("../events/train.rs"),
     include_bytes!("mod.rs"),
