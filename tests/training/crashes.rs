@@ -169,6 +169,7 @@ fn checkpoint(step: u64) -> Checkpoint {
         hooks: BTreeMap::new(),
         loader: loader().position(),
         loss: step as f64,
+        evaluation: None,
         run: RUN.to_owned(),
     }
 }
@@ -289,7 +290,7 @@ fn trains_until_it_is_killed() {
     let (mut trainer, mut text) = (trainer(&setup), loader());
     let latest = checkpoints.load_latest(RUN, |path, error| panic!("{}: {error}", path.display()));
     if let Some(latest) = latest.unwrap() {
-        text.seek(latest.loader).unwrap();
+        text.seek(latest.loader.clone()).unwrap();
         trainer.restore(latest).unwrap();
     }
     loop {

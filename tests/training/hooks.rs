@@ -47,7 +47,7 @@ fn interrupted(folder: &Path) -> (Checkpoint, Checkpoint, f64) {
 /// Goes on with these hooks; the run after the fourth step, and its evaluation.
 fn resumed(setup: &Setup, latest: Checkpoint) -> (Checkpoint, f64) {
     let (mut trainer, mut text) = (with_hooks(setup), loader());
-    text.seek(latest.loader).unwrap();
+    text.seek(latest.loader.clone()).unwrap();
     trainer.restore(latest).unwrap();
     trainer.step(&batches(&mut text)).unwrap();
     let loss = trainer.evaluate(&batches(&mut loader())).unwrap().0;

@@ -5,6 +5,7 @@
 mod ablation;
 mod components;
 mod crashes;
+mod datasets;
 mod events;
 mod files;
 mod hooks;
@@ -211,7 +212,7 @@ fn a_resumed_run_has_the_bits_of_one_that_was_not_interrupted() {
     let (mut resumed, mut text) = (trainer(&setup), loader());
     let latest = checkpoints.load_latest(RUN, |path, error| panic!("{}: {error}", path.display()));
     let latest = latest.unwrap().unwrap();
-    text.seek(latest.loader).unwrap();
+    text.seek(latest.loader.clone()).unwrap();
     resumed.restore(latest).unwrap();
     assert_eq!(resumed.num_steps_done(), 3);
     resumed.step(&batches(&mut text)).unwrap();

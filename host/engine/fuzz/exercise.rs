@@ -9,6 +9,7 @@ use jackfield_engine::model::gguf::{Gguf, GgufValue};
 use jackfield_engine::model::mmap::ModelBytes;
 use jackfield_engine::model::safetensors::Safetensors;
 use jackfield_engine::model::{ChatTemplate, Message, StreamDecoder, Tokenizer};
+use jackfield_engine::train::Example;
 
 /// Opens the header and touches every value and every tensor.
 pub(crate) fn gguf_header(bytes: &[u8]) -> Option<Gguf> {
@@ -62,6 +63,21 @@ pub(crate) fn tokenizer_json(bytes: &[u8]) -> bool {
     };
     use_tokenizer(&tokenizer);
     true
+}
+
+/// A line of a file of examples.
+pub(crate) fn example(bytes: &[u8]) -> bool {
+    match Example::parse(bytes) {
+        Ok(example) => {
+            black_box(example.format().to_string());
+            true
+        }
+        Err(error) => {
+            // What a stranger wrote is quoted in part only.
+            assert!(error.expected.len() + error.found.len() < 2000, "{error:?}");
+            false
+        }
+    }
 }
 
 fn use_tokenizer(tokenizer: &Tokenizer) {

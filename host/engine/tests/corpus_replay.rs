@@ -42,6 +42,11 @@ fn tokenizer_json_are_errors_or_fine() {
     replay("tokenizer_json", 64, 64 << 20, exercise::tokenizer_json);
 }
 
+#[test]
+fn lines_of_examples_are_errors_or_fine() {
+    replay("example", 64, 64 << 10, exercise::example);
+}
+
 /// Runs `exercise` on every file of a corpus and on its mutations; it may allocate at most
 /// `per_byte` times the file plus `fixed` bytes, over its whole run.
 fn replay(corpus: &str, per_byte: usize, fixed: usize, exercise: impl Fn(&[u8]) -> bool) {

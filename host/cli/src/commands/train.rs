@@ -1,39 +1,31 @@
 //! `jackfield train`: a run as the table `train` of the configuration describes it.
 
-use std::io::Write;
-use std::path::PathBuf;
+mod evaluation;
+mod loading;
+mod said;
+mod settings;
+mod start;
+
+use std::io::{Write, stderr, stdout};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use jackfield_engine::model::Architecture;
-use jackfield_engine::train::{Checkpoint, Checkpoints, Parameters, StepReport, Verdict};
-use jackfield_engine::{TextLoader, TrainOptions, Trainer};
-use jackfield_runtime::SystemClock;
-use plugin_api::Config;
-use serde_json::json;
+use anyhow::{Result, bail};
+use jackfield_engine::Trainer;
+use jackfield_engine::train::{
+    BatchLoader, Checkpoint, Checkpoints, Column, Format, Parameters, StepReport, TokenBatch,
+    Verdict,
+};
 
 use crate::args::Train;
 use crate::board;
 use crate::progress::Bar;
 use crate::setup::Session;
+use loading::Loaded;
+use said::Said;
+use settings::Settings;
 
 /// Steps between two lines of output.
 const STEPS_PER_LINE: u64 = 10;
-
-/// The table `train`.
-struct Run {
-    config: String,
-    text: PathBuf,
-    steps: u64,
-    learning_rate: f64,
-    sequence_length: usize,
-    sequences: usize,
-    micro_batches: usize,
-    seed: u64,
-    folder: PathBuf,
-    checkpoint_every: u64,
-    keep_last: usize,
-}
 
 /// Trains to the end, or goes on with what there is.
 pub(crate) fn run(session: &Session, args: &Train) -> Result<()> {
@@ -42,147 +34,170 @@ pub(crate) fn run(session: &Session, args: &Train) -> Result<()> {
             "train: expected a table `train` in the configuration; `jackfield train --help` shows one"
         );
     };
-    let run = Run::read(table, args)?;
+    let settings = Settings::read(table, args)?;
     session.wiring.check(&session.registry())?;
     session.subscribe_hooks()?;
-    let architecture = Architecture::from_json(&serde_json::from_str(&run.config)?)?;
-    let text = std::fs::read(&run.text).with_context(|| run.text.display().to_string())?;
-    let vocab_size = architecture.config.count("vocab_size", 256..=1 << 24);
-    vocab_size.context("a token is a byte of the text")?;
-    let id = run.id(&text);
-    let loader = TextLoader::new(text, run.sequence_length, run.seed);
-    let mut loader = loader.with_context(|| run.text.display().to_string())?;
-    let parameters = Parameters::random(&architecture, run.seed)?;
-    let num_elements = parameters.num_elements();
-    let (registry, bus, clock) = (session.registry(), &session.bus, Arc::new(SystemClock::new()));
-    let (wiring, options) = (&session.wiring, run.options());
-    let mut trainer =
-        Trainer::new(architecture, parameters, wiring, &registry, bus, clock, options)?;
-    session.plugins.attach(Arc::new(trainer.swapper(bus)));
+    let mut run = Run::open(session, settings)?;
+    session.plugins.attach(Arc::new(run.trainer.swapper(&session.bus)));
     let _orders = board::take_orders(session);
-    let checkpoints = Checkpoints::open(&run.folder, run.keep_last)?;
-    let mut err = std::io::stderr();
-    writeln!(err, "run {id:.12}: {num_elements} parameters, {} sequences", loader.num_sequences())?;
     if !args.fresh {
-        let mut said = Vec::new();
-        let latest = checkpoints.load_latest(&id, |path, error| {
-            said.push(format!("passed over {}: {error}", path.display()));
-        })?;
-        said.iter().try_for_each(|line| writeln!(err, "{line}"))?;
-        if let Some(latest) = latest {
-            writeln!(err, "goes on after step {} (loss {:.4})", latest.step, latest.loss)?;
-            loader.seek(latest.loader)?;
-            trainer.restore(latest)?;
-        }
+        run.resume()?;
     }
-    trainer.begin();
-    let ended = run.steps(session, &mut trainer, &mut loader, &checkpoints, &id);
-    trainer.end();
+    run.trainer.begin();
+    let ended = run.steps();
+    run.trainer.end();
     session.bus.flush();
     ended
 }
 
+/// A run that has begun.
+struct Run {
+    settings: Settings,
+    trainer: Trainer,
+    loader: BatchLoader,
+    checkpoints: Checkpoints,
+    /// `config.json` of the checkpoints.
+    config: String,
+    id: String,
+    /// The parameters that it began with, where preferences are compared with theirs.
+    start: Option<Parameters>,
+    held_out: Vec<TokenBatch>,
+    said: Said,
+}
+
 impl Run {
-    fn read(table: &Config, args: &Train) -> Result<Self> {
-        let path = PathBuf::from(table.text("config")?);
-        let size = |key, default, max| table.count_or(key, default, 1..=max).map(|n| n as usize);
-        let run = Self {
-            config: std::fs::read_to_string(&path).with_context(|| path.display().to_string())?,
-            text: PathBuf::from(table.text("text")?),
-            steps: args.steps.unwrap_or(table.count_or("steps", 1000, 1..=1 << 24)?),
-            learning_rate: table.number_or("learning_rate", 1e-3, 0.0..=1e3)?,
-            sequence_length: size("sequence_length", 128, 1 << 20)?,
-            sequences: size("sequences", 8, 1 << 16)?,
-            micro_batches: size("micro_batches", 1, 1 << 16)?,
-            seed: table.count_or("seed", 0, 0..=u64::from(u32::MAX))?,
-            folder: PathBuf::from(table.text_or("folder", "checkpoints")?),
-            checkpoint_every: table.count_or("checkpoint_every", 200, 1..=1 << 24)?,
-            keep_last: size("keep_last", 2, 1 << 16)?,
+    fn open(session: &Session, settings: Settings) -> Result<Self> {
+        let begun = settings.start.begin(session, settings.seed)?;
+        begun.check(&settings)?;
+        let Loaded { loader, examples, id, said } = Loaded::open(&settings, &begun)?;
+        let id = Checkpoint::run_of(&format!("{}\n{}\n{id}", begun.id, settings.description()));
+        let checkpoints = begun.checkpoints(&settings.folder, settings.keep_last)?;
+        let is_preference =
+            examples.as_ref().is_some_and(|examples| examples.format == Format::Preference);
+        let start = is_preference.then(|| begun.parameters.clone());
+        let (config, num_elements) = (begun.config.clone(), begun.parameters.num_elements());
+        let held_out = match &settings.evaluation {
+            Some(evaluation) => evaluation.batches(&settings, examples.as_ref())?,
+            None => Vec::new(),
         };
-        match table.unread().next() {
-            Some(key) => {
-                bail!("train.{key}: no such key; `jackfield train --help` shows those there are")
-            }
-            None => Ok(run),
+        let trainer = begun.trainer(session, &settings)?;
+        if trainer.reads("partner") != is_preference {
+            let (expected, found) = match is_preference {
+                true => {
+                    ("an objective that compares two answers, for preferences", "one that does not")
+                }
+                false => {
+                    ("preferences, for an objective that compares two answers", "other examples")
+                }
+            };
+            bail!("train: expected {expected}; found {found}");
         }
+        let peak = trainer.peak_flops()?;
+        writeln!(stderr(), "run {id:.12}: {num_elements} parameters, {said}")?;
+        writeln!(stderr(), "products run at {:.1} GFLOP/s", peak / 1e9)?;
+        let said = Said { is_json: session.is_json, peak };
+        let mut run =
+            Self { settings, trainer, loader, checkpoints, config, id, start, held_out, said };
+        // While the parameters are those that the run begins with.
+        let mut held_out = std::mem::take(&mut run.held_out);
+        held_out.iter_mut().try_for_each(|batch| run.refer(batch))?;
+        run.held_out = held_out;
+        Ok(run)
     }
 
-    /// Names what a checkpoint has to fit: model, text and its order. Plugins and their tables may change
-    /// between the parts of a run.
-    fn id(&self, text: &[u8]) -> String {
-        let Self { config, sequence_length, sequences, micro_batches, seed, .. } = self;
-        let text = Checkpoint::run_of(&String::from_utf8_lossy(text));
-        Checkpoint::run_of(&format!(
-            "{config}\n{text}\n{sequence_length} {sequences} {micro_batches} {seed}"
-        ))
-    }
-
-    fn options(&self) -> TrainOptions {
-        TrainOptions {
-            learning_rate: self.learning_rate,
-            num_steps: self.steps,
-            tokens_max: self.sequences * self.sequence_length,
-            num_seqs_max: self.sequences,
+    /// Goes on where the last checkpoint stands, if there is one.
+    fn resume(&mut self) -> Result<()> {
+        let mut passed_over = Vec::new();
+        let latest = self.checkpoints.load_latest(&self.id, |path, error| {
+            passed_over.push(format!("passed over {}: {error}", path.display()));
+        })?;
+        passed_over.iter().try_for_each(|line| writeln!(stderr(), "{line}"))?;
+        if let Some(latest) = latest {
+            writeln!(stderr(), "goes on after step {} (loss {:.4})", latest.step, latest.loss)?;
+            self.loader.seek(latest.loader.clone())?;
+            self.trainer.restore(latest)?;
         }
-    }
-
-    fn steps(
-        &self,
-        session: &Session,
-        trainer: &mut Trainer,
-        loader: &mut TextLoader,
-        checkpoints: &Checkpoints,
-        id: &str,
-    ) -> Result<()> {
-        let bar = Bar::steps(session.is_json);
-        let mut out = std::io::stdout();
-        while trainer.num_steps_done() < self.steps {
-            trainer.at_epoch(loader.epoch());
-            let batches: Vec<_> =
-                (0..self.micro_batches).map(|_| loader.batch(self.sequences)).collect();
-            let report = trainer.step(&batches)?;
-            let (done, is_over) = (report.step + 1, report.verdict == Verdict::Stopped);
-            bar.say(done, self.steps, said(&report));
-            let is_last = is_over || done == self.steps;
-            if is_last || done.is_multiple_of(STEPS_PER_LINE) {
-                bar.suspend(|| line(&mut out, session.is_json, &report))?;
-            }
-            if is_last || done.is_multiple_of(self.checkpoint_every) {
-                let checkpoint = trainer.checkpoint(loader.position(), report.loss, id);
-                let path = checkpoints.save(&checkpoint, &self.config)?;
-                trainer.saved(checkpoint.step, &path.display().to_string());
-                bar.suspend(|| writeln!(std::io::stderr(), "saved {}", path.display()))?;
-            }
-            if is_over {
-                bar.suspend(|| writeln!(std::io::stderr(), "a hook ended the run"))?;
-                break;
-            }
-        }
-        bar.clear();
         Ok(())
     }
-}
 
-fn said(report: &StepReport) -> String {
-    format!("loss {:.4}, {:.0} tokens/s", report.loss, tokens_per_second(report))
-}
-
-fn line(out: &mut impl Write, is_json: bool, report: &StepReport) -> std::io::Result<()> {
-    if is_json {
-        let line = json!({
-            "step": report.step,
-            "loss": report.loss,
-            "grad_norm": report.grad_norm,
-            "learning_rate": report.learning_rate,
-            "tokens_per_second": tokens_per_second(report),
-        });
-        return writeln!(out, "{line}");
+    fn steps(&mut self) -> Result<()> {
+        let bar = Bar::steps(self.said.is_json);
+        let steps = self.settings.steps;
+        let mut is_over = self.trainer.num_steps_done() == 0
+            && bar
+                .suspend(|| self.evaluate())?
+                .is_some_and(|(_, verdict)| verdict == Verdict::Stopped);
+        while !is_over && self.trainer.num_steps_done() < steps {
+            let report = self.step()?;
+            let done = report.step + 1;
+            is_over = report.verdict == Verdict::Stopped;
+            bar.say(done, steps, self.said.short(&report));
+            if is_over || done == steps || done.is_multiple_of(STEPS_PER_LINE) {
+                bar.suspend(|| self.said.step(&mut stdout(), &report))?;
+            }
+            let mut evaluation = None;
+            let every = |settings: &Settings| settings.evaluation.as_ref().map(|e| e.every);
+            if (is_over || self.is_due(done, every))
+                && let Some((loss, verdict)) = bar.suspend(|| self.evaluate())?
+            {
+                (evaluation, is_over) = (Some(loss), is_over || verdict == Verdict::Stopped);
+            }
+            if is_over || self.is_due(done, |settings| Some(settings.checkpoint_every)) {
+                bar.suspend(|| self.save(report.loss, evaluation))?;
+            }
+        }
+        if is_over {
+            bar.suspend(|| writeln!(stderr(), "a hook ended the run"))?;
+        }
+        bar.clear();
+        self.said.passed(&self.loader, self.settings.sequence_length)?;
+        Ok(())
     }
-    let StepReport { step, grad_norm, learning_rate, .. } = report;
-    let said = said(report);
-    writeln!(out, "step {:>6}  {said}, gradient {grad_norm:.3}, rate {learning_rate:.2e}", step + 1)
-}
 
-fn tokens_per_second(report: &StepReport) -> f64 {
-    report.tokens as f64 * 1e6 / report.step_us.max(1) as f64
+    /// Whether what happens every so many steps happens after `done`: it does after the last one.
+    fn is_due(&self, done: u64, every: impl Fn(&Settings) -> Option<u64>) -> bool {
+        let every = every(&self.settings);
+        every.is_some_and(|every| done == self.settings.steps || done.is_multiple_of(every))
+    }
+
+    fn step(&mut self) -> Result<StepReport> {
+        self.trainer.at_epoch(self.loader.epoch());
+        let mut batches = Vec::with_capacity(self.settings.micro_batches);
+        for _ in 0..self.settings.micro_batches {
+            let mut batch = self.loader.batch()?;
+            self.refer(&mut batch)?;
+            batches.push(batch);
+        }
+        Ok(self.trainer.step(&batches)?)
+    }
+
+    /// Adds what the parameters at the start of the run make of a batch, if the objective asks for it.
+    fn refer(&mut self, batch: &mut TokenBatch) -> Result<()> {
+        const COLUMN: &str = "reference_logprobs";
+        if let Some(start) = self.start.as_ref().filter(|_| self.trainer.reads(COLUMN)) {
+            let logprobs = self.trainer.logprobs_of(batch, start)?;
+            batch.set_column(COLUMN, Column::F32(logprobs));
+        }
+        Ok(())
+    }
+
+    /// The loss of held-out data and what hooks make of it, if any are held out.
+    fn evaluate(&mut self) -> Result<Option<(f64, Verdict)>> {
+        if self.held_out.is_empty() {
+            return Ok(None);
+        }
+        let (loss, verdict) = self.trainer.evaluate(&self.held_out)?;
+        let tokens = self.held_out.iter().map(TokenBatch::num_counted).sum();
+        self.said.evaluation(&mut stdout(), self.trainer.num_steps_done(), loss, tokens)?;
+        Ok(Some((loss, verdict)))
+    }
+
+    fn save(&mut self, loss: f64, evaluation: Option<f64>) -> Result<()> {
+        let checkpoint = self.trainer.checkpoint(self.loader.position(), loss, &self.id);
+        let checkpoint = Checkpoint { evaluation, ..checkpoint };
+        let path = self.checkpoints.save(&checkpoint, &self.config)?;
+        self.trainer.saved(checkpoint.step, &path.display().to_string());
+        writeln!(stderr(), "saved {}", path.display())?;
+        Ok(())
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::error::ModelError;
 use super::files::{CONFIG_BYTES_MAX, read_json};
+use super::interleaved::InterleavedRows;
 use super::safetensors::Safetensors;
 use super::trace::WeightShapes;
 use crate::error::EngineError;
@@ -29,6 +30,18 @@ impl AdapterFiles {
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let config = read_json(&folder.join(CONFIG), CONFIG_BYTES_MAX, CONFIG)?;
         Ok(Self { config, tensors: Safetensors::open(&folder.join(WEIGHTS))? })
+    }
+
+    /// The same beside a model whose rows of queries and keys lie otherwise than those that the adapter adds to.
+    #[must_use]
+    pub fn beside(self, rows: Option<InterleavedRows>) -> Self {
+        let Some(rows) = rows else { return self };
+        let tensors = self.tensors.changed(|tensor, bytes| {
+            let num_rows = tensor.dims.first().copied().unwrap_or(0) as usize;
+            let width = bytes.len() / num_rows.max(1);
+            rows.concerns(&tensor.name).then(|| rows.done(bytes, width.max(1)))
+        });
+        Self { tensors, ..self }
     }
 
     /// Adds what its configuration says to the hyperparameters of the model.

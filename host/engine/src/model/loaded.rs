@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::adapter::{AdapterFiles, check_read};
 use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
+use super::interleaved::InterleavedRows;
 use super::memory::{AlignedBytes, Piece, StateLayout, room_for};
 use super::trace::{TracedParts, trace_decoder};
 use super::weights::{Quantizers, WeightTable};
@@ -165,7 +166,8 @@ impl LoadedModel {
         if let Some(folder) = &options.adapter {
             let adapter = AdapterFiles::open(folder)?;
             adapter.configure(&mut architecture.config)?;
-            files = files.with_adapter(adapter);
+            let rows = InterleavedRows::of(&files, &architecture.blueprint, &architecture.config);
+            files = files.with_adapter(adapter.beside(rows));
         }
         let context_length = architecture.context_length().min(options.context_length_max);
         architecture.config.set("context_length", context_length as i64);

@@ -121,6 +121,25 @@ impl Safetensors {
             .release(tensor.range.start + part.start..tensor.range.start + part.end);
     }
 
+    /// The same with other bytes for the tensors that `change` has some for, as many as there were. Everything is
+    /// in memory then.
+    pub(super) fn changed(
+        &self,
+        change: impl Fn(&SafetensorsTensor, &[u8]) -> Option<Vec<u8>>,
+    ) -> Self {
+        let mut shards: Vec<Vec<u8>> =
+            self.shards.iter().map(|shard| shard.as_slice().to_vec()).collect();
+        for tensor in &self.tensors {
+            let place = &mut shards[tensor.shard][tensor.range.clone()];
+            if let Some(bytes) = change(tensor, place) {
+                place.copy_from_slice(&bytes);
+            }
+        }
+        let named = shards.into_iter().zip(&self.shards);
+        let shards = named.map(|(bytes, shard)| ModelBytes::from_vec(shard.path(), bytes));
+        Self::new(shards.collect(), self.tensors.clone())
+    }
+
     fn new(shards: Vec<ModelBytes>, tensors: Vec<SafetensorsTensor>) -> Self {
         let names = tensors.iter().map(|tensor| tensor.name.clone());
         let index = names.enumerate().map(|(at, name)| (name, at)).collect();

@@ -13,11 +13,14 @@ use plugin_api::events::HookState;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::dataset::DatasetPosition;
 use super::disk::{Disk, RealDisk};
 use super::loader::LoaderPosition;
+use super::lora::Lora;
 use super::parameters::Parameters;
 use super::states::{self, States};
 use crate::error::EngineError;
+use crate::model::adapter::WEIGHTS;
 
 /// A run between two steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +37,8 @@ pub struct Checkpoint {
     pub loader: LoaderPosition,
     /// Of the last step.
     pub loss: f64,
+    /// Of held-out data after that step, where it was evaluated.
+    pub evaluation: Option<f64>,
     /// What the run is: its configuration, hashed. A run takes its own checkpoints only.
     pub run: String,
 }
@@ -42,8 +47,18 @@ pub struct Checkpoint {
 #[derive(Debug)]
 pub struct Checkpoints {
     folder: PathBuf,
+    beside: Vec<(String, Vec<u8>)>,
+    adapter: Option<AdapterOf>,
     keep_last: usize,
     disk: Box<dyn Disk>,
+}
+
+/// What the checkpoints of an adapter say of it.
+#[derive(Debug, Clone)]
+struct AdapterOf {
+    /// Without parameters.
+    lora: Lora,
+    base: String,
 }
 
 /// `manifest.json`.
@@ -56,6 +71,11 @@ struct Manifest {
     loss: String,
     epoch: u64,
     sequences: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dataset: Option<DatasetPosition>,
+    /// As text, as the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evaluation: Option<String>,
     files: BTreeMap<String, FileEntry>,
 }
 
@@ -74,7 +94,7 @@ impl Checkpoint {
 
 impl Checkpoints {
     /// The checkpoints below `folder`, which is made if it is not there. The last `keep_last` stay, and the
-    /// one of the least loss.
+    /// best: of the least loss of held-out data, if any was evaluated, else of its last step.
     ///
     /// # Errors
     ///
@@ -90,11 +110,25 @@ impl Checkpoints {
         keep_last: usize,
     ) -> Result<Self, EngineError> {
         fs::create_dir_all(folder).map_err(|error| outside(folder, &error))?;
-        Ok(Self { folder: folder.to_owned(), keep_last: keep_last.max(1), disk })
+        let (folder, keep_last) = (folder.to_owned(), keep_last.max(1));
+        Ok(Self { folder, beside: Vec::new(), adapter: None, keep_last, disk })
+    }
+
+    /// The same with further files in each checkpoint: tokenizer and chat template of a model.
+    #[must_use]
+    pub fn with_files(self, beside: Vec<(String, Vec<u8>)>) -> Self {
+        Self { beside, ..self }
+    }
+
+    /// The same for parameters of the adapter `lora` beside the model `base`, in the layout of PEFT.
+    #[must_use]
+    pub fn of_adapter(self, lora: &Lora, base: &str) -> Self {
+        let lora = Lora { parameters: Parameters::default(), ..lora.clone() };
+        Self { adapter: Some(AdapterOf { lora, base: base.to_owned() }), ..self }
     }
 
     /// Writes a checkpoint and removes those that are not kept. `config` is the `config.json` of the model,
-    /// which lies beside it: the folder can be served.
+    /// which lies beside it unless it is an adapter's: the folder can be served.
     pub fn save(&self, checkpoint: &Checkpoint, config: &str) -> Result<PathBuf, EngineError> {
         let name = format!("step-{:08}", checkpoint.step);
         let (path, new) = (self.folder.join(&name), self.folder.join(format!("{name}.new")));
@@ -102,16 +136,26 @@ impl Checkpoints {
             self.disk.remove_folder(&new).map_err(|error| outside(&new, &error))?;
         }
         self.disk.create_folder(&new).map_err(|error| outside(&new, &error))?;
-        let files = [
-            ("model.safetensors", checkpoint.parameters.to_safetensors()?),
-            ("states.safetensors", states::to_safetensors(&checkpoint.states)?),
+        let states = states::to_safetensors(&checkpoint.states)?;
+        let mut files: Vec<(&str, Vec<u8>)> = vec![
+            ("states.safetensors", states),
             ("hooks.safetensors", states::hooks_to_safetensors(&checkpoint.hooks)?),
-            ("config.json", config.as_bytes().to_vec()),
         ];
+        match &self.adapter {
+            Some(AdapterOf { lora, base }) => {
+                let parameters = checkpoint.parameters.clone();
+                files.extend(Lora { parameters, ..lora.clone() }.files(base)?);
+            }
+            None => {
+                files.push((MODEL, checkpoint.parameters.to_safetensors()?));
+                files.push(("config.json", config.as_bytes().to_vec()));
+            }
+        }
+        let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes));
         let mut entries = BTreeMap::new();
-        for (file, bytes) in &files {
+        for (file, bytes) in files.iter().map(|(name, bytes)| (*name, bytes)).chain(beside) {
             self.write(&new.join(file), bytes)?;
-            entries.insert((*file).to_owned(), FileEntry::of(bytes));
+            entries.insert(file.to_owned(), FileEntry::of(bytes));
         }
         let manifest = Manifest {
             version: VERSION,
@@ -120,6 +164,8 @@ impl Checkpoints {
             loss: checkpoint.loss.to_string(),
             epoch: checkpoint.loader.epoch,
             sequences: checkpoint.loader.sequences,
+            dataset: checkpoint.loader.dataset.clone(),
+            evaluation: checkpoint.evaluation.map(|loss| loss.to_string()),
             files: entries,
         };
         let manifest = serde_json::to_vec_pretty(&manifest).unwrap_or_default();
@@ -169,11 +215,7 @@ impl Checkpoints {
     fn prune(&self) -> Result<(), EngineError> {
         let paths = self.paths()?;
         let Some(old) = paths.len().checked_sub(self.keep_last) else { return Ok(()) };
-        let loss = |path: &PathBuf| -> f64 {
-            let loss = read_manifest(path).ok().and_then(|manifest| manifest.loss.parse().ok());
-            loss.filter(|loss: &f64| loss.is_finite()).unwrap_or(f64::INFINITY)
-        };
-        let best = paths.iter().min_by(|a, b| loss(a).total_cmp(&loss(b)));
+        let best = best_of(&paths);
         for path in paths[..old].iter().filter(|path| Some(*path) != best) {
             self.disk.remove_folder(path).map_err(|error| outside(path, &error))?;
         }
@@ -218,16 +260,44 @@ fn load(path: &Path, run: &str) -> Result<Checkpoint, EngineError> {
         let what = |entry: &FileEntry| format!("{} bytes {:.12}", entry.size_bytes, entry.sha256);
         Err(wrong(format!("`{name}` of {}", what(entry)), what(&found)))
     };
-    read("config.json")?;
+    for name in manifest.files.keys().filter(|name| !name.ends_with(".safetensors")) {
+        read(name)?;
+    }
+    let parameters = match manifest.files.contains_key(WEIGHTS) {
+        true => Lora::parameters_of(&read(WEIGHTS)?)?,
+        false => Parameters::from_safetensors(&read(MODEL)?)?,
+    };
     Ok(Checkpoint {
         step: manifest.step,
-        parameters: Parameters::from_safetensors(&read("model.safetensors")?)?,
+        parameters,
         states: states::from_safetensors(&read("states.safetensors")?)?,
         hooks: states::hooks_from_safetensors(&read("hooks.safetensors")?)?,
-        loader: LoaderPosition { epoch: manifest.epoch, sequences: manifest.sequences },
+        loader: LoaderPosition {
+            epoch: manifest.epoch,
+            sequences: manifest.sequences,
+            dataset: manifest.dataset,
+        },
         loss: manifest.loss.parse().unwrap_or(f64::NAN),
+        evaluation: manifest.evaluation.map(|loss| loss.parse().unwrap_or(f64::NAN)),
         run: manifest.run,
     })
+}
+
+/// The one of the least loss: of held-out data where any has one.
+fn best_of(paths: &[PathBuf]) -> Option<&PathBuf> {
+    let number = |text: &str| text.parse().ok().filter(|loss: &f64| loss.is_finite());
+    let losses = |path: &PathBuf| {
+        let manifest = read_manifest(path).ok();
+        let evaluation = manifest.as_ref().and_then(|m| number(m.evaluation.as_deref()?));
+        (evaluation, manifest.and_then(|m| number(&m.loss)))
+    };
+    let losses: Vec<_> = paths.iter().map(losses).collect();
+    let is_evaluated = losses.iter().any(|(evaluation, _)| evaluation.is_some());
+    let loss = |(evaluation, loss): &(Option<f64>, Option<f64>)| {
+        (if is_evaluated { evaluation } else { loss }).unwrap_or(f64::INFINITY)
+    };
+    let best = paths.iter().zip(&losses).min_by(|(_, a), (_, b)| loss(a).total_cmp(&loss(b)));
+    best.map(|(path, _)| path)
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, EngineError> {
@@ -244,3 +314,4 @@ fn outside(path: &Path, error: &io::Error) -> EngineError {
 /// Of the folder and its manifest.
 const VERSION: u32 = 2;
 const MANIFEST: &str = "manifest.json";
+const MODEL: &str = "model.safetensors";

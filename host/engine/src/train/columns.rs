@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use plugin_api::TensorRef;
 
+use super::dataset::{Encoded, EncodedSequence};
 use super::loader::TokenBatch;
 
 /// One column: a number for each token, each sequence, or each token and word of the vocabulary.
@@ -40,9 +41,29 @@ impl TokenBatch {
     /// Appends two answers to a prompt, the preferred one first, with the columns `partner` and
     /// `sequence_weights`. Both answers have a token, or the prompt has two.
     pub fn push_pair(&mut self, prompt: &[u32], preferred: &[u32], other: &[u32]) {
-        let first = self.num_seqs() as u32;
         self.push_answer(prompt, preferred);
         self.push_answer(prompt, other);
+        self.mark_pair();
+    }
+
+    /// Appends the sequences of an example; two are a pair, the preferred one first. Each has two tokens.
+    pub fn push_encoded(&mut self, example: &Encoded) {
+        for EncodedSequence { tokens, counts } in &example.sequences {
+            let before = self.num_tokens();
+            self.push(tokens);
+            let counts = counts.iter().skip(1);
+            for (weight, counts) in self.weights[before..].iter_mut().zip(counts) {
+                *weight = if *counts { 1.0 } else { 0.0 };
+            }
+        }
+        if example.sequences.len() == 2 {
+            self.mark_pair();
+        }
+    }
+
+    /// The last two sequences are a pair.
+    fn mark_pair(&mut self) {
+        let first = self.num_seqs() as u32 - 2;
         self.indices("partner").extend([first + 1, first]);
         self.numbers("sequence_weights").extend([1.0, 0.0]);
     }

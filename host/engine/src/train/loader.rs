@@ -1,6 +1,7 @@
 //! From text to batches: bytes as tokens, cut into sequences, in a random order that can be resumed.
 
 use super::columns::Columns;
+use super::dataset::{DatasetLoader, DatasetPosition};
 use super::random::Random;
 use crate::error::EngineError;
 
@@ -50,12 +51,76 @@ impl TokenBatch {
 }
 
 /// Where a loader stands: all that has to be kept to go on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoaderPosition {
     /// How often the whole text was read.
     pub epoch: u64,
     /// Sequences of this epoch that were read.
     pub sequences: usize,
+    /// Where files of examples stand, if the run reads such.
+    pub dataset: Option<DatasetPosition>,
+}
+
+/// What a run reads: bytes of a text, or files of examples.
+#[derive(Debug)]
+pub enum BatchLoader {
+    /// As many sequences of the text a batch.
+    Text(TextLoader, usize),
+    /// As many examples as fit.
+    Dataset(Box<DatasetLoader>),
+}
+
+impl BatchLoader {
+    /// The next batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`DatasetLoader::batch`].
+    pub fn batch(&mut self) -> Result<TokenBatch, EngineError> {
+        match self {
+            Self::Text(loader, sequences) => Ok(loader.batch(*sequences)),
+            Self::Dataset(loader) => loader.batch(),
+        }
+    }
+
+    /// The epoch that the next batch begins in, from 0.
+    pub fn epoch(&self) -> u64 {
+        match self {
+            Self::Text(loader, _) => loader.epoch(),
+            Self::Dataset(loader) => loader.epoch(),
+        }
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> LoaderPosition {
+        match self {
+            Self::Text(loader, _) => loader.position(),
+            Self::Dataset(loader) => {
+                let (dataset, epoch) = (Some(loader.position()), loader.epoch());
+                LoaderPosition { epoch, dataset, ..LoaderPosition::default() }
+            }
+        }
+    }
+
+    /// Goes to where another loader of the same data stood.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] for a place that these data do not have.
+    pub fn seek(&mut self, position: LoaderPosition) -> Result<(), EngineError> {
+        match (self, position.dataset) {
+            (Self::Text(loader, _), None) => {
+                loader.seek(LoaderPosition { dataset: None, ..position })
+            }
+            (Self::Dataset(loader), Some(dataset)) => loader.seek(dataset),
+            (Self::Text(..), Some(_)) => {
+                Err(EngineError::inconsistent("place in the data", "one in a text", "in examples"))
+            }
+            (Self::Dataset(_), None) => {
+                Err(EngineError::inconsistent("place in the data", "one in examples", "in a text"))
+            }
+        }
+    }
 }
 
 /// Cuts a text into sequences of `length` tokens and gives them in an order of its own in each epoch.
@@ -98,7 +163,7 @@ impl TextLoader {
 
     /// Where it stands.
     pub fn position(&self) -> LoaderPosition {
-        self.position
+        self.position.clone()
     }
 
     /// The epoch that the next sequence is of, from 0.
@@ -130,7 +195,8 @@ impl TextLoader {
         let mut batch = TokenBatch::default();
         for _ in 0..num_seqs {
             if self.position.sequences == self.order.len() {
-                self.position = LoaderPosition { epoch: self.position.epoch + 1, sequences: 0 };
+                self.position.epoch += 1;
+                self.position.sequences = 0;
                 self.shuffle();
             }
             let start = self.order[self.position.sequences] as usize * self.length;
@@ -186,7 +252,7 @@ mod tests {
             second.seek(first.position()).unwrap();
             assert_eq!(first.clone().batch(40), second.batch(40));
         }
-        let beyond = LoaderPosition { epoch: 0, sequences: 32 };
+        let beyond = LoaderPosition { sequences: 32, ..LoaderPosition::default() };
         assert!(loader(7).seek(beyond).is_err());
     }
 

@@ -82,19 +82,25 @@ impl Lora {
         files.configure(&mut config)?;
         let path = folder.join(WEIGHTS);
         let bytes = fs::read(&path).map_err(|error| outside(&path, &error))?;
-        let Parameters(theirs) = Parameters::from_safetensors(&bytes)?;
-        let ours = theirs.into_iter().map(|(name, parameter)| match our_name(&name) {
-            Some(ours) => Ok((ours.to_owned(), parameter)),
-            None => {
-                let what = path.display().to_string();
-                Err(EngineError::inconsistent(what, "names that begin `base_model.model.`", name))
-            }
-        });
-        let parameters = ours.collect::<Result<BTreeMap<_, _>, _>>().map(Parameters)?;
+        let parameters = Self::parameters_of(&bytes)?;
         let read =
             || Ok((config.number("lora_alpha", -1e6..=1e6)?, config.flag_or("use_rslora", false)?));
         let (alpha, is_stabilized) = read().map_err(EngineError::plugin(CONFIG))?;
         Ok(Self { parameters, alpha, is_stabilized })
+    }
+
+    /// The parameters in the bytes of a file of weights.
+    pub(super) fn parameters_of(bytes: &[u8]) -> Result<Parameters, EngineError> {
+        let Parameters(theirs) = Parameters::from_safetensors(bytes)?;
+        let ours = theirs.into_iter().map(|(name, parameter)| match our_name(&name) {
+            Some(ours) => Ok((ours.to_owned(), parameter)),
+            None => Err(EngineError::inconsistent(
+                WEIGHTS,
+                "names that begin `base_model.model.`",
+                name,
+            )),
+        });
+        ours.collect::<Result<BTreeMap<_, _>, _>>().map(Parameters)
     }
 
     /// Writes the adapter as PEFT reads it, for the model `base`.
@@ -103,6 +109,21 @@ impl Lora {
     ///
     /// [`EngineError::Inconsistent`] that names the file.
     pub fn save(&self, folder: &Path, base: &str) -> Result<(), EngineError> {
+        let files = self.files(base)?;
+        fs::create_dir_all(folder).map_err(|error| outside(folder, &error))?;
+        for (name, bytes) in files {
+            let path = folder.join(name);
+            fs::write(&path, bytes).map_err(|error| outside(&path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// The two files of the adapter, for the model `base`.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] for what safetensors cannot hold.
+    pub fn files(&self, base: &str) -> Result<[(&'static str, Vec<u8>); 2], EngineError> {
         let views = self.parameters.0.iter().map(|(name, Parameter { dims, values })| {
             let shape = dims.iter().map(|&n| n as usize).collect();
             let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(values));
@@ -114,12 +135,7 @@ impl Lora {
             EngineError::inconsistent("adapter", "what safetensors holds", error)
         })?;
         let config = serde_json::to_vec_pretty(&self.config(base)).unwrap_or_default();
-        fs::create_dir_all(folder).map_err(|error| outside(folder, &error))?;
-        for (name, bytes) in [(WEIGHTS, weights), (CONFIG, config)] {
-            let path = folder.join(name);
-            fs::write(&path, bytes).map_err(|error| outside(&path, &error))?;
-        }
-        Ok(())
+        Ok([(WEIGHTS, weights), (CONFIG, config)])
     }
 
     /// `adapter_config.json`.

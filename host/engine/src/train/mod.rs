@@ -7,6 +7,7 @@
 mod checkpoint;
 mod columns;
 mod compiled;
+mod dataset;
 mod disk;
 mod loader;
 mod lora;
@@ -19,11 +20,16 @@ mod swap;
 mod topics;
 mod trainer;
 mod updates;
+mod utilization;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use columns::{Column, Columns};
+pub use dataset::{
+    DatasetLoader, DatasetOptions, DatasetPosition, Encoded, EncodedSequence, Example,
+    ExampleEncoder, Format, LineError, LinePlace, Passed, SourcePosition, Survey, TooLong, Turns,
+};
 pub use disk::{Disk, RealDisk};
-pub use loader::{LoaderPosition, TextLoader, TokenBatch};
+pub use loader::{BatchLoader, LoaderPosition, TextLoader, TokenBatch};
 pub use lora::Lora;
 pub use parameters::{Parameter, Parameters};
 pub use states::States;

@@ -7,11 +7,12 @@ use jackfield_runtime::Registry;
 use plugin_api::{FeedForward, Kind, Mixer};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use super::checkpoint::Checkpoint;
 use super::random::Random;
 use crate::error::EngineError;
 use crate::model::trace::WeightShapes;
 use crate::model::weights::WeightTable;
-use crate::model::{Architecture, ModelFiles};
+use crate::model::{Architecture, InterleavedRows, ModelFiles};
 use crate::wiring::Wiring;
 
 /// One tensor that training changes.
@@ -78,7 +79,7 @@ impl Parameters {
     }
 
     /// The weights of a model file as F32, whatever format they are stored in, with what the model is:
-    /// what an adapter is trained beside.
+    /// what a run begins with, or an adapter is trained beside. Rows lie as in files of Hugging Face.
     ///
     /// # Errors
     ///
@@ -89,14 +90,21 @@ impl Parameters {
         registry: &Registry,
     ) -> Result<(Architecture, Self), EngineError> {
         let files = ModelFiles::open(path)?;
-        let architecture = Architecture::of(&files)?;
+        let mut architecture = Architecture::of(&files)?;
+        let rows = InterleavedRows::of(&files, &architecture.blueprint, &architecture.config);
         let quantizers = wiring.quantizers(registry)?;
         let table = WeightTable::of(&files, &architecture.blueprint)?;
         let mut parameters = Self::default();
         for name in table.names() {
             let dims = table.dims(name).unwrap_or_default().to_vec();
-            let values = table.values(&files, name, &quantizers)?;
+            let mut values = table.values(&files, name, &quantizers)?;
+            if let Some(rows) = rows.filter(|rows| rows.concerns(name)) {
+                values = rows.undone(&values, dims.last().map_or(1, |&width| width as usize));
+            }
             parameters.0.insert(name.to_owned(), Parameter { dims, values });
+        }
+        if rows.is_some() {
+            InterleavedRows::say_undone(&mut architecture.config);
         }
         Ok((architecture, parameters))
     }
@@ -116,6 +124,16 @@ impl Parameters {
         let views: Result<Vec<_>, _> = views.collect();
         let bytes = views.and_then(|views| safetensors::serialize(views, None));
         bytes.map_err(|e| EngineError::inconsistent("parameters", "what safetensors holds", e))
+    }
+
+    /// What tells one model from another: names, shapes and the first numbers of each parameter, hashed.
+    pub fn fingerprint(&self) -> String {
+        let mut described = String::new();
+        for (name, Parameter { dims, values }) in &self.0 {
+            let first: Vec<u32> = values.iter().take(64).map(|x| x.to_bits()).collect();
+            described.push_str(&format!("{name} {dims:?} {first:?}\n"));
+        }
+        Checkpoint::run_of(&described)
     }
 
     /// Elements of all parameters.

@@ -11,6 +11,11 @@ impl Random {
         Self(seed)
     }
 
+    /// What [`new`](Self::new) takes to go on from here.
+    pub(super) fn state(&self) -> u64 {
+        self.0
+    }
+
     fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -21,6 +21,7 @@ use super::plans;
 use super::swap::{Core, Objected, Offer, SLOTS, Shared, TrainSwapper};
 use super::topics::Topics;
 use super::updates::Updates;
+use super::utilization::ModelFlops;
 use crate::error::EngineError;
 use crate::model::Architecture;
 use crate::wiring::Wiring;
@@ -53,6 +54,8 @@ pub struct StepReport {
     pub tokens: usize,
     /// Time that the step took, in microseconds.
     pub step_us: u64,
+    /// Floating-point operations that the model needs for them, however they are computed.
+    pub model_flops: f64,
     /// What the hooks answered.
     pub verdict: Verdict,
 }
@@ -75,6 +78,7 @@ pub struct Trainer {
     /// Weights that no step changes.
     frozen: Parameters,
     vocab_size: u64,
+    flops: ModelFlops,
     step: u64,
     /// Of the data that was read last.
     epoch: Option<u64>,
@@ -137,6 +141,7 @@ impl Trainer {
             (name.clone(), Parameter { dims: p.dims.clone(), values: Vec::new() })
         };
         let shapes = Parameters(parameters.0.iter().map(dims_only).collect());
+        let flops = ModelFlops::of(&architecture, &parameters, &frozen);
         let core = Core { architecture, shapes, logits, backend, options };
         let Objected { forward_backward, measures } = core.objective(&*objective)?;
         let schedule = core.schedule(&*schedule)?;
@@ -151,6 +156,7 @@ impl Trainer {
             parameters,
             frozen,
             vocab_size,
+            flops,
             step: 0,
             epoch: None,
             forward_backward,
@@ -228,6 +234,7 @@ impl Trainer {
             learning_rate: 0.0,
             tokens,
             step_us: 0,
+            model_flops: 0.0,
             verdict: Verdict::Done,
         };
         let mut event = TrainBeforeStep { step: self.step, tokens, lent: PhantomData };
@@ -255,6 +262,7 @@ impl Trainer {
     ) -> Result<(), EngineError> {
         let batches = self.seen_by_hooks(batches)?;
         let counted = Counted::of(&batches)?;
+        report.model_flops = self.flops.over(&batches);
         report.loss = 0.0;
         let (step, lent) = (self.step, PhantomData);
         for (micro_batch, batch) in batches.iter().enumerate() {

@@ -17,6 +17,7 @@ use crate::train::checkpoint::Checkpoint;
 use crate::train::loader::{LoaderPosition, TokenBatch};
 use crate::train::measures::Measure;
 use crate::train::parameters::Parameters;
+use crate::train::utilization::peak_flops;
 
 impl Trainer {
     /// Tells hooks that the run begins, or goes on.
@@ -33,6 +34,21 @@ impl Trainer {
         self.topics.refresh();
         let mut event = TrainRunEnd { step: self.step, lent: PhantomData };
         let _ = self.topics.run_end.emit(&mut event);
+    }
+
+    /// The most floating-point operations a second that this backend was seen to do here, in products of
+    /// square matrices: some tenths of a second are spent on it.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Plugin`] if the backend fails.
+    pub fn peak_flops(&self) -> Result<f64, EngineError> {
+        peak_flops(&self.shared.core.backend, &*self.clock)
+    }
+
+    /// Whether the objective reads a column of this name.
+    pub fn reads(&self, column: &str) -> bool {
+        self.forward_backward.plan.inputs.iter().any(|port| port.name == column)
     }
 
     /// Tells hooks how often the data was read before the next step, if that has changed.
@@ -100,8 +116,29 @@ impl Trainer {
     ///
     /// As [`step`](Self::step).
     pub fn logprobs(&mut self, batch: &TokenBatch) -> Result<Vec<f32>, EngineError> {
+        self.logprobs_under(batch, None)
+    }
+
+    /// The same under other parameters in the place of those that are trained: those that the run began with.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    pub fn logprobs_of(
+        &mut self,
+        batch: &TokenBatch,
+        parameters: &Parameters,
+    ) -> Result<Vec<f32>, EngineError> {
+        self.logprobs_under(batch, Some(parameters))
+    }
+
+    fn logprobs_under(
+        &mut self,
+        batch: &TokenBatch,
+        parameters: Option<&Parameters>,
+    ) -> Result<Vec<f32>, EngineError> {
         let mut logprobs = vec![0.0; batch.num_tokens()];
-        self.measure(Measure::LogProbs, batch, Counted::NONE, None, &mut logprobs)?;
+        self.measure(Measure::LogProbs, batch, Counted::NONE, parameters, &mut logprobs)?;
         Ok(logprobs)
     }
 
@@ -142,6 +179,7 @@ impl Trainer {
             hooks,
             loader,
             loss,
+            evaluation: None,
             run: run.to_owned(),
         }
     }

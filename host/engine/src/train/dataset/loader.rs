@@ -1,0 +1,248 @@
+//! From examples to batches: as many as fit, one after the other.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::encode::{Encoded, ExampleEncoder};
+use super::example::Format;
+use super::lines::LinePlace;
+use super::source::{Source, SourcePosition, Survey, wrong};
+use crate::error::EngineError;
+use crate::train::loader::TokenBatch;
+
+/// Sizes of a loader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetOptions {
+    /// Most tokens of a batch.
+    pub tokens_max: usize,
+    /// Most sequences of a batch.
+    pub num_seqs_max: usize,
+    /// Lines that are shuffled with each other; 1 keeps their order.
+    pub shuffle: usize,
+    /// Of the order.
+    pub seed: u64,
+    /// Most bytes of a line.
+    pub line_bytes_max: u64,
+}
+
+/// Where a loader stands: all that has to be kept to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetPosition {
+    /// Of each file.
+    pub sources: Vec<SourcePosition>,
+    /// File and line of the example that did not fit into the last batch.
+    pub waiting: Option<(usize, LinePlace)>,
+    /// What was not learnt so far.
+    pub passed: Passed,
+}
+
+/// Examples that were not learnt as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Of which only the first tokens were.
+    pub cut: u64,
+    /// Of which no token was: those to learn came after the cut.
+    pub empty: u64,
+}
+
+/// Reads examples of files and packs them into batches.
+#[derive(Debug)]
+pub struct DatasetLoader {
+    sources: Vec<Source>,
+    encoder: ExampleEncoder,
+    options: DatasetOptions,
+    waiting: Option<Waiting>,
+    passed: Passed,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    source: usize,
+    place: LinePlace,
+    encoded: Encoded,
+}
+
+impl DatasetLoader {
+    /// A loader at the beginning of these files, every line of which is read and checked.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] that names file and line of what is no example or has another layout than
+    /// the others; for batches without room for one example.
+    pub fn open(
+        files: &[PathBuf],
+        encoder: ExampleEncoder,
+        options: DatasetOptions,
+    ) -> Result<Self, EngineError> {
+        let open = |(index, path): (usize, &PathBuf)| {
+            let seed = options.seed ^ (index as u64).wrapping_mul(APART);
+            Source::open(path, options.line_bytes_max, options.shuffle, seed)
+        };
+        let sources = files.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = sources.first() else {
+            return Err(EngineError::inconsistent("files of examples", "at least one", 0));
+        };
+        let format = first.survey().format;
+        if let Some(other) = sources.iter().find(|source| source.survey().format != format) {
+            let what = other.path().display().to_string();
+            let expected = format!("{format}, as in {}", first.path().display());
+            return Err(EngineError::inconsistent(what, expected, other.survey().format));
+        }
+        let num_seqs = if format == Format::Preference { 2 } else { 1 };
+        let rows = num_seqs * encoder.length();
+        if rows > options.tokens_max || num_seqs > options.num_seqs_max {
+            let what = "tokens and sequences of a batch";
+            let expected = format!("room for {rows} in {num_seqs}: one example");
+            let found = format!("{} in {}", options.tokens_max, options.num_seqs_max);
+            return Err(EngineError::inconsistent(what, expected, found));
+        }
+        let passed = Passed::default();
+        Ok(Self { sources, encoder, options, waiting: None, passed })
+    }
+
+    /// What each file holds.
+    pub fn surveys(&self) -> impl Iterator<Item = &Survey> {
+        self.sources.iter().map(Source::survey)
+    }
+
+    /// Of every example.
+    pub fn format(&self) -> Format {
+        self.sources[0].survey().format
+    }
+
+    /// How often every file was read whole.
+    pub fn epoch(&self) -> u64 {
+        let epochs = self.sources.iter().map(|source| {
+            let SourcePosition { epoch, given, .. } = source.position();
+            epoch + u64::from(*given == source.survey().num_examples)
+        });
+        epochs.min().unwrap_or(0)
+    }
+
+    /// What was not learnt so far.
+    pub fn passed(&self) -> Passed {
+        self.passed
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> DatasetPosition {
+        DatasetPosition {
+            sources: self.sources.iter().map(|source| source.position().clone()).collect(),
+            waiting: self.waiting.as_ref().map(|waiting| (waiting.source, waiting.place)),
+            passed: self.passed,
+        }
+    }
+
+    /// Goes to where another loader of the same files, options and seed stood.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] for a place that these files do not have.
+    pub fn seek(&mut self, position: DatasetPosition) -> Result<(), EngineError> {
+        let DatasetPosition { sources, waiting, passed } = position;
+        if sources.len() != self.sources.len() {
+            let (expected, found) = (format!("{} files", self.sources.len()), sources.len());
+            return Err(EngineError::inconsistent("place in the examples", expected, found));
+        }
+        for (source, position) in self.sources.iter_mut().zip(sources) {
+            source.seek(position)?;
+        }
+        self.waiting = None;
+        if let Some((source, place)) = waiting {
+            let encoded = self.encoded(source, place)?;
+            self.waiting = Some(Waiting { source, place, encoded });
+        }
+        self.passed = passed;
+        Ok(())
+    }
+
+    /// The next examples, as many as fit.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Inconsistent`] that names file and line of an example that cannot be learnt; if no
+    /// example of a whole epoch can.
+    pub fn batch(&mut self) -> Result<TokenBatch, EngineError> {
+        let mut batch = TokenBatch::default();
+        loop {
+            let next = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => self.next()?,
+            };
+            if !self.has_room(&batch, &next.encoded) {
+                self.waiting = Some(next);
+                return Ok(batch);
+            }
+            batch.push_encoded(&next.encoded);
+        }
+    }
+
+    /// Batches of every example once, file after file, at most `max`: held-out data. From a loader at its beginning.
+    ///
+    /// # Errors
+    ///
+    /// As [`batch`](Self::batch).
+    pub fn first_epoch(&mut self, max: usize) -> Result<Vec<TokenBatch>, EngineError> {
+        let mut batches = vec![TokenBatch::default()];
+        for source in 0..self.sources.len() {
+            for _ in 0..self.sources[source].survey().num_examples {
+                let place = self.sources[source].take()?;
+                let example = self.encoded(source, place)?;
+                if !example.has_something() {
+                    continue;
+                }
+                let mut last = batches.len() - 1;
+                if !self.has_room(&batches[last], &example) {
+                    if batches.len() == max {
+                        return Ok(batches);
+                    }
+                    batches.push(TokenBatch::default());
+                    last += 1;
+                }
+                batches[last].push_encoded(&example);
+            }
+        }
+        if batches[0].num_seqs() == 0 {
+            return Err(self.nothing());
+        }
+        Ok(batches)
+    }
+
+    fn has_room(&self, batch: &TokenBatch, example: &Encoded) -> bool {
+        batch.num_tokens() + example.num_rows() <= self.options.tokens_max
+            && batch.num_seqs() + example.sequences.len() <= self.options.num_seqs_max
+    }
+
+    fn nothing(&self) -> EngineError {
+        let expected = format!("something to learn in the first {} tokens", self.encoder.length());
+        EngineError::inconsistent("examples", expected, "nothing in any")
+    }
+
+    /// The next example of which something is learnt.
+    fn next(&mut self) -> Result<Waiting, EngineError> {
+        let count: u64 = self.surveys().map(|survey| survey.num_examples).sum();
+        for _ in 0..=count {
+            let source = 0;
+            let place = self.sources[source].take()?;
+            let encoded = self.encoded(source, place)?;
+            self.passed.cut += u64::from(encoded.is_cut && encoded.has_something());
+            if encoded.has_something() {
+                return Ok(Waiting { source, place, encoded });
+            }
+            self.passed.empty += 1;
+        }
+        Err(self.nothing())
+    }
+
+    fn encoded(&mut self, source: usize, place: LinePlace) -> Result<Encoded, EngineError> {
+        let Some(source) = self.sources.get_mut(source) else {
+            return Err(EngineError::inconsistent("place in the examples", "a file", source));
+        };
+        let example = source.read(place)?;
+        self.encoder.encode(&example).map_err(|error| wrong(source.at(place), error))
+    }
+}
+
+/// Makes seeds of files differ: 2⁶⁴ by the golden ratio.
+const APART: u64 = 0x9E37_79B9_7F4A_7C15;
