@@ -17,3 +17,4 @@ mod page;
 mod service;
 mod statuses;
 mod streams;
+mod training;

@@ -10,14 +10,16 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use jackfield::BuildLane;
+use jackfield_engine::train::{Lora, Parameters};
 use jackfield_loader::{Format, seal};
 use jackfield_tests::chat::program;
-use jackfield_tests::{root, tiny_encoder, tiny_model};
+use jackfield_tests::{golden, root, tiny_encoder, tiny_model};
+use plugin_api::testing::random::Random;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::browser::{Browser, within};
-use crate::client::{Answer, Connection, bytes};
+use crate::client::{Answer, Connection, bytes, json_bytes};
 use crate::clients::schemathesis;
 use crate::service::completion;
 
@@ -65,6 +67,27 @@ impl Process {
         Connection::send(self.address, &request).answer()
     }
 
+    /// Tokens that the likeliest follow one another.
+    fn answer(&self) -> Value {
+        answer_of(self.address, &self.model)
+    }
+
+    /// The same streamed, by a thread that has its first event.
+    fn stream(&self) -> std::thread::JoinHandle<Value> {
+        let (address, model) = (self.address, self.model.clone());
+        let (sender, begun) = std::sync::mpsc::channel();
+        let stream = std::thread::spawn(move || {
+            let mut connection = Connection::send(address, &greedy(&model, true));
+            // The status says that the request has entered.
+            let line = connection.line();
+            sender.send(()).unwrap();
+            assert!(line.contains("200"), "{line}");
+            text_of(connection)
+        });
+        begun.recv().unwrap();
+        stream
+    }
+
     fn text(&self) -> Value {
         self.complete("").json()["choices"][0]["text"].clone()
     }
@@ -78,6 +101,33 @@ impl Process {
     fn signal(&self, name: &str) {
         let mut kill = Command::new("kill");
         assert!(kill.args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+/// A request for the likeliest tokens.
+fn greedy(model: &str, is_streamed: bool) -> Vec<u8> {
+    let mut request = completion("One, two,", 120);
+    (request["model"], request["temperature"]) = (json!(model), json!(0));
+    request["stream"] = json!(is_streamed);
+    json_bytes("/v1/completions", &request)
+}
+
+fn answer_of(address: SocketAddr, model: &str) -> Value {
+    let answer = Connection::send(address, &greedy(model, false)).answer();
+    answer.json()["choices"][0]["text"].clone()
+}
+
+/// The whole text of a stream of which the status was read.
+fn text_of(mut connection: Connection) -> Value {
+    let mut text = String::new();
+    loop {
+        let line = connection.line();
+        let Some(event) = line.strip_prefix("data: ") else { continue };
+        if event == "[DONE]" {
+            return json!(text);
+        }
+        let event: Value = serde_json::from_str(event).unwrap();
+        text += event["choices"][0]["text"].as_str().unwrap();
     }
 }
 
@@ -376,6 +426,7 @@ fn operators_are_answered_as_described() {
     let document = service.ask("GET", "/openapi.json", &Value::Null).json();
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     let all = [
+        "/adapter",
         "/events",
         "/plugins",
         "/plugins/load",
@@ -414,4 +465,73 @@ fn signals_apply_the_configuration_and_end_the_process() {
     let mut rest = String::new();
     service.log.read_to_string(&mut rest).unwrap();
     assert!(!rest.contains("panicked"), "{rest}");
+}
+
+/// An adapter of the tiny model, other numbers for each seed.
+fn adapter(seed: u64) -> TempDir {
+    let base = Parameters::from_safetensors(&std::fs::read(golden("tiny.safetensors")).unwrap());
+    let mut lora = Lora::random(&base.unwrap(), &["q_proj", "down_proj"], 4, 64.0, seed).unwrap();
+    let mut random = Random::new(seed);
+    for (name, parameter) in &mut lora.parameters.0 {
+        if name.contains("lora_B") {
+            parameter.values.iter_mut().for_each(|x| *x = 0.1 * random.signed());
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    lora.save(folder.path(), "tiny").unwrap();
+    folder
+}
+
+#[test]
+fn operators_exchange_the_adapter_while_answers_are_streamed() {
+    let (folder, adapters) = (tempfile::tempdir().unwrap(), [adapter(1), adapter(2)]);
+    let config = folder.path().join("jackfield.toml");
+    let write = |adapter: Option<&Path>| {
+        let line = adapter.map(|path| format!("adapter = {path:?}\n")).unwrap_or_default();
+        let draft = folder.path().join("draft");
+        std::fs::write(&draft, format!("[engine]\nnum_seqs = 8\n{line}")).unwrap();
+        std::fs::rename(&draft, &config).unwrap();
+    };
+    // What servers answer that were started with each.
+    let [one, two] = adapters.each_ref().map(TempDir::path);
+    let mut expected = Vec::new();
+    for adapter in [None, Some(one), Some(two)] {
+        write(adapter);
+        let Some(service) = Process::start(folder.path()) else { return };
+        expected.push(service.answer());
+    }
+    assert!(expected[0] != expected[1] && expected[1] != expected[2]);
+
+    write(None);
+    let Some(mut service) = Process::start(folder.path()) else { return };
+    let stream = service.stream();
+    let exchange = |folder: Value| service.ask("POST", "/adapter", &json!({ "folder": folder }));
+    let done = exchange(json!(one));
+    assert_eq!(
+        (done.status, done.json()["reach"].as_str()),
+        (200, Some("new-requests")),
+        "{}",
+        done.body
+    );
+    assert!(done.json()["active"].as_str().unwrap().ends_with("#2"), "{}", done.body);
+    assert_eq!(service.answer(), expected[1]);
+    assert_eq!(stream.join().unwrap(), expected[0], "the stream goes on as it began");
+    let slots = service.ask("GET", "/slots", &Value::Null).body;
+    assert!(slots.contains("\"weights\""), "{slots}");
+    for (folder, status, words) in [
+        (json!("relative"), 400, "an absolute path"),
+        (json!("/nowhere"), 409, "adapter_config.json"),
+        (json!(3), 400, "folder"),
+    ] {
+        let refused = exchange(folder);
+        assert_eq!(refused.status, status, "{}", refused.body);
+        assert!(refused.body.contains(words), "{}", refused.body);
+    }
+    assert_eq!(service.answer(), expected[1], "what is refused changes nothing");
+    write(Some(two));
+    line_with(&mut service.log, "new requests have the adapter");
+    assert_eq!(service.answer(), expected[2]);
+    let done = service.ask("POST", "/adapter", &json!({ "folder": null }));
+    assert_eq!(done.status, 200, "{}", done.body);
+    assert_eq!(service.answer(), expected[0]);
 }

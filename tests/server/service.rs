@@ -37,7 +37,7 @@ impl Gate {
         self.0.1.notify_all();
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let is_open = self.0.0.lock().unwrap();
         self.0.2.store(true, Ordering::Release);
         drop(self.0.1.wait_while(is_open, |is_open| !*is_open).unwrap());

@@ -1,6 +1,9 @@
 //! The command line as a person types it. Every option may also stand in `jackfield.toml` or in
 //! the environment: flag before environment before file before default.
 
+mod adapter;
+mod checkpoint;
+mod evaluate;
 mod plugin;
 mod serve;
 mod train;
@@ -9,6 +12,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use adapter::{Adapter, Merge};
+pub(crate) use checkpoint::{Checkpoint, Dtype, Export, Layout};
+pub(crate) use evaluate::{Cut, Evaluate};
 pub use plugin::BuildLane;
 pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Running, Seal, Swap};
 pub(crate) use serve::Serve;
@@ -80,6 +86,14 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Train a model on a text, as the table `train` of the configuration says
     Train(Train),
+    /// List and verify checkpoints, and make models of them for other programs
+    #[command(subcommand)]
+    Checkpoint(Checkpoint),
+    /// Merge an adapter into the weights that it stands beside
+    #[command(subcommand)]
+    Adapter(Adapter),
+    /// Measure how well a model predicts a text: loss and perplexity
+    Evaluate(Evaluate),
     /// Measure prefill and decode
     Bench(Bench),
     /// Fetch, list and look into models

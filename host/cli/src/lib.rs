@@ -6,6 +6,7 @@
 mod args;
 mod board;
 mod builtins;
+mod changed_keys;
 mod commands;
 mod control;
 mod embedder;
@@ -66,6 +67,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Chat(sampling) => commands::chat::run(&session, sampling),
         Command::Serve(args) => commands::serve::run(&session, args),
         Command::Train(args) => commands::train::run(&session, args),
+        Command::Checkpoint(command) => commands::checkpoint::run(&session, command),
+        Command::Adapter(command) => commands::adapter::run(&session, command),
+        Command::Evaluate(args) => commands::evaluate::run(&session, args),
         Command::Bench(args) => commands::bench::run(&session, args),
         Command::Model(args) => commands::model::run(&session, args),
         Command::Plugin(_) => commands::plugin::ls(&session),

@@ -10,11 +10,14 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 
 use anyhow::{Context as _, Result};
 use jackfield_engine::Wiring;
+use jackfield_engine::model::adapter;
 use jackfield_loader::{Artifact, ConfigFile, Member, Plugins, Quotas, SwapReport};
+use jackfield_runtime::SlotStatus;
 use plugin_api::Config;
 
 use crate::args::Common;
 use crate::board::LoadTable;
+use crate::changed_keys::changed_keys;
 
 /// The configuration as it is.
 pub(crate) struct LiveConfig {
@@ -189,7 +192,8 @@ impl LiveConfig {
 
 /// Kind and slot of what a plugin fills: slots of the engine, and a hook's own.
 fn slots_of(name: &str, hooks: &[String], plugins: &Plugins) -> Vec<(String, String)> {
-    let filled = plugins.slots().into_iter().filter(|status| status.active.name == name);
+    let is_it = |status: &SlotStatus| status.active.name == name && status.slot != adapter::SLOT;
+    let filled = plugins.slots().into_iter().filter(is_it);
     let mut slots: Vec<_> = filled.map(|status| (status.kind, status.slot)).collect();
     if hooks.iter().any(|hook| hook == name) {
         slots.push(("hook".to_owned(), name.to_owned()));
@@ -217,32 +221,4 @@ pub(crate) fn configured(config: &Config, common: &Common) -> Result<(Config, Wi
         }
     }
     Ok((config, wiring))
-}
-
-/// Keys that differ and are not applied at once: all but the tables of plugins, plugin
-/// files and the server.
-fn changed_keys(before: &Config, after: &Config) -> Result<Vec<String>> {
-    let mut keys = differing(before, after, &["plugin", "load", "server"]);
-    let none = Config::at("load");
-    let loads = (before.table("load")?.unwrap_or(&none), after.table("load")?.unwrap_or(&none));
-    let load = differing(loads.0, loads.1, &LIVE);
-    keys.extend(load.into_iter().map(|key| format!("load.{key}")));
-    Ok(keys)
-}
-
-/// Keys of the table `load` that are applied at once: files, and what plugins may take.
-const LIVE: [&str; 7] = [
-    "files",
-    "quota",
-    "wasm_memory_mib",
-    "wasm_call_ms",
-    "wasm_create_ms",
-    "wasm_fetch_ms",
-    "wasm_instances",
-];
-
-fn differing(before: &Config, after: &Config, without: &[&str]) -> Vec<String> {
-    let keys: BTreeSet<&str> = before.keys().chain(after.keys()).collect();
-    let keys = keys.into_iter().filter(|key| !without.contains(key));
-    keys.filter(|key| before.get(key) != after.get(key)).map(str::to_owned).collect()
 }

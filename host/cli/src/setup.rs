@@ -95,6 +95,11 @@ impl Session {
         })
     }
 
+    /// The same, for other threads.
+    pub(crate) fn shared_registry(&self) -> Arc<RwLock<Registry>> {
+        Arc::clone(&self.registry)
+    }
+
     /// Who provides what.
     pub(crate) fn registry(&self) -> RwLockReadGuard<'_, Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner)
@@ -190,13 +195,18 @@ impl Session {
     pub(crate) fn engine(&self, options: &LoadOptions) -> Result<Engine> {
         // A misspelt plugin is found before anything is fetched.
         self.wiring.check(&self.registry())?;
-        let model = self.model_name()?;
-        let path = self.fetch(&model)?;
+        let path = self.fetch(&self.model_name()?)?;
+        self.engine_of(&path, options)
+    }
+
+    /// Loads the model at a path with its plugins.
+    pub(crate) fn engine_of(&self, path: &Path, options: &LoadOptions) -> Result<Engine> {
+        self.wiring.check(&self.registry())?;
         self.subscribe_hooks()?;
         let mut bar = Bar::elements(self.is_json);
         let clock = Arc::new(SystemClock::new());
         let engine = Engine::load(
-            &path,
+            path,
             &self.wiring,
             &self.registry(),
             &self.bus,

@@ -184,6 +184,12 @@ impl Wiring {
         Ok(self.make_one(registry)?.1)
     }
 
+    /// Makes what describes products with an adapter.
+    pub fn adapter(&self, registry: &Registry) -> Result<(String, Box<dyn Traced>), EngineError> {
+        let (name, instance) = self.make_one::<dyn Adapter>(registry)?;
+        Ok((name, instance))
+    }
+
     /// Makes the cache.
     pub fn kv_cache(&self, registry: &Registry) -> Result<(String, Box<dyn KvCache>), EngineError> {
         self.make_one(registry)

@@ -29,7 +29,8 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-fn check(config: &ServerConfig, request: &Request, route: &str) -> Result<(), ApiError> {
+/// Asks for a key where there are any; without, answers what is addressed to this machine only.
+pub(crate) fn check(config: &ServerConfig, request: &Request, route: &str) -> Result<(), ApiError> {
     if config.keys.is_empty() {
         return check_host(config, request.headers());
     }

@@ -19,6 +19,7 @@ mod openapi;
 mod params;
 mod routes;
 mod signals;
+mod training;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -36,9 +37,10 @@ use app::App;
 use engine_thread::{EngineThread, Inbox};
 use metrics::Metrics;
 
-pub use admin::Board;
+pub use admin::{Board, Exchange};
 pub use config::ServerConfig;
 pub use keys::Keys;
+pub use training::RunServer;
 
 /// What a server is told of the engine that it will have.
 #[derive(Clone)]

@@ -1,5 +1,7 @@
 //! `jackfield train`.
 
+use std::net::SocketAddr;
+
 use clap::Args;
 
 /// `jackfield train`.
@@ -58,11 +60,16 @@ did on this backend when the run began. Whatever else the machine does makes bot
 
 Examples:
   jackfield train --config run.toml
+  jackfield train --config run.toml --listen 127.0.0.1:8002   # and look at it in a browser
   jackfield train --config run.toml --steps 2000   # goes on where the last checkpoint stands")]
 pub(crate) struct Train {
     /// Steps of the whole run, instead of those of the configuration
     #[arg(long, value_name = "N")]
     pub(crate) steps: Option<u64>,
+
+    /// Serve a page that shows the run, such as at 127.0.0.1:8002
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
 
     /// Begin with new parameters, whatever checkpoints there are
     #[arg(long)]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use jackfield_runtime::SwapTarget;
-use jackfield_server::{Board, EngineFacts, Server, ServerConfig};
+use jackfield_server::{Board, EngineFacts, Exchange, Server, ServerConfig};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::{Config, Hook, Kind};
 
+use super::adapter;
 use crate::args::Serve;
 use crate::board;
 use crate::embedder::{self, SideBySide};
@@ -35,11 +36,15 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     let jobs_max = config.max_queued.max(1);
     let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME];
     let readers = kinds.into_iter().flat_map(|kind| session.wiring.names(kind)).collect();
-    let board = Board { plugins: Arc::clone(&session.plugins), bus: session.bus.clone() };
+    let exchange = Exchange::default();
+    let (plugins, bus) = (Arc::clone(&session.plugins), session.bus.clone());
+    let board = Board { plugins, bus, exchange: Arc::clone(&exchange) };
     let facts = EngineFacts { readers, num_seqs_max: options.num_seqs_max, board: Some(board) };
     let server = Server::start(config, facts)?;
     let (apply, given, name) = (server.configurer(), args.clone(), own_name.clone());
+    let adapters = adapter::Configured::new(options.adapter.clone(), Arc::clone(&exchange));
     session.live.on_change(move |config, folder| {
+        adapters.apply(config);
         apply(configured(config, folder, &given, &name)?);
         Ok(())
     });
@@ -64,6 +69,7 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
         beside.insert(0, Arc::new(engine.swapper()));
         session.plugins.attach(Arc::new(SideBySide(beside)));
     }
+    adapter::offer(session, &engine, &exchange);
     let _orders = board::take_orders(session);
     server.run(engine, || {
         // Who closed standard error does not want to know.

@@ -16,6 +16,7 @@ use jackfield_engine::train::{
     Verdict,
 };
 
+use super::run_page;
 use crate::args::Train;
 use crate::board;
 use crate::progress::Bar;
@@ -40,6 +41,7 @@ pub(crate) fn run(session: &Session, args: &Train) -> Result<()> {
     let mut run = Run::open(session, settings)?;
     session.plugins.attach(Arc::new(run.trainer.swapper(&session.bus)));
     let _orders = board::take_orders(session);
+    let _page = args.listen.map(|address| run_page::serve(session, address)).transpose()?;
     if !args.fresh {
         run.resume()?;
     }

@@ -116,7 +116,9 @@ impl EncoderModel {
         });
         let plan = trace_encoder(&*encoder, config.clone(), &table);
         let plan = plan.map_err(EngineError::plugin(format!("plan of {}", path.display())))?;
-        let packed = pack(&plan, &table, &files, &quantizers, &*backend, limits.threads, progress)?;
+        let names: Vec<&str> = plan.weights.iter().map(|port| &*port.name).collect();
+        let packed =
+            pack(&names, &table, &files, &quantizers, &*backend, limits.threads, progress)?;
         let core = EncoderCore {
             tokenizer: Arc::new(files.tokenizer()?),
             width: vector_width(&plan)?,

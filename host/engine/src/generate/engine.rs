@@ -27,7 +27,7 @@ use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
 use crate::error::EngineError;
 use crate::model::memory::{AlignedBytes, StateLayout};
-use crate::model::{LoadOptions, LoadedModel, PlanDigest};
+use crate::model::{LoadOptions, LoadedModel, PlanDigest, adapter};
 use crate::swap::{Filled, Note, Shared, State, SwapTopics, Swapper};
 use crate::wiring::Wiring;
 
@@ -134,7 +134,8 @@ impl Engine {
             LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, options, progress)?;
         let backend = Arc::new(Generation::new(Label::first(&backend_name), backend));
         let layout = first.layout;
-        let plan = CompiledPlan::new(&model, &layout, 1, first.traced, first.plan, backend)?;
+        let (traced, plan, adapter) = (first.traced, first.plan, first.adapter);
+        let plan = CompiledPlan::new(&model, &layout, 1, traced, plan, adapter, backend)?;
         let (model, plan) = (Arc::new(model), Arc::new(plan));
         let cache = Slot::new(&cache_name, cache);
         let scheduler = Slot::new(&scheduler_name, scheduler);
@@ -246,7 +247,9 @@ impl Engine {
         ];
         let parts = plan.parts.iter().map(|(slot, part)| (slot.as_str(), &part.label));
         let quantizers = self.quantizers.iter().map(|slot| (<dyn Quantizer>::NAME, slot.label()));
-        engine.into_iter().chain(parts).chain(quantizers)
+        let (label, beside) = &plan.adapter;
+        let adapter = beside.iter().map(move |_| (adapter::SLOT, label));
+        engine.into_iter().chain(parts).chain(quantizers).chain(adapter)
     }
 
     /// The plan that new requests get.

@@ -12,6 +12,7 @@ mod evaluate;
 mod fault;
 mod group;
 mod load;
+pub mod perplexity;
 pub(crate) mod plans;
 mod prefix;
 pub mod request;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jackfield_runtime::{DRAINING_MAX, Generation};
+use jackfield_runtime::{DRAINING_MAX, Generation, Label};
 use plugin_api::Backend;
 use plugin_api::kinds::backend::{Buf, Exe, MemoryMap, NodeView, Support};
 use plugin_api::plan::Plan;
 
 use super::batch::PlanInputs;
 use crate::error::EngineError;
+use crate::model::adapter::LoadedAdapter;
 use crate::model::loaded::logits_width;
 use crate::model::memory::StateLayout;
 use crate::model::trace::TracedParts;
@@ -30,6 +31,8 @@ pub(crate) struct CompiledPlan {
     memory: MemoryMap,
     /// In the order of the plan.
     pub(crate) weights: Vec<Buf>,
+    /// What stands beside the weights of the model, and what it is called.
+    pub(crate) adapter: (Label, Option<Arc<LoadedAdapter>>),
     /// Compiled by `backend`, and dropped before it.
     pub(crate) exe: Exe,
     pub(crate) backend: Arc<Generation<dyn Backend>>,
@@ -48,6 +51,7 @@ impl CompiledPlan {
         generation: u32,
         parts: TracedParts,
         plan: Plan,
+        adapter: (Label, Option<Arc<LoadedAdapter>>),
         backend: Arc<Generation<dyn Backend>>,
     ) -> Result<Self, EngineError> {
         check_states(model, &plan)?;
@@ -57,7 +61,8 @@ impl CompiledPlan {
         }
         let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
         for port in &plan.weights {
-            let Some((place, buf)) = model.packed.get(&port.name) else {
+            let beside = || adapter.1.as_ref()?.packed.get(&port.name);
+            let Some((place, buf)) = model.packed.get(&port.name).or_else(beside) else {
                 let what = format!("weight `{}`", port.name);
                 let expected = "one that was packed when the model was loaded";
                 return Err(EngineError::inconsistent(what, expected, "another: load it again"));
@@ -77,6 +82,7 @@ impl CompiledPlan {
             plan: Arc::new(plan),
             memory,
             weights,
+            adapter,
             exe,
             backend,
         })
@@ -106,6 +112,7 @@ impl CompiledPlan {
             inputs: PlanInputs::of(&self.plan)?,
             memory,
             weights: self.weights.clone(),
+            adapter: self.adapter.clone(),
             exe,
             backend,
         })

@@ -4,44 +4,133 @@ use std::path::Path;
 
 use plugin_api::Config;
 use plugin_api::kinds::adapter::MARK;
+use plugin_api::kinds::backend::Backend;
 use plugin_api::plan::Plan;
 use serde_json::Value;
 
 use super::error::ModelError;
-use super::files::{CONFIG_BYTES_MAX, read_json};
+use super::files::{CONFIG_BYTES_MAX, ModelFiles, read_json};
+use super::hyperparameters::Architecture;
 use super::interleaved::InterleavedRows;
+use super::loaded::{Packed, pack};
 use super::safetensors::Safetensors;
 use super::trace::WeightShapes;
+use super::weights::{Quantizers, WeightTable};
 use crate::error::EngineError;
+use crate::train::{Lora, Parameter, Parameters};
 
-/// An open adapter: its weights stay mapped as long as this lives.
+/// An open adapter of one model.
 #[derive(Debug)]
 pub struct AdapterFiles {
-    pub(super) config: Value,
-    pub(super) tensors: Safetensors,
+    /// That of the model, with what the adapter says of itself.
+    pub architecture: Architecture,
+    /// Its weights.
+    pub table: WeightTable,
+    files: ModelFiles,
+}
+
+/// An adapter in memory, beside a model.
+pub struct LoadedAdapter {
+    /// That of the model, with what the adapter says of itself.
+    pub architecture: Architecture,
+    /// Its weights.
+    pub table: WeightTable,
+    /// Where they lie.
+    pub packed: Packed,
+}
+
+/// The weights of a model, and of the adapter beside it if there is one.
+pub struct Beside<'a>(pub &'a WeightTable, pub Option<&'a WeightTable>);
+
+impl WeightShapes for Beside<'_> {
+    fn dims(&self, name: &str) -> Option<&[u64]> {
+        self.0.dims(name).or_else(|| self.1?.dims(name))
+    }
 }
 
 impl AdapterFiles {
-    /// Opens and checks the adapter in `folder`.
+    /// Opens and checks the adapter in `folder`, for a model whose rows of queries and keys may lie otherwise than
+    /// those that the adapter adds to.
     ///
     /// # Errors
     ///
     /// [`ModelError::Open`], and what its files say against their formats.
-    pub fn open(folder: &Path) -> Result<Self, ModelError> {
-        let config = read_json(&folder.join(CONFIG), CONFIG_BYTES_MAX, CONFIG)?;
-        Ok(Self { config, tensors: Safetensors::open(&folder.join(WEIGHTS))? })
+    pub fn open(
+        folder: &Path,
+        model: &Architecture,
+        rows: Option<InterleavedRows>,
+    ) -> Result<Self, EngineError> {
+        let mut architecture = model.clone();
+        AdapterConfig::open(folder)?.configure(&mut architecture.config)?;
+        let path = folder.join(WEIGHTS);
+        let tensors = reordered(Safetensors::open(&path)?, rows);
+        let files = ModelFiles::of_tensors(&path, tensors);
+        let table = WeightTable::named(&files, |theirs| our_name(theirs).map(str::to_owned));
+        Ok(Self { architecture, table, files })
     }
 
-    /// The same beside a model whose rows of queries and keys lie otherwise than those that the adapter adds to.
-    #[must_use]
-    pub fn beside(self, rows: Option<InterleavedRows>) -> Self {
-        let Some(rows) = rows else { return self };
-        let tensors = self.tensors.changed(|tensor, bytes| {
-            let num_rows = tensor.dims.first().copied().unwrap_or(0) as usize;
-            let width = bytes.len() / num_rows.max(1);
-            rows.concerns(&tensor.name).then(|| rows.done(bytes, width.max(1)))
-        });
-        Self { tensors, ..self }
+    /// The numbers of its weights, to be merged.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] that names the weight or key.
+    pub fn read(&self, quantizers: &Quantizers) -> Result<Lora, EngineError> {
+        let mut parameters = Parameters::default();
+        for name in self.table.names() {
+            let dims = self.table.dims(name).unwrap_or_default().to_vec();
+            let values = self.table.values(&self.files, name, quantizers)?;
+            parameters.0.insert(name.to_owned(), Parameter { dims, values });
+        }
+        Lora::with(parameters, &self.architecture.config)
+    }
+
+    /// Packs all weights as `backend` wants them.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] that names the weight.
+    pub fn pack(
+        self,
+        quantizers: &Quantizers,
+        backend: &dyn Backend,
+    ) -> Result<LoadedAdapter, EngineError> {
+        let Self { architecture, table, files } = self;
+        let names: Vec<&str> = table.names().collect();
+        let packed = pack(&names, &table, &files, quantizers, backend, 1, &mut |_, _| ())?;
+        Ok(LoadedAdapter { architecture, table, packed })
+    }
+}
+
+/// The name that an adapter goes by: that of its folder.
+pub fn name_of(folder: Option<&Path>) -> String {
+    let name = folder.map(|folder| folder.file_name().unwrap_or(folder.as_os_str()));
+    name.map_or_else(|| "none".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The same tensors with those rows of B in another order whose sums go to queries and keys that lie so.
+fn reordered(tensors: Safetensors, rows: Option<InterleavedRows>) -> Safetensors {
+    let Some(rows) = rows else { return tensors };
+    tensors.changed(|tensor, bytes| {
+        let num_rows = tensor.dims.first().copied().unwrap_or(0) as usize;
+        let width = bytes.len() / num_rows.max(1);
+        rows.concerns(&tensor.name).then(|| rows.done(bytes, width.max(1)))
+    })
+}
+
+/// What `adapter_config.json` says.
+#[derive(Debug)]
+pub struct AdapterConfig {
+    config: Value,
+}
+
+impl AdapterConfig {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Open`] or [`ModelError::Json`].
+    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+        Ok(Self { config: read_json(&folder.join(CONFIG), CONFIG_BYTES_MAX, CONFIG)? })
     }
 
     /// Adds what its configuration says to the hyperparameters of the model.
@@ -100,6 +189,9 @@ pub fn their_name(ours: &str) -> String {
 pub fn is_adapted(config: &Config) -> bool {
     config.has(ALPHA)
 }
+
+/// The slot of an engine that adapters fill.
+pub const SLOT: &str = "weights";
 
 /// Refuses an adapter of which the model reads less than there is.
 ///

@@ -100,6 +100,20 @@ impl Blueprint {
         Some(format!("layers.{layer}.{ours}.{suffix}"))
     }
 
+    /// The name in a GGUF file of what we call `ours`: the reverse of [`gguf_weight`](Self::gguf_weight).
+    pub fn gguf_name(&self, ours: &str) -> Option<String> {
+        match ours {
+            "embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
+            "norm.weight" => return Some("output_norm.weight".to_owned()),
+            "lm_head.weight" => return Some("output.weight".to_owned()),
+            _ => {}
+        }
+        let (layer, rest) = ours.strip_prefix("layers.")?.split_once('.')?;
+        let (part, suffix) = rest.rsplit_once('.')?;
+        let (theirs, _) = self.gguf.weights.iter().find(|(_, ours)| **ours == *part)?;
+        Some(format!("blk.{layer}.{theirs}.{suffix}"))
+    }
+
     /// Our name for a weight of a Hugging Face checkpoint, and which expert's it is.
     pub fn hf_weight(&self, name: &str) -> (String, Option<usize>) {
         let name = name.strip_prefix("model.").unwrap_or(name);

@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::adapter::AdapterFiles;
 use super::chat_template::ChatTemplate;
 use super::error::ModelError;
 use super::gguf::{Gguf, GgufMetadata, format_name};
-use super::safetensors::{Safetensors, SafetensorsTensor};
+use super::safetensors::Safetensors;
 use super::tokenizer::Tokenizer;
 
 /// An open model: its weights stay mapped as long as this lives.
@@ -21,7 +20,6 @@ use super::tokenizer::Tokenizer;
 pub struct ModelFiles {
     path: PathBuf,
     weights: Weights,
-    adapter: Option<AdapterFiles>,
 }
 
 #[derive(Debug)]
@@ -89,13 +87,12 @@ impl ModelFiles {
                 None => return Err(not_a_model("a name without an ending".to_owned())),
             }
         };
-        Ok(Self { path: path.to_path_buf(), weights, adapter: None })
+        Ok(Self { path: path.to_path_buf(), weights })
     }
 
-    /// The same with the tensors of an adapter beside those of the model.
-    #[must_use]
-    pub fn with_adapter(self, adapter: AdapterFiles) -> Self {
-        Self { adapter: Some(adapter), ..self }
+    /// Tensors alone, which make no model: those of an adapter.
+    pub(crate) fn of_tensors(path: &Path, tensors: Safetensors) -> Self {
+        Self { path: path.to_path_buf(), weights: Weights::Hf { config: Value::Null, tensors } }
     }
 
     /// What was opened.
@@ -111,7 +108,7 @@ impl ModelFiles {
         }
     }
 
-    /// All tensors, in the order of the file; those of an adapter come last.
+    /// All tensors, in the order of the file.
     pub fn tensors(&self) -> impl Iterator<Item = TensorDesc<'_>> {
         let (gguf, hf) = match &self.weights {
             Weights::Gguf(gguf) => (gguf.tensors(), [].as_slice()),
@@ -123,8 +120,7 @@ impl ModelFiles {
             dims: &tensor.dims,
             size_bytes: tensor.range.len() as u64,
         });
-        let adapter = self.adapter.as_ref().map_or(&[][..], |adapter| adapter.tensors.tensors());
-        gguf.chain(hf.iter().chain(adapter).map(|tensor| TensorDesc {
+        gguf.chain(hf.iter().map(|tensor| TensorDesc {
             name: &tensor.name,
             format: Some(tensor.format),
             dims: &tensor.dims,
@@ -139,10 +135,6 @@ impl ModelFiles {
     /// [`ModelError::TensorMissing`], or [`ModelError::FormatUnknown`] if it has a ggml type
     /// without a name here.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, ModelError> {
-        if let Some((tensors, tensor)) = self.of_adapter(name) {
-            let bytes = tensors.bytes(tensor);
-            return Ok(TensorView { format: tensor.format, dims: &tensor.dims, bytes });
-        }
         match &self.weights {
             Weights::Gguf(gguf) => {
                 let tensor = gguf.tensor(name).ok_or_else(|| self.missing(name))?;
@@ -164,9 +156,6 @@ impl ModelFiles {
 
     /// Gives pages with bytes of a tensor back to the system, until they are read again.
     pub fn release(&self, name: &str, part: Range<usize>) {
-        if let Some((tensors, tensor)) = self.of_adapter(name) {
-            return tensors.release(tensor, part);
-        }
         match &self.weights {
             Weights::Gguf(gguf) => {
                 if let Some(tensor) = gguf.tensor(name) {
@@ -181,7 +170,8 @@ impl ModelFiles {
         }
     }
 
-    /// Builds the model's tokenizer: from GGUF metadata, or from `tokenizer.json` in the folder.
+    /// Builds the model's tokenizer: from GGUF metadata, or from `tokenizer.json` in the folder. Checkpoints
+    /// without one are of runs whose tokens are bytes.
     ///
     /// # Errors
     ///
@@ -189,8 +179,20 @@ impl ModelFiles {
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
         match &self.weights {
             Weights::Gguf(gguf) => Tokenizer::from_gguf(gguf.metadata()),
+            Weights::Hf { .. } if self.is_of_bytes() => Tokenizer::of_bytes(&self.path),
             Weights::Hf { .. } => Tokenizer::from_folder(self.folder()),
         }
+    }
+
+    /// Whether this is a checkpoint of a run on plain text: a folder of a run, without a tokenizer, that
+    /// learnt no data of tokens.
+    pub fn is_of_bytes(&self) -> bool {
+        let manifest = self.folder().join("manifest.json");
+        let is_ours = matches!(self.weights, Weights::Hf { .. }) && manifest.exists();
+        is_ours
+            && !self.folder().join("tokenizer.json").exists()
+            && read_json(&manifest, CONFIG_BYTES_MAX, "a manifest")
+                .is_ok_and(|manifest| manifest["dataset"].is_null())
     }
 
     /// Compiles the model's chat template, if it has one.
@@ -208,11 +210,6 @@ impl ModelFiles {
     /// Where the files of the model lie.
     pub fn folder(&self) -> &Path {
         if self.path.is_dir() { &self.path } else { self.path.parent().unwrap_or(Path::new("")) }
-    }
-
-    fn of_adapter(&self, name: &str) -> Option<(&Safetensors, &SafetensorsTensor)> {
-        let tensors = &self.adapter.as_ref()?.tensors;
-        Some((tensors, tensors.tensor(name)?))
     }
 
     fn missing(&self, name: &str) -> ModelError {

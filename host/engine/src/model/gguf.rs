@@ -8,6 +8,7 @@ mod cursor;
 mod formats;
 mod metadata;
 mod value;
+mod write;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,6 +22,7 @@ use cursor::Cursor;
 pub use formats::{GgmlFormat, format, format_name};
 pub use metadata::GgufMetadata;
 pub use value::{GgufArray, GgufValue, ValueKind};
+pub use write::GgufWriter;
 
 /// An open GGUF file.
 #[derive(Debug, Clone)]

@@ -130,7 +130,7 @@ impl Architecture {
         Ok(config)
     }
 
-    fn is_sliding(&self, index: u32) -> plugin_api::Result<bool> {
+    pub(super) fn is_sliding(&self, index: u32) -> plugin_api::Result<bool> {
         let types = self.config.list("layer_types")?;
         if let Some(kind) = types.get(index as usize) {
             return Ok(*kind == Value::from("sliding_attention"));
@@ -193,7 +193,7 @@ fn from_json(key: &str, value: &serde_json::Value, depth: u32) -> Option<Value> 
 
 /// GGUF keys (below the architecture's name) and the names of `config.json`.
 #[rustfmt::skip]
-const COUNTS: [(&str, &str); 10] = [
+pub(super) const COUNTS: [(&str, &str); 10] = [
     ("embedding_length",        "hidden_size"),
     ("block_count",             "num_hidden_layers"),
     ("feed_forward_length",     "intermediate_size"),
@@ -206,7 +206,7 @@ const COUNTS: [(&str, &str); 10] = [
     ("expert_feed_forward_length", "moe_intermediate_size"),
 ];
 #[rustfmt::skip]
-const NUMBERS: [(&str, &str); 4] = [
+pub(super) const NUMBERS: [(&str, &str); 4] = [
     ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
     ("rope.freq_base",                   "rope_theta"),
     ("attn_logit_softcapping",           "attn_logit_softcapping"),

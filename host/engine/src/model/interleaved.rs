@@ -5,8 +5,8 @@
 
 use plugin_api::Config;
 
-use super::blueprint::Blueprint;
 use super::files::{Metadata, ModelFiles};
+use super::hyperparameters::Architecture;
 
 /// How the rows of a model's queries and keys lie in its file, where that is not as in files of Hugging Face.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,22 +16,29 @@ pub struct InterleavedRows {
 
 impl InterleavedRows {
     /// Those of a model, if its file has them.
-    pub fn of(files: &ModelFiles, blueprint: &Blueprint, config: &Config) -> Option<Self> {
+    pub fn of(files: &ModelFiles, architecture: &Architecture) -> Option<Self> {
+        let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
+        is_gguf.then(|| Self::in_gguf(architecture)).flatten()
+    }
+
+    /// Those that a GGUF file of a model has.
+    pub fn in_gguf(Architecture { blueprint, config }: &Architecture) -> Option<Self> {
         let is_said = |table: &toml::Table| {
             table.get(PAIRING).and_then(toml::Value::as_str) == Some(INTERLEAVED)
         };
-        let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
         let hf = &blueprint.hf.hyperparameters;
         let is_changed = is_said(&blueprint.gguf.hyperparameters) && !is_said(hf);
         let head_dim = config.count("head_dim", 2..=4096).ok()?;
-        (is_gguf && is_changed).then_some(Self { head_dim: head_dim as usize })
+        is_changed.then_some(Self { head_dim: head_dim as usize })
     }
 
     /// Whether the weight of this name has them: it makes queries or keys.
     pub fn concerns(self, name: &str) -> bool {
-        ["q_proj.weight", "k_proj.weight", "q_proj.lora_B.weight", "k_proj.lora_B.weight"]
-            .iter()
-            .any(|end| name.ends_with(end))
+        ["q_proj", "k_proj"].iter().any(|part| {
+            ["weight", "bias", "lora_B.weight"]
+                .iter()
+                .any(|end| name.strip_suffix(end).is_some_and(|n| n.ends_with(&format!("{part}."))))
+        })
     }
 
     /// Rows in the order of Hugging Face, from those of the file: `elements [rows, width]`.

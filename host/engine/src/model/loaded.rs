@@ -9,15 +9,15 @@ use jackfield_runtime::{Label, Registry};
 use plugin_api::Quantizer;
 use plugin_api::kinds::backend::{Backend, Bucket, Buf, WeightPlace};
 use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec};
-use plugin_api::plan::{Dim, Plan, Port, StateSpec};
+use plugin_api::plan::{Dim, Plan, StateSpec};
 use sha2::{Digest as _, Sha256};
 
-use super::adapter::{AdapterFiles, check_read};
+use super::adapter::{AdapterFiles, Beside, LoadedAdapter, check_read, name_of};
 use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
 use super::interleaved::InterleavedRows;
 use super::memory::{AlignedBytes, Piece, StateLayout, room_for};
-use super::trace::{TracedParts, trace_decoder};
+use super::trace::{TracedParts, WeightShapes as _, trace_decoder};
 use super::weights::{Quantizers, WeightTable};
 use super::{ChatTemplate, Tokenizer};
 use crate::error::EngineError;
@@ -110,10 +110,15 @@ impl fmt::Debug for PlanDigest {
     }
 }
 
+/// Weights in memory, by name, and where they lie.
+pub type Packed = BTreeMap<String, (WeightPlace, Buf)>;
+
 /// What of a model stays as it is, whatever is swapped.
 pub struct LoadedModel {
     /// What the model is.
     pub architecture: Architecture,
+    /// How its rows of queries and keys lie, if not as adapters have them.
+    pub rows: Option<InterleavedRows>,
     /// Text to tokens and back.
     pub tokenizer: Arc<Tokenizer>,
     /// How conversations become text, if the model says so.
@@ -121,7 +126,7 @@ pub struct LoadedModel {
     /// The weights that its files hold.
     pub table: WeightTable,
     /// Weights that were packed, by name, and where they lie.
-    pub packed: BTreeMap<String, (WeightPlace, Buf)>,
+    pub packed: Packed,
     /// The sizes that plans are compiled for.
     pub bucket: Bucket,
     /// What is kept between steps.
@@ -140,6 +145,8 @@ pub struct FirstParts {
     pub traced: TracedParts,
     /// What they described.
     pub plan: Plan,
+    /// What stands beside the weights, and what it is called.
+    pub adapter: (Label, Option<Arc<LoadedAdapter>>),
     /// The quantizers of its weights, by the name of their plugin.
     pub quantizers: Vec<(String, Box<dyn Quantizer>)>,
     /// How the cache's memory lies.
@@ -161,23 +168,25 @@ impl LoadedModel {
         options: &LoadOptions,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, FirstParts), EngineError> {
-        let mut files = ModelFiles::open(path)?;
+        let files = ModelFiles::open(path)?;
         let mut architecture = Architecture::of(&files)?;
-        if let Some(folder) = &options.adapter {
-            let adapter = AdapterFiles::open(folder)?;
-            adapter.configure(&mut architecture.config)?;
-            let rows = InterleavedRows::of(&files, &architecture.blueprint, &architecture.config);
-            files = files.with_adapter(adapter.beside(rows));
-        }
         let context_length = architecture.context_length().min(options.context_length_max);
         architecture.config.set("context_length", context_length as i64);
         let mut quantizers = wiring.quantizers(registry)?;
-        let traced = wiring.traced(registry, &architecture)?;
+        let folder = options.adapter.as_deref();
+        let rows = InterleavedRows::of(&files, &architecture);
+        let open = |folder| AdapterFiles::open(folder, &architecture, rows);
+        let adapter = folder.map(open).transpose()?;
+        let beside = adapter.as_ref();
+        let adapted = beside.map_or(&architecture, |adapter| &adapter.architecture);
+        let traced = wiring.traced(registry, adapted)?;
         let table = WeightTable::of(&files, &architecture.blueprint)?;
         let what = format!("plan of {}", path.display());
-        let plan =
-            trace_decoder(&architecture, &traced, &table).map_err(EngineError::plugin(what))?;
-        check_read(&plan, &table, table.of_adapter())?;
+        let shapes = Beside(&table, beside.map(|adapter| &adapter.table));
+        let plan = trace_decoder(adapted, &traced, &shapes).map_err(EngineError::plugin(what))?;
+        if let Some(adapter) = beside {
+            check_read(&plan, &shapes, adapter.table.names())?;
+        }
 
         let limits = PoolLimits {
             num_seqs_max: options.num_seqs_max,
@@ -188,7 +197,11 @@ impl LoadedModel {
         let pool = cache.pool(&states, &limits).map_err(EngineError::plugin("kv-cache"))?;
         let layout = Arc::new(StateLayout::new(&states, pool, options.num_seqs_max));
 
-        let packed = pack(&plan, &table, &files, &quantizers, backend, options.threads, progress)?;
+        let own = plan.weights.iter().map(|port| &*port.name);
+        let own: Vec<&str> = own.filter(|name| table.dims(name).is_some()).collect();
+        let packed = pack(&own, &table, &files, &quantizers, backend, options.threads, progress)?;
+        let adapter = adapter.map(|adapter| adapter.pack(&quantizers, backend)).transpose()?;
+        let adapter = (Label::first(&name_of(folder)), adapter.map(Arc::new));
 
         let is_used =
             |format: &String| packed.values().any(|(place, _)| place.desc.format == *format);
@@ -200,13 +213,14 @@ impl LoadedModel {
             bucket: bucket(options, &layout.pool),
             num_logits: logits_width(&plan)?,
             architecture,
+            rows,
             table,
             packed,
             states,
             limits,
             context_length,
         };
-        Ok((model, FirstParts { traced, plan, quantizers, layout }))
+        Ok((model, FirstParts { traced, plan, adapter, quantizers, layout }))
     }
 
     /// Bytes of all packed weights.
@@ -222,18 +236,18 @@ impl LoadedModel {
     }
 }
 
-/// Packs all weights of a plan into one piece of memory.
+/// Packs weights into one piece of memory.
 pub(crate) fn pack(
-    plan: &Plan,
+    names: &[&str],
     table: &WeightTable,
     files: &ModelFiles,
     quantizers: &Quantizers,
     backend: &dyn Backend,
     threads: usize,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<BTreeMap<String, (WeightPlace, Buf)>, EngineError> {
-    let place = |port: &Port| table.place(files, &port.name, quantizers, backend);
-    let places: Vec<WeightPlace> = plan.weights.iter().map(place).collect::<Result<_, _>>()?;
+) -> Result<Packed, EngineError> {
+    let place = |name: &&str| table.place(files, name, quantizers, backend);
+    let places: Vec<WeightPlace> = names.iter().map(place).collect::<Result<_, _>>()?;
     let size = |place: &WeightPlace| place.layout.size_bytes(place.desc.rows);
     let room = room_for(places.iter().map(size));
     let mut packed = AlignedBytes::huge(room);

@@ -4,6 +4,7 @@ pub mod adapter;
 pub mod blueprint;
 pub mod chat_template;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod gguf;
 pub mod hyperparameters;

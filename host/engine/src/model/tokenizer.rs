@@ -5,6 +5,7 @@
 
 mod bpe;
 mod byte_level;
+mod bytes;
 mod ends;
 mod from_gguf;
 mod hugging_face;
@@ -13,12 +14,15 @@ mod pre_tokenizer;
 mod special;
 mod spm;
 mod stream;
+mod to_gguf;
 mod vocab;
 
 use std::cell::Cell;
 use std::fmt::Debug;
 
+pub use bytes::byte_tokenizer_json;
 pub use stream::StreamDecoder;
+pub use to_gguf::GgufTokenizer;
 use vocab::{TokenKind, Vocab};
 
 /// The tokenizer of one model.

@@ -10,7 +10,6 @@ use plugin_api::kinds::backend::{
 use plugin_api::kinds::quantizer::AffineMut;
 use plugin_api::{Lowering, Quantizer};
 
-use super::adapter::our_name;
 use super::blueprint::Blueprint;
 use super::files::{Metadata, ModelFiles};
 use super::trace::WeightShapes;
@@ -32,11 +31,6 @@ struct Entry {
     dims: Vec<u64>,
 }
 
-/// Our name for a weight of an adapter beside the model's.
-fn adapter_name(theirs: &str) -> Option<String> {
-    our_name(theirs).map(str::to_owned)
-}
-
 impl WeightTable {
     /// Lists the tensors of a model under our names. Where each expert has a tensor of its own,
     /// they are one weight with another axis before the others.
@@ -46,11 +40,9 @@ impl WeightTable {
     /// [`EngineError::Inconsistent`] for experts that are missing or differ in shape.
     pub fn of(files: &ModelFiles, blueprint: &Blueprint) -> Result<Self, EngineError> {
         if matches!(files.metadata(), Metadata::Gguf(_)) {
-            let ours = |theirs: &str| blueprint.gguf_weight(theirs);
-            return Ok(Self::named(files, |theirs| adapter_name(theirs).or_else(|| ours(theirs))));
+            return Ok(Self::named(files, |theirs| blueprint.gguf_weight(theirs)));
         }
         let mut table = Self::named(files, |theirs| match blueprint.hf_weight(theirs) {
-            _ if adapter_name(theirs).is_some() => adapter_name(theirs),
             (ours, None) => Some(ours),
             (_, Some(_)) => None,
         });
@@ -117,11 +109,9 @@ impl WeightTable {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Names of the weights that are an adapter's.
-    pub fn of_adapter(&self) -> impl Iterator<Item = &str> {
-        let entries = self.entries.iter();
-        let is_adapters = |e: &Entry| e.theirs.iter().any(|theirs| our_name(theirs).is_some());
-        entries.filter(move |(_, e)| is_adapters(e)).map(|(ours, _)| ours.as_str())
+    /// What a weight is called in its file: one name, or one for each expert.
+    pub fn names_in_file(&self, name: &str) -> &[String] {
+        self.entries.get(name).map_or(&[], |entry| &entry.theirs)
     }
 
     /// Finds a weight in its file.

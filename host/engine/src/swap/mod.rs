@@ -13,6 +13,7 @@
 //! they make one plan together, and every other slot is a group of its own. So nothing that a swap
 //! was prepared against changes before it is taken in.
 
+mod adapters;
 mod book;
 mod change;
 mod prepare;

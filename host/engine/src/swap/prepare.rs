@@ -8,16 +8,18 @@ use jackfield_runtime::{DRAINING_MAX, Generation, Reach, Replacement, SwapError}
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
-    Backend, DType, FeedForward, Kind, KvCache, Mixer, MoeRouter, Norm, Quantizer, Residual,
-    RotaryEmbedding, Traced,
+    Adapter, Backend, DType, FeedForward, Kind, KvCache, Mixer, MoeRouter, Norm, Quantizer,
+    Residual, RotaryEmbedding, Traced,
 };
 
+use super::adapters::NewAdapter;
 use super::book::Shared;
 use super::change::{Change, NewMemory, Successor};
 use super::state::{Member, Role, lock};
 use crate::error::EngineError;
 use crate::generate::plans::CompiledPlan;
 use crate::model::LoadedModel;
+use crate::model::adapter::{Beside, check_read};
 use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::trace::{TracedPart, trace_decoder};
 
@@ -35,6 +37,7 @@ pub(super) struct Prepared {
 struct Planning<'a> {
     backend: Option<(&'a Member, Arc<Generation<dyn Backend>>)>,
     parts: Vec<(&'a Member, Box<dyn Traced>)>,
+    adapter: Option<(&'a Member, NewAdapter)>,
 }
 
 impl Shared {
@@ -56,6 +59,9 @@ impl Shared {
                     planning.backend = Some((member, Arc::new(member.generation(instance)?)));
                 }
                 Role::Traced => planning.parts.push((member, member.unpack_part(instance)?)),
+                Role::Adapter => {
+                    planning.adapter = Some((member, NewAdapter::unpack(member, instance)?));
+                }
                 Role::Cache => cache = Some((member, member.unpack(instance)?)),
                 Role::Scheduler => {
                     let room = Vec::with_capacity(model.limits.num_seqs_max * SEQ_BYTES);
@@ -87,7 +93,7 @@ impl Shared {
         let is_same = self.prepare_plans(&model, planning, moved, &mut change)?;
         let reach = |member: &Member| match member.role {
             Role::Processor(_) | Role::Strategy(_) => Reach::NewRequests,
-            Role::Traced if !is_same => Reach::NewRequests,
+            Role::Traced | Role::Adapter if !is_same => Reach::NewRequests,
             _ => Reach::MidStream,
         };
         Ok(Prepared { change, requests, reaches: members.iter().map(reach).collect() })
@@ -103,13 +109,15 @@ impl Shared {
         moved: Option<&Member>,
         change: &mut Change,
     ) -> Result<bool, SwapError> {
-        let Planning { backend, parts: new_parts } = planning;
-        if backend.is_none() && new_parts.is_empty() && moved.is_none() {
+        let Planning { backend, parts: new_parts, adapter: new_adapter } = planning;
+        let is_traced = !new_parts.is_empty() || new_adapter.is_some();
+        if backend.is_none() && !is_traced && moved.is_none() {
             return Ok(true);
         }
         // A plan that fails is the backend's refusal, if the set brings one; else the cache's, whose
         // memory it is for; else of the parts that described it.
-        let by_parts = At::all(new_parts.iter().map(|(member, _)| *member));
+        let of_adapter = new_adapter.iter().map(|(member, _)| *member);
+        let by_parts = At::all(new_parts.iter().map(|(member, _)| *member).chain(of_adapter));
         let by = backend.as_ref().map(|(member, _)| *member).or(moved).map(Member::at);
         let by = by.as_ref().unwrap_or(&by_parts);
         let live = self.live_plans();
@@ -126,13 +134,12 @@ impl Shared {
         let is_same = new_parts.iter().all(|(member, next)| {
             let old = active.parts.get(&member.kind).map(|part| part.instance.semantic_id());
             old == Some(next.semantic_id())
-        });
+        }) && new_adapter.is_none();
         if !is_same {
             let draining = live.iter().filter(|plan| !plan.is_idle()).count();
             by_parts.check_draining(draining)?;
         }
         let is_moved = backend.is_some() || moved.is_some();
-        let is_traced = !new_parts.is_empty();
         for plan in &live {
             let is_superseded = is_traced && is_same && plan.generation == active.generation;
             if is_moved && !is_superseded {
@@ -146,9 +153,27 @@ impl Shared {
                 let part = TracedPart { label: next.clone(), instance };
                 parts.insert(kind.clone(), Arc::new(part));
             }
-            let plan = trace_decoder(&model.architecture, &parts, &model.table)
+            let adapter = match new_adapter {
+                Some((member, new)) => {
+                    let loaded = new.load(&mut parts, &*own(active).instance);
+                    let loaded = loaded.map_err(|error| member.at().refused(error))?;
+                    (member.next.clone(), loaded.map(Arc::new))
+                }
+                None => active.adapter.clone(),
+            };
+            let beside = adapter.1.clone();
+            let beside = beside.as_deref();
+            let architecture = beside.map_or(&model.architecture, |beside| &beside.architecture);
+            let shapes = Beside(&model.table, beside.map(|beside| &beside.table));
+            let plan = trace_decoder(architecture, &parts, &shapes)
                 .map_err(|source| by_parts.failed("trace", source))?;
-            let compiled = CompiledPlan::new(model, &layout, generation, parts, plan, own(active));
+            if let Some(beside) = beside {
+                let read = check_read(&plan, &shapes, beside.table.names());
+                read.map_err(|error| by_parts.refused(error))?;
+            }
+            let backend = own(active);
+            let compiled =
+                CompiledPlan::new(model, &layout, generation, parts, plan, adapter, backend);
             let compiled = compiled.map_err(|error| by.refused(error))?;
             let compiled = if is_same { compiled.replacing(active) } else { compiled };
             change.plans.push(Arc::new(compiled));
@@ -233,7 +258,10 @@ fn is_convertible(old: &PoolSpec, new: &PoolSpec, states: &[StateSpec]) -> bool 
 
 impl Member {
     /// The instance behind `Any`, if it is of the kind `K`.
-    fn unpack<K: Kind + ?Sized>(&self, instance: Box<dyn Any + Send>) -> Result<Box<K>, SwapError> {
+    pub(super) fn unpack<K: Kind + ?Sized>(
+        &self,
+        instance: Box<dyn Any + Send>,
+    ) -> Result<Box<K>, SwapError> {
         match instance.downcast::<Box<K>>() {
             Ok(instance) => Ok(*instance),
             Err(_) => Err(SwapError::WrongInstance {
@@ -258,6 +286,7 @@ impl Member {
             <dyn Mixer>::NAME => self.unpack::<dyn Mixer>(instance)?,
             <dyn FeedForward>::NAME => self.unpack::<dyn FeedForward>(instance)?,
             <dyn MoeRouter>::NAME => self.unpack::<dyn MoeRouter>(instance)?,
+            <dyn Adapter>::NAME => self.unpack::<dyn Adapter>(instance)?,
             _ => {
                 let (kind, name) = (self.kind.clone(), self.next.name.clone());
                 return Err(SwapError::WrongInstance { kind, name });
@@ -271,7 +300,7 @@ impl Member {
 }
 
 /// Who is named in an error: a slot, or several that make one plan.
-struct At(String);
+pub(super) struct At(String);
 
 impl At {
     fn all<'a>(members: impl Iterator<Item = &'a Member>) -> Self {

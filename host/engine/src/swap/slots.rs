@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use jackfield_runtime::{RequestSlot, Slot};
-use plugin_api::{Backend, DecodingStrategy, Kind, KvCache, LogitsProcessor, Quantizer, Scheduler};
+use plugin_api::{
+    Adapter, Backend, DecodingStrategy, Kind, KvCache, LogitsProcessor, Quantizer, Scheduler,
+};
 
 use super::state::{Role, SlotState};
 use crate::generate::plans::CompiledPlan;
+use crate::model::adapter;
 
 /// Everything that fills a slot of an engine.
 pub(crate) struct Filled<'a> {
@@ -31,6 +34,8 @@ impl Filled<'_> {
         ];
         let parts = self.plan.parts.iter();
         slots.extend(parts.map(|(kind, part)| one(kind, Role::Traced, &part.label)));
+        let (kind, label) = (<dyn Adapter>::NAME, self.plan.adapter.0.clone());
+        slots.push(SlotState::shared(kind, adapter::SLOT, Role::Adapter, label));
         slots.extend(self.quantizers.iter().enumerate().map(|(place, slot)| {
             let (label, role) = (slot.label().clone(), Role::Quantizer(place));
             SlotState::shared(<dyn Quantizer>::NAME, &label.name.clone(), role, label)

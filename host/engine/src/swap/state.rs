@@ -8,6 +8,7 @@ use jackfield_runtime::{Label, Reach, Replacement, SlotStatus, SwapError, Swappe
 
 use super::book::Shared;
 use crate::generate::plans::CompiledPlan;
+use crate::model::adapter;
 use crate::model::memory::StateLayout;
 
 /// Where a slot stands in the list.
@@ -19,6 +20,8 @@ pub(crate) enum Role {
     Backend,
     /// The traced part that carries the kind's name.
     Traced,
+    /// The weights of an adapter.
+    Adapter,
     Cache,
     Scheduler,
     /// The index among the processors; likewise below.
@@ -140,8 +143,9 @@ impl State {
 
     fn find(&self, slot: &str, name: &str) -> Result<SlotIndex, SwapError> {
         let (kind, name) = slot.split_once('/').unwrap_or((slot, name));
-        let is_it = |s: &SlotState| s.kind == kind && (s.name == name || s.name == s.kind);
-        self.slots.iter().position(is_it).ok_or_else(|| SwapError::UnknownSlot {
+        let of_kind =
+            |called: &str| self.slots.iter().position(|s| s.kind == kind && s.name == called);
+        of_kind(name).or_else(|| of_kind(kind)).ok_or_else(|| SwapError::UnknownSlot {
             kind: kind.to_owned(),
             name: name.to_owned(),
             known: self.slots.iter().map(SlotState::path).collect(),
@@ -203,9 +207,13 @@ impl State {
         let slot = &self.slots[index];
         let plans = self.plans.iter().filter_map(Weak::upgrade);
         plans.filter_map(|plan| {
-            let part = plan.parts.get(&slot.kind).filter(|_| slot.role == Role::Traced)?;
+            let label = match slot.role {
+                Role::Traced => plan.parts.get(&slot.kind)?.label.clone(),
+                Role::Adapter => plan.adapter.0.clone(),
+                _ => return None,
+            };
             let requests = plan.requests.load(Ordering::Relaxed);
-            (part.label != slot.active && requests > 0).then(|| (part.label.clone(), requests))
+            (label != slot.active && requests > 0).then_some((label, requests))
         })
     }
 
@@ -255,7 +263,7 @@ fn read(requests: &Weak<AtomicUsize>) -> usize {
 impl Role {
     /// Whether what fills the slot is a part of the plans.
     fn is_plan(self) -> bool {
-        matches!(self, Self::Backend | Self::Traced)
+        matches!(self, Self::Backend | Self::Traced | Self::Adapter)
     }
 }
 
@@ -366,7 +374,13 @@ impl Shared {
         self.clerk.flush();
         let running = self.running.load(Ordering::Relaxed);
         let state = lock(&self.state);
-        (0..state.slots.len()).map(|index| state.status(index, running)).collect()
+        let all = (0..state.slots.len()).map(|index| (index, state.status(index, running)));
+        // Nobody looks for adapters where there is none.
+        let is_empty = |index: usize, status: &SlotStatus| {
+            let is_none = status.active.name == adapter::name_of(None);
+            state.slots[index].role == Role::Adapter && is_none && status.draining.is_empty()
+        };
+        all.filter(|(index, status)| !is_empty(*index, status)).map(|(_, status)| status).collect()
     }
 }
 

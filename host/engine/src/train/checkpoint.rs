@@ -63,26 +63,26 @@ struct AdapterOf {
 
 /// `manifest.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     version: u32,
-    step: u64,
-    run: String,
+    pub(super) step: u64,
+    pub(super) run: String,
     /// As text: numbers that are none have no JSON.
-    loss: String,
+    pub(super) loss: String,
     epoch: u64,
     sequences: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     dataset: Option<DatasetPosition>,
     /// As text, as the loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    evaluation: Option<String>,
-    files: BTreeMap<String, FileEntry>,
+    pub(super) evaluation: Option<String>,
+    pub(super) files: BTreeMap<String, FileEntry>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct FileEntry {
-    size_bytes: u64,
-    sha256: String,
+pub(super) struct FileEntry {
+    pub(super) size_bytes: u64,
+    pub(super) sha256: String,
 }
 
 impl Checkpoint {
@@ -300,7 +300,7 @@ fn best_of(paths: &[PathBuf]) -> Option<&PathBuf> {
     best.map(|(path, _)| path)
 }
 
-fn read_manifest(path: &Path) -> Result<Manifest, EngineError> {
+pub(super) fn read_manifest(path: &Path) -> Result<Manifest, EngineError> {
     let file = path.join(MANIFEST);
     let bytes = fs::read(&file).map_err(|error| outside(&file, &error))?;
     serde_json::from_slice(&bytes)

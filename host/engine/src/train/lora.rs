@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::parameters::{Parameter, Parameters, hash};
 use super::random::Random;
 use crate::error::EngineError;
-use crate::model::adapter::{AdapterFiles, CONFIG, WEIGHTS, our_name, their_name};
+use crate::model::adapter::{AdapterConfig, CONFIG, WEIGHTS, our_name, their_name};
 
 /// An adapter: two narrow matrices for each weight that it stands beside.
 ///
@@ -77,12 +77,17 @@ impl Lora {
     ///
     /// [`EngineError`] that names the file, key or tensor.
     pub fn open(folder: &Path) -> Result<Self, EngineError> {
-        let files = AdapterFiles::open(folder)?;
+        let files = AdapterConfig::open(folder)?;
         let mut config = Config::at(CONFIG);
         files.configure(&mut config)?;
         let path = folder.join(WEIGHTS);
         let bytes = fs::read(&path).map_err(|error| outside(&path, &error))?;
         let parameters = Self::parameters_of(&bytes)?;
+        Self::with(parameters, &config)
+    }
+
+    /// An adapter of these weights, which says of itself what a configuration has.
+    pub(crate) fn with(parameters: Parameters, config: &Config) -> Result<Self, EngineError> {
         let read =
             || Ok((config.number("lora_alpha", -1e6..=1e6)?, config.flag_or("use_rslora", false)?));
         let (alpha, is_stabilized) = read().map_err(EngineError::plugin(CONFIG))?;
@@ -164,6 +169,22 @@ impl Lora {
     pub fn configure(&self, config: &mut Config) {
         config.set("lora_alpha", self.alpha);
         config.set("use_rslora", self.is_stabilized);
+    }
+
+    /// The parts of it by the weight that each stands beside. What has no B is left to [`merge`](Self::merge) to
+    /// refuse.
+    pub(crate) fn by_weight(&self) -> BTreeMap<String, Self> {
+        let mut parts = BTreeMap::new();
+        for (name, parameter) in &self.parameters.0 {
+            let scope = name.split(".lora_").next().unwrap_or(name);
+            let part = parts.entry(format!("{scope}.weight")).or_insert_with(|| Self {
+                parameters: Parameters::default(),
+                alpha: self.alpha,
+                is_stabilized: self.is_stabilized,
+            });
+            part.parameters.0.insert(name.clone(), parameter.clone());
+        }
+        parts
     }
 
     /// Adds each product of A and B to the weight that they stand beside: `W + s · B A`, summed in `f64`.

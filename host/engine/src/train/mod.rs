@@ -9,6 +9,7 @@ mod columns;
 mod compiled;
 mod dataset;
 mod disk;
+mod listing;
 mod loader;
 mod lora;
 mod measures;
@@ -29,6 +30,7 @@ pub use dataset::{
     ExampleEncoder, Format, LineError, LinePlace, Passed, SourcePosition, Survey, TooLong, Turns,
 };
 pub use disk::{Disk, RealDisk};
+pub use listing::{Damage, Listed, checkpoints_in, inspect_checkpoint};
 pub use loader::{BatchLoader, LoaderPosition, TextLoader, TokenBatch};
 pub use lora::Lora;
 pub use parameters::{Parameter, Parameters};

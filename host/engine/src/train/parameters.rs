@@ -91,7 +91,7 @@ impl Parameters {
     ) -> Result<(Architecture, Self), EngineError> {
         let files = ModelFiles::open(path)?;
         let mut architecture = Architecture::of(&files)?;
-        let rows = InterleavedRows::of(&files, &architecture.blueprint, &architecture.config);
+        let rows = InterleavedRows::of(&files, &architecture);
         let quantizers = wiring.quantizers(registry)?;
         let table = WeightTable::of(&files, &architecture.blueprint)?;
         let mut parameters = Self::default();
@@ -99,7 +99,7 @@ impl Parameters {
             let dims = table.dims(name).unwrap_or_default().to_vec();
             let mut values = table.values(&files, name, &quantizers)?;
             if let Some(rows) = rows.filter(|rows| rows.concerns(name)) {
-                values = rows.undone(&values, dims.last().map_or(1, |&width| width as usize));
+                values = rows.undone(&values, dims.get(1).map_or(1, |&width| width as usize));
             }
             parameters.0.insert(name.to_owned(), Parameter { dims, values });
         }

@@ -1,9 +1,10 @@
 //! The plugins of a server: which fill its slots, and what happens to them.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use jackfield_loader::{Grants, Plugins, Services};
-use jackfield_runtime::Bus;
+use jackfield_runtime::{Bus, SwapError, Swapped};
 use plugin_api::Host;
 use plugin_api::events::{Flow, Subscriptions};
 
@@ -16,7 +17,13 @@ pub struct Board {
     pub plugins: Arc<Plugins>,
     /// What happens.
     pub bus: Bus,
+    /// Lets new requests have another adapter, once there is an engine.
+    pub exchange: Exchange,
 }
+
+/// Lets new requests have the adapter in a folder, or none.
+pub type Exchange =
+    Arc<OnceLock<Box<dyn Fn(Option<&Path>) -> Result<Swapped, SwapError> + Send + Sync>>>;
 
 impl Board {
     /// Counts what happens to plugins.
@@ -43,6 +50,6 @@ impl Board {
 }
 
 /// A handle without any grants, for what the server itself subscribes to.
-pub(super) fn host(name: &str) -> Host {
+pub(crate) fn host(name: &str) -> Host {
     Services::new().host(name, Grants::none())
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{events, plugins, quotas};
+use super::{adapter, events, plugins, quotas};
 use crate::error::ErrorResponse;
 
 #[derive(OpenApi)]
@@ -19,6 +19,7 @@ use crate::error::ErrorResponse;
         plugins::load,
         plugins::swap,
         plugins::rollback,
+        adapter::exchange,
         quotas::read,
         quotas::change,
         events::tail,

@@ -3,6 +3,7 @@
 //! Whoever may load a plugin may run code as this process does. So it listens only where it is told
 //! to, and never without a key.
 
+mod adapter;
 mod answers;
 mod board;
 mod documents;
@@ -23,7 +24,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::guard::{key, request_id};
 
-pub use board::Board;
+pub(crate) use board::host;
+pub use board::{Board, Exchange};
 
 /// Every path of the admin interface.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -33,6 +35,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/plugins/swap", post(plugins::swap))
         .route("/plugins/rollback", post(plugins::rollback))
         .route("/slots", get(plugins::slots))
+        .route("/adapter", post(adapter::exchange))
         .route("/quotas", get(quotas::read).post(quotas::change))
         .route("/events", get(events::tail))
         .route("/openapi.json", get(documents::openapi))

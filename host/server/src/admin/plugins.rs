@@ -153,7 +153,7 @@ fn with_slots(
     files.into_iter().zip(slots).map(|(file, slot)| Ok((absolute("files", file)?, slot))).collect()
 }
 
-fn absolute(param: &str, file: String) -> Result<PathBuf, ApiError> {
+pub(super) fn absolute(param: &str, file: String) -> Result<PathBuf, ApiError> {
     let path = PathBuf::from(file);
     if path.is_absolute() {
         return Ok(path);
@@ -247,7 +247,7 @@ fn refused(error: &PluginsError) -> ApiError {
 #[derive(IntoResponses)]
 #[response(status = 409, description = "The plugin or the engine refused, and nothing has changed")]
 #[expect(dead_code, reason = "names a schema")]
-struct Refused(#[to_schema] ErrorResponse);
+pub(super) struct Refused(#[to_schema] ErrorResponse);
 
 /// Files of one set.
 const FILES_MAX: usize = 64;

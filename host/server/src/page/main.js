@@ -6,8 +6,14 @@ import { openChat } from "./chat.js";
 import { openLive } from "./live.js";
 import { openModels, readModels } from "./models.js";
 import { openSettings } from "./settings.js";
+import { openTraining } from "./training.js";
 
-const tabs = [...document.querySelectorAll("[role=tab]")];
+// `jackfield train` serves a run and no model, `jackfield serve` a model and no run.
+const isRun = document.documentElement.hasAttribute("data-run");
+const isThere = ({ dataset: { tab } }) =>
+  tab === "settings" || (tab === "training") === isRun;
+const tabs = [...document.querySelectorAll("[role=tab]")].filter(isThere);
+document.querySelectorAll("[role=tab]").forEach((tab) => { tab.hidden = !isThere(tab); });
 const parts = {};
 
 function show(name) {
@@ -38,7 +44,7 @@ function openTabs() {
 
 function asked() {
   const name = location.hash.slice(1);
-  return tabs.some((tab) => tab.dataset.tab === name) ? name : "chat";
+  return tabs.some((tab) => tab.dataset.tab === name) ? name : tabs[0].dataset.tab;
 }
 
 async function watchHealth() {
@@ -53,19 +59,24 @@ async function watchHealth() {
     if (health.textContent !== text) {
       health.className = state;
       health.textContent = text;
-      if (state === "good") readModels();
+      if (state === "good" && !isRun) readModels();
     }
     await new Promise((done) => setTimeout(done, 3000));
   }
 }
 
 openSettings((name) => {
-  if (name === "key") readModels();
+  if (name === "key" && !isRun) readModels();
 });
-parts.chat = openChat();
-parts.board = openBoard();
-parts.live = openLive();
-parts.models = openModels();
+if (isRun) {
+  document.title = "Jackfield · training";
+  parts.training = openTraining();
+} else {
+  parts.chat = openChat();
+  parts.board = openBoard();
+  parts.live = openLive();
+  parts.models = openModels();
+}
 openTabs();
 show(asked());
 watchHealth();

@@ -9,7 +9,7 @@ use crate::error::ApiError;
 
 /// Names, types and texts.
 #[rustfmt::skip]
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("index.html",  "text/html; charset=utf-8", include_str!("../page/index.html")),
     ("style.css",   "text/css; charset=utf-8",  include_str!("../page/style.css")),
     ("icon.svg",    "image/svg+xml",            include_str!("../page/icon.svg")),
@@ -20,7 +20,9 @@ const FILES: [(&str, &str, &str); 11] = [
     ("live.js",     SCRIPT,                     include_str!("../page/live.js")),
     ("metrics.js",  SCRIPT,                     include_str!("../page/metrics.js")),
     ("models.js",   SCRIPT,                     include_str!("../page/models.js")),
+    ("plot.js",     SCRIPT,                     include_str!("../page/plot.js")),
     ("settings.js", SCRIPT,                     include_str!("../page/settings.js")),
+    ("training.js", SCRIPT,                     include_str!("../page/training.js")),
 ];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -35,6 +37,13 @@ pub(crate) async fn index() -> Result<Response, ApiError> {
     answer("index.html")
 }
 
+/// The same for a run of training, which has no model to talk with.
+pub(crate) fn of_run() -> Result<Response, ApiError> {
+    let (_, media_type, text) = FILES[0];
+    let text = text.replacen("<html lang=\"en\">", "<html lang=\"en\" data-run>", 1);
+    Ok(with_headers(media_type, text.into_response()))
+}
+
 /// What the page is made of.
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, ApiError> {
     answer(&name)
@@ -43,7 +52,10 @@ pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, ApiError>
 fn answer(name: &str) -> Result<Response, ApiError> {
     let found = FILES.iter().find(|(known, ..)| *known == name);
     let (_, media_type, text) = *found.ok_or_else(ApiError::no_path)?;
-    let mut response = text.into_response();
+    Ok(with_headers(media_type, text.into_response()))
+}
+
+fn with_headers(media_type: &'static str, mut response: Response) -> Response {
     let headers = response.headers_mut();
     #[rustfmt::skip]
     let lines = [
@@ -57,5 +69,5 @@ fn answer(name: &str) -> Result<Response, ApiError> {
     for (header, value) in lines {
         headers.insert(header, HeaderValue::from_static(value));
     }
-    Ok(response)
+    response
 }

@@ -34,6 +34,11 @@ pub fn format(type_id: u32) -> Option<&'static GgmlFormat> {
     FORMATS.iter().find(|format| format.type_id == type_id)
 }
 
+/// The type of this name, if there is one.
+pub(super) fn by_name(name: &str) -> Option<&'static GgmlFormat> {
+    FORMATS.iter().find(|format| format.name == name)
+}
+
 /// The name of the type with this id: `12` is `"Q4_K"`.
 pub fn format_name(type_id: u32) -> Option<&'static str> {
     format(type_id).map(|format| format.name)

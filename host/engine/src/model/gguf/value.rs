@@ -243,6 +243,11 @@ impl<'a> GgufArray<'a> {
         self.len == 0
     }
 
+    /// The elements as the file has them.
+    pub(super) fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// The raw bytes of each string, not checked to be UTF-8; `None` if these are not strings.
     pub fn strings(&self) -> Option<impl Iterator<Item = &'a [u8]> + use<'a>> {
         let mut cursor = (self.kind == ValueKind::Str)

@@ -1,0 +1,130 @@
+//! Writes models that other programs read: folders as Hugging Face has them, and GGUF files.
+//!
+//! What is written appears whole or not at all: it is made beside its place under another name, brought
+//! to the disk, then renamed.
+
+mod gguf;
+mod hugging_face;
+mod merge;
+mod whole;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jackfield_runtime::Registry;
+
+use super::files::{Metadata, ModelFiles};
+use super::hyperparameters::Architecture;
+use super::weights::{Quantizers, WeightTable};
+use crate::error::EngineError;
+use crate::wiring::Wiring;
+
+pub use merge::{Merged, MergedWeight, merge};
+
+/// The kind of file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportLayout {
+    /// A file that llama.cpp reads.
+    Gguf,
+    /// A folder that transformers and mlx-lm read.
+    HuggingFace,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exported {
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Bytes of the file, or of all files in the folder.
+    pub size_bytes: u64,
+}
+
+/// A model to be written in another layout.
+struct Exporter<'a> {
+    files: &'a ModelFiles,
+    architecture: Architecture,
+    table: WeightTable,
+    quantizers: Quantizers,
+    /// Of matrices; vectors of GGUF files are F32. Nothing leaves all tensors as they are.
+    format: Option<&'a str>,
+    /// Bytes that take the place of tensors, by the names in the file.
+    replaced: BTreeMap<String, Vec<u8>>,
+}
+
+/// Writes the model at `from`, a folder as Hugging Face or a training run leaves it, to `to`, where nothing is.
+/// Matrices become `format`: `F32`, `BF16` or `F16`. `progress` is told tensors done and to do.
+///
+/// # Errors
+///
+/// [`EngineError`] that names the file, weight or hyperparameter; nothing is then at `to`.
+pub fn export(
+    from: &Path,
+    to: &Path,
+    layout: ExportLayout,
+    format: &str,
+    wiring: &Wiring,
+    registry: &Registry,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Exported, EngineError> {
+    let files = ModelFiles::open(from)?;
+    if !matches!(files.metadata(), Metadata::Hf(config) if config.is_object()) {
+        let what = from.display().to_string();
+        let expected = "a folder with `config.json` and safetensors";
+        return Err(EngineError::inconsistent(what, expected, "another layout"));
+    }
+    let architecture = Architecture::of(&files)?;
+    let table = WeightTable::of(&files, &architecture.blueprint)?;
+    if let Some(name) = table.names().find(|name| name.contains(".lora_A.")) {
+        let what = format!("weight `{name}`");
+        let expected = "weights of a whole model: merge the adapter into its model first";
+        return Err(EngineError::inconsistent(what, expected, "an adapter's"));
+    }
+    let quantizers = wiring.quantizers(registry)?;
+    let (format, replaced) = (Some(format), BTreeMap::new());
+    let exporter = Exporter { files: &files, architecture, table, quantizers, format, replaced };
+    match layout {
+        ExportLayout::Gguf => exporter.to_gguf(to, progress),
+        ExportLayout::HuggingFace => exporter.to_folder(to, progress),
+    }
+}
+
+impl Exporter<'_> {
+    /// The bytes of a tensor as they are in the file, or what takes their place.
+    fn stored(&self, name: &str) -> Result<Cow<'_, [u8]>, EngineError> {
+        match self.replaced.get(name) {
+            Some(bytes) => Ok(bytes.into()),
+            None => Ok(self.files.tensor(name)?.bytes.into()),
+        }
+    }
+
+    /// The bytes of numbers in a format.
+    fn encode(&self, what: &str, values: &[f32], format: &str) -> Result<Vec<u8>, EngineError> {
+        let Some((_, quantizer)) = self.quantizers.get(format) else {
+            let known = self.quantizers.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let expected = format!("a format with a quantizer ({known})");
+            return Err(EngineError::inconsistent(what, expected, format));
+        };
+        let encode = || {
+            let mut bytes = vec![0; quantizer.format().size_bytes(values.len())?];
+            quantizer.encode(values, None, &mut bytes)?;
+            Ok(bytes)
+        };
+        encode().map_err(EngineError::plugin(format!("weight `{what}`")))
+    }
+
+    /// Refuses what would not come out as it is.
+    fn refuse<T>(
+        &self,
+        key: &str,
+        expected: impl Into<String>,
+        found: &str,
+    ) -> Result<T, EngineError> {
+        let what = format!("{}: `{key}`", self.files.path().display());
+        Err(EngineError::inconsistent(what, expected, found))
+    }
+}
+
+fn outside(path: &Path, error: &std::io::Error) -> EngineError {
+    EngineError::inconsistent(path.display().to_string(), "a file or folder to use", error)
+}
