@@ -87,7 +87,10 @@ const take = {
   },
   step(event) {
     steps.push(event);
-    if (steps.length > STEPS_MAX) steps.splice(0, STEPS_MAX / 2, ...steps.slice(0, STEPS_MAX / 2).filter((_, i) => i % 2));
+    if (steps.length > STEPS_MAX) {
+      const isKept = (step, i) => i % 2 || Object.keys(step.unusual).length;
+      steps.splice(0, STEPS_MAX / 2, ...steps.slice(0, STEPS_MAX / 2).filter(isKept));
+    }
     for (const [layer, z] of Object.entries(event.unusual)) {
       const by = z === null ? "is not finite" : `is ${Math.abs(z).toFixed(1)} deviations ${z > 0 ? "above" : "below"} what it was`;
       say(`step ${event.step + 1}: the gradient of ${layer} ${by}`, true);
@@ -99,6 +102,7 @@ const take = {
   },
   evaluate(event) {
     evaluations.push(event);
+    if (evaluations.length > STEPS_MAX) evaluations.shift();
     say(`step ${event.step}: loss of held-out data ${event.loss?.toFixed(4)}`);
   },
   checkpoint(event) {

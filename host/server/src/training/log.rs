@@ -17,11 +17,21 @@ pub(super) struct RunLog {
     is_to_stop: AtomicBool,
 }
 
+/// How long an event is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// One of many: a step like those around it.
+    Thinned,
+    /// Until there are too many of its sort.
+    Latest,
+    /// As long as the run lasts.
+    Always,
+}
+
 #[derive(Default)]
 struct Kept {
-    /// Oldest first, with whether each is one of many: a step.
-    events: VecDeque<(u64, bool, Arc<str>)>,
-    steps: usize,
+    /// Oldest first.
+    events: VecDeque<(u64, Keep, Arc<str>)>,
     last: u64,
 }
 
@@ -46,17 +56,16 @@ impl RunLog {
     }
 
     /// Adds an event. Steps beyond so many are thinned out: of the older half every other one stays.
-    pub(super) fn add(&self, is_step: bool, event: &Value) {
+    pub(super) fn add(&self, keep: Keep, event: &Value) {
         let mut kept = lock(&self.kept);
         kept.last += 1;
         let number = kept.last;
-        kept.events.push_back((number, is_step, event.to_string().into()));
-        kept.steps += usize::from(is_step);
-        if kept.steps > STEPS_MAX {
+        kept.events.push_back((number, keep, event.to_string().into()));
+        if keep == Keep::Thinned && kept.count(keep) > STEPS_MAX {
             kept.thin_out();
         }
-        if kept.events.len() - kept.steps > OTHERS_MAX {
-            let oldest = kept.events.iter().position(|(_, is_step, _)| !is_step);
+        if keep == Keep::Latest && kept.count(keep) > LATEST_MAX {
+            let oldest = kept.events.iter().position(|(_, other, _)| *other == keep);
             oldest.and_then(|at| kept.events.remove(at));
         }
         drop(kept);
@@ -84,13 +93,17 @@ impl RunLog {
 }
 
 impl Kept {
+    fn count(&self, keep: Keep) -> usize {
+        self.events.iter().filter(|(_, other, _)| *other == keep).count()
+    }
+
     fn thin_out(&mut self) {
-        let (mut seen, older) = (0, self.steps / 2);
-        self.events.retain(|(_, is_step, _)| {
-            seen += usize::from(*is_step);
+        let (mut seen, older) = (0, self.count(Keep::Thinned) / 2);
+        self.events.retain(|(_, keep, _)| {
+            let is_step = *keep == Keep::Thinned;
+            seen += usize::from(is_step);
             !is_step || seen > older || seen % 2 == 1
         });
-        self.steps = self.events.iter().filter(|(_, is_step, _)| *is_step).count();
     }
 }
 
@@ -122,9 +135,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Steps that are kept, and other events.
+/// Steps that are kept, and events of which the latest are.
 const STEPS_MAX: usize = 2000;
-const OTHERS_MAX: usize = 500;
+const LATEST_MAX: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -135,19 +148,25 @@ mod tests {
     #[test]
     fn a_long_run_is_thinned_out_and_keeps_its_end() {
         let log = RunLog::new();
-        log.add(false, &json!({ "topic": "start" }));
+        log.add(Keep::Always, &json!({ "topic": "start" }));
         for step in 0..10_000 {
-            log.add(true, &json!(step));
+            log.add(if step == 77 { Keep::Latest } else { Keep::Thinned }, &json!(step));
         }
         let kept = lock(&log.kept);
-        let steps: Vec<u64> = kept
-            .events
-            .iter()
-            .filter_map(|(_, is_step, text)| is_step.then(|| text.parse().ok())?)
-            .collect();
-        assert!(steps.len() <= STEPS_MAX && steps.len() > STEPS_MAX / 2, "{}", steps.len());
+        let numbers = kept.events.iter().filter_map(|(_, _, text)| text.parse().ok());
+        let steps: Vec<u64> = numbers.collect();
+        assert!(steps.len() <= STEPS_MAX + 1 && steps.len() > STEPS_MAX / 2, "{}", steps.len());
         assert!(steps.is_sorted() && steps[0] == 0 && steps.last() == Some(&9_999));
         assert_eq!(&steps[steps.len() - 500..], (9_500..10_000).collect::<Vec<u64>>());
-        assert!(kept.events.iter().any(|(_, _, text)| text.contains("start")));
+        assert!(steps.contains(&77), "what is unusual is not thinned out");
+        drop(kept);
+        for step in 0..2000 {
+            log.add(Keep::Latest, &json!({ "saved": step }));
+        }
+        let kept = lock(&log.kept);
+        assert_eq!(kept.count(Keep::Latest), LATEST_MAX);
+        assert!(
+            kept.events[0].2.contains("start") && kept.events.back().unwrap().2.contains("1999")
+        );
     }
 }

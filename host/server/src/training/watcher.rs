@@ -7,7 +7,7 @@ use plugin_api::events::{Flow, Subscriptions};
 use serde_json::{Map, Value, json};
 
 use super::layers::Layers;
-use super::log::RunLog;
+use super::log::{Keep, RunLog};
 use crate::admin::host;
 
 /// What the hooks are called on the bus.
@@ -52,12 +52,14 @@ fn of_steps(on: &mut Subscriptions, log: &Arc<RunLog>) {
     on.train_after_step(move |event, _| {
         let mut step = step.lock().unwrap_or_else(PoisonError::into_inner);
         let (norms, unusual) = (std::mem::take(&mut step.norms), std::mem::take(&mut step.unusual));
+        // What stands out is kept when others are thinned out.
+        let keep = if unusual.is_empty() { Keep::Thinned } else { Keep::Latest };
         let line = json!({
             "topic": "step", "step": event.step, "loss": event.loss, "grad_norm": event.grad_norm,
             "learning_rate": event.learning_rate, "tokens": event.tokens, "step_us": event.step_us,
             "layers": norms, "unusual": unusual,
         });
-        told.add(true, &line);
+        told.add(keep, &line);
         if told.is_to_stop() { Flow::StopRun } else { Flow::Continue }
     });
 }
@@ -66,7 +68,7 @@ fn of_run(on: &mut Subscriptions, log: &Arc<RunLog>) {
     let tell = Arc::clone(log);
     on.train_run_start(move |event, _| {
         tell.add(
-            false,
+            Keep::Always,
             &json!({
                 "topic": "start", "step": event.step, "num_steps": event.num_steps,
                 "num_elements": event.num_elements,
@@ -76,39 +78,51 @@ fn of_run(on: &mut Subscriptions, log: &Arc<RunLog>) {
     });
     let tell = Arc::clone(log);
     on.train_epoch(move |event, _| {
-        tell.add(false, &json!({ "topic": "epoch", "step": event.step, "epoch": event.epoch }));
+        tell.add(
+            Keep::Latest,
+            &json!({ "topic": "epoch", "step": event.step, "epoch": event.epoch }),
+        );
         Flow::Continue
     });
     let tell = Arc::clone(log);
     on.train_after_evaluate(move |event, _| {
-        tell.add(false, &json!({ "topic": "evaluate", "step": event.step, "loss": event.loss }));
+        tell.add(
+            Keep::Latest,
+            &json!({ "topic": "evaluate", "step": event.step, "loss": event.loss }),
+        );
         Flow::Continue
     });
     let tell = Arc::clone(log);
     on.train_after_checkpoint(move |event, _| {
-        tell.add(false, &json!({ "topic": "checkpoint", "step": event.step, "path": event.path }));
+        tell.add(
+            Keep::Latest,
+            &json!({ "topic": "checkpoint", "step": event.step, "path": event.path }),
+        );
         Flow::Continue
     });
     let tell = Arc::clone(log);
     on.train_after_restore(move |event, _| {
-        tell.add(false, &json!({ "topic": "restore", "step": event.step }));
+        tell.add(Keep::Latest, &json!({ "topic": "restore", "step": event.step }));
         Flow::Continue
     });
     let tell = Arc::clone(log);
     on.after_swap(move |event, _| {
         let said = format!("{}: {} #{}", event.kind, event.name, event.generation);
-        tell.add(false, &json!({ "topic": "swap", "plugin": said }));
+        tell.add(Keep::Latest, &json!({ "topic": "swap", "plugin": said }));
         Flow::Continue
     });
     let tell = Arc::clone(log);
     on.train_exception(move |event, _| {
         let error = event.error.to_string();
-        tell.add(false, &json!({ "topic": "exception", "step": event.step, "error": error }));
+        tell.add(
+            Keep::Latest,
+            &json!({ "topic": "exception", "step": event.step, "error": error }),
+        );
         Flow::Continue
     });
     let tell = Arc::clone(log);
     on.train_run_end(move |event, _| {
-        tell.add(false, &json!({ "topic": "end", "step": event.step }));
+        tell.add(Keep::Latest, &json!({ "topic": "end", "step": event.step }));
         tell.end();
         Flow::Continue
     });
