@@ -40,6 +40,7 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use kinds::adapter::Adapter;
 pub use kinds::backend::Backend;
+pub use kinds::curriculum::Curriculum;
 pub use kinds::decoding_strategy::DecodingStrategy;
 pub use kinds::encoder::Encoder;
 pub use kinds::feed_forward::FeedForward;

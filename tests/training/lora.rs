@@ -34,7 +34,7 @@ fn trainer(setup: &Setup, lora: &Lora) -> Trainer {
 }
 
 /// After some steps, B is no longer zeros.
-fn trained() -> (Lora, Vec<f64>) {
+pub(crate) fn trained() -> (Lora, Vec<f64>) {
     let setup = setup("cpu").with("lr-schedule", "constant");
     let mut text = TextLoader::new(text()[..HELD_OUT].to_vec(), LENGTH, 3).unwrap();
     let mut lora = fresh();
@@ -44,7 +44,7 @@ fn trained() -> (Lora, Vec<f64>) {
     (lora, losses)
 }
 
-fn held_out() -> TokenBatch {
+pub(crate) fn held_out() -> TokenBatch {
     let text = text();
     let mut batch = TokenBatch::default();
     for start in [HELD_OUT, HELD_OUT + 50, HELD_OUT + 100] {
@@ -54,7 +54,7 @@ fn held_out() -> TokenBatch {
     batch
 }
 
-fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
+pub(crate) fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     for (a, b) in found.iter().zip(expected) {
@@ -63,7 +63,7 @@ fn assert_near(what: &str, found: &[f32], expected: &[f32]) {
 }
 
 /// Logits after seven tokens of the model in a folder, with an adapter or without.
-fn served(folder: &Path, adapter: Option<&Path>) -> Vec<f32> {
+pub(crate) fn served(folder: &Path, adapter: Option<&Path>) -> Vec<f32> {
     let mut setup = Setup::new("cpu").set("paged", "dtype", "f32");
     setup.options.logit_rows_max = 8;
     setup.options.adapter = adapter.map(Path::to_path_buf);

@@ -5,9 +5,11 @@
 mod ablation;
 mod components;
 mod crashes;
+mod curricula;
 mod datasets;
 mod events;
 mod files;
+mod gguf;
 mod hooks;
 mod lora;
 mod objectives;

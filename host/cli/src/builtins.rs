@@ -61,9 +61,11 @@ use plugin_q5_k as _;
 use plugin_q6_k as _;
 use plugin_q8_0 as _;
 use plugin_repetition_penalty as _;
+use plugin_reservoir_replay as _;
 use plugin_reward_model as _;
 use plugin_rms_norm as _;
 use plugin_sample as _;
+use plugin_sequential as _;
 use plugin_sgd as _;
 use plugin_skip_broken_steps as _;
 use plugin_standard as _;
@@ -78,4 +80,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    71 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    73 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

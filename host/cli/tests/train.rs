@@ -168,6 +168,16 @@ fn held_out_data_are_evaluated_on_a_schedule_and_the_best_checkpoint_stays() {
     let said: f64 =
         manifest(folder.path(), best.0)["evaluation"].as_str().unwrap().parse().unwrap();
     assert_eq!(said, best.1);
+    // A hook that watches evaluations ends the run, and what there is then is kept.
+    let hook = "[plugin.early-stop]\nwatches = \"evaluations\"\npatience = 1\n";
+    let table = fs::read_to_string(&run).unwrap();
+    let table = table.replace("[plugins]\n", "[plugins]\nhook = [\"early-stop\"]\n") + hook;
+    fs::write(&run, table).unwrap();
+    let stopped = train(folder.path(), &run, &["--fresh", "--steps", "40"]);
+    let said = String::from_utf8_lossy(&stopped.stderr);
+    let end = evaluations(&stopped).last().unwrap().0;
+    assert!(said.contains("a hook ended the run") && end < 40, "{said}");
+    assert!(said.contains(&format!("step-{end:08}")), "{said}");
     // A file instead of a share; and what cannot be.
     let other = folder.path().join("other");
     fs::write(&other, &text[900..]).unwrap();
@@ -385,4 +395,71 @@ fn examples_that_cannot_be_trained_on_are_named() {
     let output = train(folder.path(), &run, &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("expected at most the 256 tokens of the model, found 512"), "{said}");
+}
+
+#[test]
+fn config_check_reads_the_table_train() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for (more, expected) in [("", "no mistakes"), ("shufle = 4", "train.shufle: no such key here")]
+    {
+        let run = run_on(folder.path(), "{\"text\": \"a\"}\n", more);
+        let output = Command::new(env!("CARGO_BIN_EXE_jackfield"))
+            .args(["config", "check", "--config"])
+            .arg(&run)
+            .env("XDG_CONFIG_HOME", folder.path())
+            .env("XDG_CACHE_HOME", folder.path())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(output.status.success(), more.is_empty(), "{said}");
+    }
+}
+
+/// A minute or two, and 2 GiB: a real model, its own tokenizer and chat template, the README of this project.
+#[test]
+#[ignore = "minutes, and a model that has to be in JACKFIELD_MODELS: an adapter of SmolLM2-135M"]
+#[allow(clippy::print_stdout, clippy::print_stderr, reason = "the losses are what the run is for")]
+fn an_adapter_of_a_real_model_lowers_the_loss_of_held_out_conversations() {
+    let name = "SmolLM2-135M-Instruct";
+    let folder = std::env::var_os("JACKFIELD_MODELS").map(PathBuf::from).unwrap_or_default();
+    let model = folder.join(name).join(format!("{name}.Q4_1.gguf"));
+    if !model.is_file() {
+        return eprintln!("SKIP {}: `jackfield model pull {name}`", model.display());
+    }
+    let folder = tempfile::TempDir::new().unwrap();
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    let paragraphs = readme.split("\n\n").filter(|text| text.len() > 120 && !text.contains("```"));
+    let (mut learnt, mut held_out) = (String::new(), String::new());
+    for (n, text) in paragraphs.enumerate() {
+        let words: Vec<&str> = text.split_whitespace().take(60).collect();
+        let (begin, rest) = words.split_at(words.len() / 3);
+        let messages = serde_json::json!([
+            {"role": "user", "content": format!("Go on: {}", begin.join(" "))},
+            {"role": "assistant", "content": rest.join(" ")},
+        ]);
+        let to = if n % 4 == 3 { &mut held_out } else { &mut learnt };
+        to.push_str(&format!("{}\n", serde_json::json!({"messages": messages})));
+    }
+    let file = |name: &str| folder.path().join(name);
+    fs::write(file("learnt.jsonl"), learnt).unwrap();
+    fs::write(file("held_out.jsonl"), held_out).unwrap();
+    let table = format!(
+        "[train]\nmodel = {model:?}\ndata = {:?}\nvalidation = {:?}\nfolder = {:?}\nsteps = 16\n\
+         sequence_length = 128\nsequences = 2\nlearning_rate = 1e-3\n\
+         adapter = {{ r = 8, alpha = 16, targets = [\"q_proj\", \"v_proj\"] }}\n\
+         [plugins]\nlr-schedule = \"constant\"\n",
+        file("learnt.jsonl"),
+        file("held_out.jsonl"),
+        file("kept"),
+    );
+    fs::write(file("run.toml"), table).unwrap();
+    let output = train(folder.path(), &file("run.toml"), &[]);
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    println!("{}", String::from_utf8_lossy(&output.stderr));
+    let losses = evaluations(&output);
+    assert!(losses.last().unwrap().1 < losses[0].1 - 0.05, "{losses:?}");
+    assert!(file("kept/step-00000016/adapter_model.safetensors").exists());
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
-    Adapter, Backend, Config, Encoder, FeedForward, Kind, KvCache, Mixer, MoeRouter, Norm,
-    Quantizer, Residual, RotaryEmbedding, Scheduler, Traced, Value,
+    Adapter, Backend, Config, Curriculum, Encoder, FeedForward, Kind, KvCache, Mixer, MoeRouter,
+    Norm, Quantizer, Residual, RotaryEmbedding, Scheduler, Traced, Value,
 };
 
 use crate::error::EngineError;
@@ -25,9 +25,10 @@ pub struct Wiring {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 12] = [
+const DEFAULTS: [(&str, &[&str]); 13] = [
     ("adapter",           &["lora"]),
     ("backend",           &["cpu"]),
+    ("curriculum",        &["sequential"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
     ("logits-processor",  &["repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
@@ -192,6 +193,14 @@ impl Wiring {
 
     /// Makes the cache.
     pub fn kv_cache(&self, registry: &Registry) -> Result<(String, Box<dyn KvCache>), EngineError> {
+        self.make_one(registry)
+    }
+
+    /// Makes the curriculum.
+    pub fn curriculum(
+        &self,
+        registry: &Registry,
+    ) -> Result<(String, Box<dyn Curriculum>), EngineError> {
         self.make_one(registry)
     }
 

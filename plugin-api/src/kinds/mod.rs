@@ -11,6 +11,7 @@ use crate::plan::{OpSink, Val};
 
 pub mod adapter;
 pub mod backend;
+pub mod curriculum;
 pub mod decoding_strategy;
 pub mod encoder;
 pub mod feed_forward;

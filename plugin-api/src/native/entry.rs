@@ -6,19 +6,20 @@ use std::sync::Arc;
 
 use super::abi::{
     Code, Entry, MAGIC, OK, Open, Opened, Out, PANICKED, RStr, StableAbi, TypeLayout, backend as b,
-    decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp, model_source as ms,
-    quantizer as q, scheduler as s, traced as t,
+    curriculum as cu, decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp,
+    model_source as ms, quantizer as q, scheduler as s, traced as t,
 };
 use super::call::{Answer, error_of};
 use super::guard::{guard, write};
 use super::{
-    DIGEST, Owner, backend, decoding_strategy, hook, kv_cache, logits_processor, model_source,
-    quantizer, scheduler, traced,
+    DIGEST, Owner, backend, curriculum, decoding_strategy, hook, kv_cache, logits_processor,
+    model_source, quantizer, scheduler, traced,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::adapter::Adapter;
 use crate::kinds::backend::Backend;
+use crate::kinds::curriculum::Curriculum;
 use crate::kinds::decoding_strategy::DecodingStrategy;
 use crate::kinds::encoder::Encoder;
 use crate::kinds::feed_forward::FeedForward;
@@ -273,6 +274,7 @@ macro_rules! rows {
 rows! {
     Adapter: traced, TracedV1, t;
     Backend: backend, BackendV1, b;
+    Curriculum: curriculum, CurriculumV1, cu;
     DecodingStrategy: decoding_strategy, DecodingStrategyV1, ds;
     Encoder: traced, TracedV1, t;
     FeedForward: traced, TracedV1, t;

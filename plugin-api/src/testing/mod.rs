@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod backend;
+pub mod curriculum;
 pub mod decoding_strategy;
 pub mod encoder;
 pub mod feed_forward;

@@ -53,6 +53,9 @@ macro_rules! export_wasm {
     ("scheduler", $register:path) => {
         $crate::export_wasm!(@ Scheduler, $register, __export_scheduler_plugin_impl, scheduler);
     };
+    ("curriculum", $register:path) => {
+        $crate::export_wasm!(@ Curriculum, $register, __export_curriculum_plugin_impl, curriculum);
+    };
     ("decoding-strategy", $register:path) => {
         $crate::export_wasm!(@ DecodingStrategy, $register,
             __export_decoding_strategy_plugin_impl, decoding_strategy);

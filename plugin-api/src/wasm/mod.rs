@@ -48,6 +48,7 @@ macro_rules! world {
 pub(crate) use world;
 
 mod config;
+pub mod curriculum;
 pub mod decoding_strategy;
 mod error;
 mod export;

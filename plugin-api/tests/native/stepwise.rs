@@ -1,4 +1,4 @@
-//! Schedulers, logits processors and decoding strategies over the boundary.
+//! Schedulers, curricula, logits processors and decoding strategies over the boundary.
 
 use plugin_api::prelude::*;
 use plugin_api::testing::rows::Rows;
@@ -73,6 +73,44 @@ fn panics_and_errors_of_schedulers_are_contained() {
         let (mut scheduler, _) = import::<dyn Scheduler>(&told("fails", method));
         let error = call(scheduler.handover().unwrap()).unwrap_err();
         assert_eq!(error, crate::subject::denied(method));
+    }
+}
+
+fn sources() -> [SourceView; 3] {
+    [(4, 2, 9), (1, 0, u64::MAX), (3, 7, 11)].map(|(num_examples, given, next)| SourceView {
+        num_examples,
+        given,
+        next,
+    })
+}
+
+#[test]
+fn curricula_behave_as_the_original() {
+    let chosen = both::<dyn Curriculum>().map(|mut curriculum| {
+        let mut state = vec![99];
+        let handover = curriculum.handover().unwrap();
+        handover.restore(&[1, 2, 3]).unwrap();
+        handover.save(&mut state).unwrap();
+        assert_eq!(state, [99, 1, 2, 3]);
+        [curriculum.next(&sources()).unwrap(), curriculum.next(&sources()[..2]).unwrap()]
+    });
+    assert_eq!(chosen[0], chosen[1]);
+    assert_eq!(chosen[0], [Choice { source: 2, again: Some(11) }, Choice::new_of(1)]);
+}
+
+#[test]
+fn panics_and_errors_of_curricula_are_contained() {
+    let (mut curriculum, watch) = import::<dyn Curriculum>(&told("panics", "next"));
+    let first = curriculum.next(&sources()).unwrap_err();
+    watch.expect("panicked: on purpose, in next");
+    assert_eq!(first, watch.faults()[0]);
+    let again = curriculum.next(&sources()).unwrap_err().to_string();
+    assert!(again.contains("has to be replaced"), "{again}");
+    assert!(curriculum.handover().is_none(), "it is not called any more");
+    let (mut curriculum, watch) = import::<dyn Curriculum>(&told("fails", "next"));
+    for _ in 0..3 {
+        assert_eq!(curriculum.next(&sources()).unwrap_err(), crate::subject::denied("next"));
+        assert_eq!(watch.faults(), [crate::subject::denied("next")]);
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct Subject {
 pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn Adapter, Subject>();
     registrar.provide::<dyn Backend, Subject>();
+    registrar.provide::<dyn Curriculum, Subject>();
     registrar.provide::<dyn DecodingStrategy, Subject>();
     registrar.provide::<dyn Encoder, Subject>();
     registrar.provide::<dyn FeedForward, Subject>();
@@ -98,6 +99,20 @@ impl Scheduler for Subject {
             }
         }
         Ok(())
+    }
+
+    fn handover(&mut self) -> Option<&mut dyn Handover> {
+        self.at_most_panics("handover");
+        if self.lies == "no handover" { None } else { Some(self) }
+    }
+}
+
+impl Curriculum for Subject {
+    fn next(&mut self, sources: &[SourceView]) -> Result<Choice> {
+        self.at("next")?;
+        let last = sources.len() - 1;
+        let SourceView { num_examples, given, next } = sources[last];
+        Ok(Choice { source: last, again: (given > num_examples).then_some(next) })
     }
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {

@@ -62,6 +62,7 @@ Kinds, and what they can be written in:
   adapter             rust, rust-wasm         adds to the products with frozen weights
   objective, optimizer, lr-schedule
                       rust, rust-wasm         describe a part of training, once
+  curriculum          rust, rust-wasm         chooses what a run learns next
   model-source        rust, rust-wasm         finds and fetches models
   hook                rust, rust-wasm         listens to what happens, may end or refuse an answer
   kv-cache            rust                    places keys and values of past tokens

@@ -27,6 +27,7 @@ use clap::Args;
   [plugins]                     # `jackfield plugin ls` says what there is
   optimizer = \"adamw\"
   lr-schedule = \"cosine\"
+  curriculum = \"sequential\"     # or reservoir-replay
   objective = \"causal-lm\"       # preferences: dpo, reward-model
   hook = [\"metrics-jsonl\"]
 
@@ -48,8 +49,9 @@ Instead of `text`:
                                 #   {\"prompt\": …, \"completion\": …}               the completion is learnt
                                 #   {\"prompt\": …, \"chosen\": …, \"rejected\": …}  preferences
   tokenizer = \"folder\"         # or a GGUF file, with its chat template; else that of the model
+  # several files: the plugin of the kind curriculum decides what comes next
   shuffle = 1024                # lines that are shuffled with each other; 1 keeps their order
-  too_long = \"cut\"             # examples of more than sequence_length tokens, or \"refuse\"
+  too_long = \"cut\"             # of longer examples the first sequence_length tokens are kept; or \"refuse\"
   line_bytes_max = 1048576
 
 Examples are packed: as many in a micro-batch as fit into sequences times sequence_length tokens.

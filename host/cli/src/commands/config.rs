@@ -9,6 +9,7 @@ use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::{Config, Error, ModelSource, Value};
 
 use crate::args::Common;
+use crate::commands::train;
 use crate::setup::Session;
 
 /// Makes every configured plugin once and explains what is wrong, with file and line.
@@ -23,6 +24,7 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     note(session.load_options().map(drop));
     note(session.model_name().map(drop));
     note(session.embedding_model().map(drop));
+    note(train::check(&session));
     let server = ServerConfig::read(&session.config, session.live.folder());
     note(server.and_then(|server| server.check()).map_err(Into::into));
     note(session.subscribe_hooks());

@@ -52,6 +52,12 @@ pub(crate) fn run(session: &Session, args: &Train) -> Result<()> {
     ended
 }
 
+/// Reads the table `train`, if there is one.
+pub(crate) fn check(session: &Session) -> Result<()> {
+    let args = Train { steps: None, listen: None, fresh: false };
+    session.config.table("train")?.map_or(Ok(()), |table| Settings::read(table, &args).map(drop))
+}
+
 /// A run that has begun.
 struct Run {
     settings: Settings,
@@ -71,7 +77,7 @@ impl Run {
     fn open(session: &Session, settings: Settings) -> Result<Self> {
         let begun = settings.start.begin(session, settings.seed)?;
         begun.check(&settings)?;
-        let Loaded { loader, examples, id, said } = Loaded::open(&settings, &begun)?;
+        let Loaded { loader, examples, id, said } = Loaded::open(session, &settings, &begun)?;
         let id = Checkpoint::run_of(&format!("{}\n{}\n{id}", begun.id, settings.description()));
         let checkpoints = begun.checkpoints(&settings.folder, settings.keep_last)?;
         let is_preference =
@@ -195,7 +201,7 @@ impl Run {
     }
 
     fn save(&mut self, loss: f64, evaluation: Option<f64>) -> Result<()> {
-        let checkpoint = self.trainer.checkpoint(self.loader.position(), loss, &self.id);
+        let checkpoint = self.trainer.checkpoint(self.loader.position()?, loss, &self.id);
         let checkpoint = Checkpoint { evaluation, ..checkpoint };
         let path = self.checkpoints.save(&checkpoint, &self.config)?;
         self.trainer.saved(checkpoint.step, &path.display().to_string());

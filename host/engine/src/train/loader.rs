@@ -92,14 +92,18 @@ impl BatchLoader {
     }
 
     /// Where it stands.
-    pub fn position(&self) -> LoaderPosition {
-        match self {
+    ///
+    /// # Errors
+    ///
+    /// As [`DatasetLoader::position`].
+    pub fn position(&mut self) -> Result<LoaderPosition, EngineError> {
+        Ok(match self {
             Self::Text(loader, _) => loader.position(),
             Self::Dataset(loader) => {
-                let (dataset, epoch) = (Some(loader.position()), loader.epoch());
+                let (dataset, epoch) = (Some(loader.position()?), loader.epoch());
                 LoaderPosition { epoch, dataset, ..LoaderPosition::default() }
             }
-        }
+        })
     }
 
     /// Goes to where another loader of the same data stood.

@@ -26,8 +26,9 @@ mod utilization;
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use columns::{Column, Columns};
 pub use dataset::{
-    DatasetLoader, DatasetOptions, DatasetPosition, Encoded, EncodedSequence, Example,
-    ExampleEncoder, Format, LineError, LinePlace, Passed, SourcePosition, Survey, TooLong, Turns,
+    CurriculumState, DatasetLoader, DatasetOptions, DatasetPosition, Encoded, EncodedSequence,
+    Example, ExampleEncoder, Format, LineError, LinePlace, Passed, SourcePosition, Survey, TooLong,
+    Turns,
 };
 pub use disk::{Disk, RealDisk};
 pub use listing::{Damage, Listed, checkpoints_in, inspect_checkpoint};

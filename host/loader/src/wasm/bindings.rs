@@ -43,6 +43,7 @@ macro_rules! world {
     };
 }
 
+world!(curriculum, "curriculum-plugin");
 world!(decoding_strategy, "decoding-strategy-plugin");
 world!(hook, "hook-plugin");
 world!(logits_processor, "logits-processor-plugin");

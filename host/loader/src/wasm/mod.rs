@@ -7,6 +7,7 @@
 mod bindings;
 mod cache;
 mod convert;
+mod curriculum;
 mod decoding_strategy;
 mod engine;
 mod error;
@@ -236,6 +237,7 @@ fn provided(
 ) -> Result<Provided, WasmError> {
     match kind {
         "adapter" => norm::adapter(plugin, linked),
+        "curriculum" => curriculum::provided(plugin, linked),
         "decoding-strategy" => decoding_strategy::provided(plugin, linked),
         "encoder" => norm::encoder(plugin, linked),
         "lr-schedule" => norm::lr_schedule(plugin, linked),

@@ -48,6 +48,7 @@ type World = (&'static str, &'static [&'static str], &'static [&'static str]);
 const WORLDS: &[World] = &[
     // kind                may import           exports
     ("adapter",            &["graph"],          &["traced"]),
+    ("curriculum",         &[],                 &["curriculum"]),
     ("decoding-strategy",  &[],                 &["decoding-strategy"]),
     ("encoder",            &["graph"],          &["traced"]),
     ("feed-forward",       &["graph"],          &["traced"]),

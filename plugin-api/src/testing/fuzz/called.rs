@@ -7,6 +7,7 @@ use super::{Asked, number, text};
 use crate::config::Config;
 use crate::events::Subscriptions;
 use crate::kinds::backend::{Backend, Bucket, MemoryMap, RawRows, RawValues, WeightDesc};
+use crate::kinds::curriculum::{Curriculum, SourceView};
 use crate::kinds::decoding_strategy::{
     Actions, DecodingStrategy, Evals, GroupId, Outcome, RequestView,
 };
@@ -91,6 +92,30 @@ pub(in crate::testing) fn scheduler(
         let _ = scheduler.pick(&queue, &limits, &mut Vec::new());
         let bytes: Vec<u8> = (0..random.below(99)).map(|_| random.bits() as u8).collect();
         if let Some(state) = scheduler.handover().filter(|_| random.below(8) == 0) {
+            let _ = state.restore(&bytes);
+        }
+    }
+    Vec::new()
+}
+
+pub(in crate::testing) fn curriculum(
+    make: Make<'_, dyn Curriculum>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(mut curriculum) = make(config) else { return Vec::new() };
+    let size = |random: &mut Random| [0, 1, 7, 300, u64::MAX][random.below(5)];
+    for _ in 0..ROUNDS {
+        let sources: Vec<SourceView> = (0..1 + random.below(8))
+            .map(|_| SourceView {
+                num_examples: size(random).max(1),
+                given: size(random),
+                next: random.bits(),
+            })
+            .collect();
+        let _ = curriculum.next(&sources);
+        let bytes: Vec<u8> = (0..random.below(99)).map(|_| random.bits() as u8).collect();
+        if let Some(state) = curriculum.handover().filter(|_| random.below(8) == 0) {
             let _ = state.restore(&bytes);
         }
     }

@@ -6,9 +6,14 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 19] = [
+const RUST: [(&str, &str, &str); 20] = [
     ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
+    (
+        "curriculum",
+        "sequential",
+        include_str!("../../../../../plugins/curriculum/sequential/src/lib.rs"),
+    ),
     (
         "decoding-strategy",
         "greedy",
@@ -45,7 +50,7 @@ const RUST: [(&str, &str, &str); 19] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 19] {
+pub(super) fn kinds() -> [&'static str; 20] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -97,8 +102,9 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 17] = [
+pub(super) const WASM: [&str; 18] = [
     "adapter",
+    "curriculum",
     "decoding-strategy",
     "encoder",
     "feed-forward",

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jackfield_engine::TextLoader;
-use jackfield_engine::model::{Architecture, ChatTemplate, ModelFiles, Tokenizer};
+use jackfield_engine::model::{ChatTemplate, ModelFiles, Tokenizer};
 use jackfield_engine::train::{
     BatchLoader, Checkpoint, DatasetLoader, DatasetOptions, ExampleEncoder, Format,
 };
 
 use super::settings::{ExampleFiles, Learnt, Settings};
 use super::start::Begun;
+use crate::setup::Session;
 
 /// A loader, with what names its data and what is said of them.
 pub(super) struct Loaded {
@@ -31,14 +32,16 @@ pub(super) struct Examples {
 }
 
 impl Loaded {
-    pub(super) fn open(settings: &Settings, begun: &Begun) -> Result<Self> {
+    pub(super) fn open(session: &Session, settings: &Settings, begun: &Begun) -> Result<Self> {
         match &settings.learnt {
             Learnt::Text(path) => {
-                let vocab_size = begun.architecture.config.count("vocab_size", 256..=1 << 24);
-                vocab_size.context("a token is a byte of the text")?;
+                let found = begun.vocab_size();
+                if found < 256 {
+                    bail!("vocab_size: expected at least 256, a token is a byte; found {found}");
+                }
                 Self::of_text(settings, path)
             }
-            Learnt::Examples(keys) => Self::of_examples(settings, keys, begun),
+            Learnt::Examples(keys) => Self::of_examples(session, settings, keys, begun),
         }
     }
 
@@ -55,16 +58,23 @@ impl Loaded {
         Ok(Self { loader, examples: None, id, said })
     }
 
-    fn of_examples(settings: &Settings, keys: &ExampleFiles, begun: &Begun) -> Result<Self> {
+    fn of_examples(
+        session: &Session,
+        settings: &Settings,
+        keys: &ExampleFiles,
+        begun: &Begun,
+    ) -> Result<Self> {
         let Some(tokenizer) = keys.tokenizer.clone().or_else(|| begun.path.clone()) else {
             bail!("train.tokenizer: expected a model's folder or GGUF file beside `data`");
         };
-        let vocab_size = vocab_size(&begun.architecture)?;
+        let vocab_size = begun.vocab_size();
         let format = Format::Text;
         let mut examples = Examples { keys: keys.clone(), tokenizer, vocab_size, format };
         let (_, template) = examples.tokenizer()?;
         let written = template.as_ref().map_or("", |template| template.source());
         let loader = examples.open(settings, &keys.files, keys.shuffle)?;
+        let (name, curriculum) = session.wiring.curriculum(&session.registry())?;
+        let loader = loader.with_curriculum(name, curriculum);
         examples.format = loader.format();
         let hashes: Vec<&str> = loader.surveys().map(|survey| &*survey.sha256).collect();
         let id = format!("{hashes:?} {written} {:?} {}", keys.too_long, keys.shuffle);
@@ -112,8 +122,4 @@ impl Examples {
         }
         Ok((tokenizer, template))
     }
-}
-
-fn vocab_size(architecture: &Architecture) -> Result<u64> {
-    Ok(architecture.config.count("vocab_size", 1..=1 << 24)?)
 }

@@ -31,7 +31,7 @@ pub(super) struct AdapterKeys {
 
 /// Everything that the first step needs of the model.
 pub(super) struct Begun {
-    pub(super) architecture: Architecture,
+    architecture: Architecture,
     /// Those that are trained.
     pub(super) parameters: Parameters,
     frozen: Parameters,
@@ -154,6 +154,13 @@ impl Begun {
             std::fs::read_to_string(&config).with_context(|| config.display().to_string())?;
         let (frozen, lora) = (Parameters::default(), None);
         Ok(Self { architecture, parameters, frozen, lora, config, path, name, id })
+    }
+
+    /// Tokens that the model tells apart: not every file says how many that are, but each has a row for each.
+    pub(super) fn vocab_size(&self) -> u64 {
+        let rows =
+            |parameters: &Parameters| Some(*parameters.0.get("embed_tokens.weight")?.dims.first()?);
+        rows(&self.parameters).or_else(|| rows(&self.frozen)).unwrap_or(0)
     }
 
     /// Refuses to learn bytes where the model knows other tokens.

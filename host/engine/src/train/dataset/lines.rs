@@ -14,7 +14,7 @@ use crate::error::EngineError;
 pub struct LinePlace {
     /// Bytes before it.
     pub offset: u64,
-    /// Its number, from 1.
+    /// Its number, from 1; 0 where it is not known.
     pub line: u64,
 }
 
@@ -66,7 +66,7 @@ impl Lines {
         &mut self,
         place: LinePlace,
     ) -> Result<Option<(&[u8], LinePlace)>, EngineError> {
-        let what = format!("{}:{}", self.path.display(), place.line);
+        let what = self.at(place);
         let outside = |error| EngineError::inconsistent(&what, "a line to read", error);
         if self.offset != place.offset {
             // Relative, so that what is buffered is used where it can be.
@@ -94,13 +94,19 @@ impl Lines {
             }
             None => &self.buffer,
         };
-        let next = LinePlace { offset: self.offset, line: place.line + 1 };
+        let next = LinePlace {
+            offset: self.offset,
+            line: if place.line == 0 { 0 } else { place.line + 1 },
+        };
         Ok(Some((line.strip_suffix(b"\r").unwrap_or(line), next)))
     }
 
     /// `file:line`, for errors.
     pub(super) fn at(&self, place: LinePlace) -> String {
-        format!("{}:{}", self.path.display(), place.line)
+        match place.line {
+            0 => format!("{} at byte {}", self.path.display(), place.offset),
+            line => format!("{}:{line}", self.path.display()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

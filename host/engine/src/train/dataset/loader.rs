@@ -1,7 +1,10 @@
 //! From examples to batches: as many as fit, one after the other.
 
+use std::fmt;
 use std::path::PathBuf;
 
+use plugin_api::Curriculum;
+use plugin_api::kinds::curriculum::{Choice, SourceView};
 use serde::{Deserialize, Serialize};
 
 use super::encode::{Encoded, ExampleEncoder};
@@ -35,6 +38,17 @@ pub struct DatasetPosition {
     pub waiting: Option<(usize, LinePlace)>,
     /// What was not learnt so far.
     pub passed: Passed,
+    /// Of the curriculum, if it has a state.
+    pub curriculum: Option<CurriculumState>,
+}
+
+/// What decides the choices of a curriculum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CurriculumState {
+    /// The plugin whose it is.
+    pub plugin: String,
+    /// In hexadecimal.
+    pub bytes: String,
 }
 
 /// Examples that were not learnt as they are.
@@ -47,9 +61,10 @@ pub struct Passed {
 }
 
 /// Reads examples of files and packs them into batches.
-#[derive(Debug)]
 pub struct DatasetLoader {
     sources: Vec<Source>,
+    /// With its name; without one the files are read one after the other.
+    curriculum: Option<(String, Box<dyn Curriculum>)>,
     encoder: ExampleEncoder,
     options: DatasetOptions,
     waiting: Option<Waiting>,
@@ -98,7 +113,13 @@ impl DatasetLoader {
             return Err(EngineError::inconsistent(what, expected, found));
         }
         let passed = Passed::default();
-        Ok(Self { sources, encoder, options, waiting: None, passed })
+        Ok(Self { sources, curriculum: None, encoder, options, waiting: None, passed })
+    }
+
+    /// The same with the curriculum of this name, which decides what comes next.
+    #[must_use]
+    pub fn with_curriculum(self, name: String, curriculum: Box<dyn Curriculum>) -> Self {
+        Self { curriculum: Some((name, curriculum)), ..self }
     }
 
     /// What each file holds.
@@ -126,12 +147,18 @@ impl DatasetLoader {
     }
 
     /// Where it stands.
-    pub fn position(&self) -> DatasetPosition {
-        DatasetPosition {
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Plugin`] if the curriculum cannot say what it knows.
+    pub fn position(&mut self) -> Result<DatasetPosition, EngineError> {
+        let curriculum = self.curriculum_state()?;
+        Ok(DatasetPosition {
             sources: self.sources.iter().map(|source| source.position().clone()).collect(),
             waiting: self.waiting.as_ref().map(|waiting| (waiting.source, waiting.place)),
             passed: self.passed,
-        }
+            curriculum,
+        })
     }
 
     /// Goes to where another loader of the same files, options and seed stood.
@@ -140,10 +167,13 @@ impl DatasetLoader {
     ///
     /// [`EngineError::Inconsistent`] for a place that these files do not have.
     pub fn seek(&mut self, position: DatasetPosition) -> Result<(), EngineError> {
-        let DatasetPosition { sources, waiting, passed } = position;
+        let DatasetPosition { sources, waiting, passed, curriculum } = position;
         if sources.len() != self.sources.len() {
             let (expected, found) = (format!("{} files", self.sources.len()), sources.len());
             return Err(EngineError::inconsistent("place in the examples", expected, found));
+        }
+        if let Some(state) = curriculum {
+            self.restore_curriculum(&state)?;
         }
         for (source, position) in self.sources.iter_mut().zip(sources) {
             source.seek(position)?;
@@ -223,8 +253,7 @@ impl DatasetLoader {
     fn next(&mut self) -> Result<Waiting, EngineError> {
         let count: u64 = self.surveys().map(|survey| survey.num_examples).sum();
         for _ in 0..=count {
-            let source = 0;
-            let place = self.sources[source].take()?;
+            let (source, place) = self.choose()?;
             let encoded = self.encoded(source, place)?;
             self.passed.cut += u64::from(encoded.is_cut && encoded.has_something());
             if encoded.has_something() {
@@ -235,12 +264,74 @@ impl DatasetLoader {
         Err(self.nothing())
     }
 
+    /// The line that is learnt next, taken out of its file unless it was before.
+    fn choose(&mut self) -> Result<(usize, LinePlace), EngineError> {
+        let mut views = Vec::with_capacity(self.sources.len());
+        for source in &mut self.sources {
+            let next = source.peek()?.offset;
+            let (num_examples, position) = (source.survey().num_examples, source.position());
+            let given = position.epoch * num_examples + position.given;
+            views.push(SourceView { num_examples, given, next });
+        }
+        let choice = match &mut self.curriculum {
+            Some((_, curriculum)) => {
+                curriculum.next(&views).map_err(EngineError::plugin("curriculum"))?
+            }
+            None => {
+                let turns = |at: &usize| views[*at].given / views[*at].num_examples;
+                Choice::new_of((0..views.len()).min_by_key(turns).unwrap_or(0))
+            }
+        };
+        let count = self.sources.len();
+        let Some(source) = self.sources.get_mut(choice.source) else {
+            let (expected, found) = (format!("one of {count} sources"), choice.source);
+            return Err(EngineError::inconsistent("choice of the curriculum", expected, found));
+        };
+        let place = match choice.again {
+            None => source.take()?,
+            Some(offset) => source.again(offset)?,
+        };
+        Ok((choice.source, place))
+    }
+
+    fn curriculum_state(&mut self) -> Result<Option<CurriculumState>, EngineError> {
+        let Some((name, curriculum)) = &mut self.curriculum else { return Ok(None) };
+        let Some(handover) = curriculum.handover() else { return Ok(None) };
+        let mut state = Vec::new();
+        handover.save(&mut state).map_err(EngineError::plugin("state of the curriculum"))?;
+        let bytes = state.iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Some(CurriculumState { plugin: name.clone(), bytes }))
+    }
+
+    /// Another plugin begins with what the sources tell.
+    fn restore_curriculum(&mut self, state: &CurriculumState) -> Result<(), EngineError> {
+        let CurriculumState { plugin, bytes } = state;
+        let mine = self.curriculum.as_mut().filter(|(name, _)| name == plugin);
+        let Some(handover) = mine.and_then(|(_, curriculum)| curriculum.handover()) else {
+            return Ok(());
+        };
+        let digits: Option<Vec<u8>> =
+            bytes.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
+        let Some(digits) = digits.filter(|digits| digits.len().is_multiple_of(2)) else {
+            let (what, expected) = ("state of the curriculum", "hexadecimal digits");
+            return Err(EngineError::inconsistent(what, expected, "others"));
+        };
+        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        handover.restore(&bytes).map_err(EngineError::plugin("state of the curriculum"))
+    }
+
     fn encoded(&mut self, source: usize, place: LinePlace) -> Result<Encoded, EngineError> {
         let Some(source) = self.sources.get_mut(source) else {
             return Err(EngineError::inconsistent("place in the examples", "a file", source));
         };
         let example = source.read(place)?;
         self.encoder.encode(&example).map_err(|error| wrong(source.at(place), error))
+    }
+}
+
+impl fmt::Debug for DatasetLoader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DatasetLoader").field("sources", &self.sources).finish_non_exhaustive()
     }
 }
 

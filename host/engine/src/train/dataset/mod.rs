@@ -12,5 +12,5 @@ mod source;
 pub use encode::{Encoded, EncodedSequence, ExampleEncoder, TooLong};
 pub use example::{Example, Format, LineError, Turns};
 pub use lines::LinePlace;
-pub use loader::{DatasetLoader, DatasetOptions, DatasetPosition, Passed};
+pub use loader::{CurriculumState, DatasetLoader, DatasetOptions, DatasetPosition, Passed};
 pub use source::{SourcePosition, Survey};

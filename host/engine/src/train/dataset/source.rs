@@ -156,6 +156,24 @@ impl Source {
         Ok(place)
     }
 
+    /// The line that begins at `offset`, to be read once more.
+    pub(super) fn again(&mut self, offset: u64) -> Result<LinePlace, EngineError> {
+        let place = LinePlace { offset, line: 0 };
+        let is_start = match offset.checked_sub(1) {
+            None => true,
+            // What is left of the line before is nothing but its end.
+            Some(before) => {
+                let line = self.drawn.read(LinePlace { offset: before, line: 0 })?;
+                line.is_some_and(|(line, next)| line.is_empty() && next.offset == offset)
+            }
+        };
+        if is_start {
+            return Ok(place);
+        }
+        let (what, expected) = ("choice of the curriculum", "an example that was given before");
+        Err(EngineError::inconsistent(what, expected, self.at(place)))
+    }
+
     /// The example at a place.
     pub(super) fn read(&mut self, place: LinePlace) -> Result<Example, EngineError> {
         let at = self.drawn.at(place);
