@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jackfield_engine::model::export::{ExportLayout, Merged, export, merge};
+use jackfield_engine::model::export::{ExportLayout, ExportOptions, Merged, export, merge};
 use jackfield_engine::model::gguf::{Gguf, GgufValue, GgufWriter};
 use jackfield_engine::train::{Lora, Parameters};
 use jackfield_tests::{Setup, real_model, tiny_model};
@@ -53,7 +53,8 @@ fn distance(found: &[f32], expected: &[f32]) -> f64 {
 
 fn gguf(model: &Path, to: PathBuf) -> PathBuf {
     let Setup { wiring, registry, .. } = Setup::new("cpu");
-    export(model, &to, ExportLayout::Gguf, "F32", &wiring, &registry, &mut |_, _| ()).unwrap();
+    let options = ExportOptions { layout: ExportLayout::Gguf, format: "F32", tokenizer: None };
+    export(model, &to, &options, &wiring, &registry, &mut |_, _| ()).unwrap();
     to
 }
 

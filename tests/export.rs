@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jackfield_engine::model::export::{ExportLayout, Exported, export};
+use jackfield_engine::model::export::{ExportLayout, ExportOptions, Exported, export};
 use jackfield_engine::model::{Architecture, ModelFiles};
 use jackfield_engine::train::{
     Checkpoint, Checkpoints, LoaderPosition, Parameters, States, inspect_checkpoint,
@@ -80,7 +80,8 @@ fn write(
     format: &str,
 ) -> Result<Exported, EngineError> {
     let Setup { wiring, registry, .. } = Setup::new("cpu");
-    export(from, to, layout, format, &wiring, &registry, &mut |_, _| ())
+    let options = ExportOptions { layout, format, tokenizer: None };
+    export(from, to, &options, &wiring, &registry, &mut |_, _| ())
 }
 
 fn setup() -> Setup {
@@ -227,6 +228,25 @@ fn what_cannot_be_told_in_the_layout_is_named_and_leaves_nothing() {
     let error = write(from.path(), &out.path().join("x"), ExportLayout::HuggingFace, "Q4_1");
     assert!(error.unwrap_err().to_string().contains("F32, BF16 or F16, found Q4_1"));
     assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_tokenizer_from_elsewhere_is_taken_along() {
+    let (from, out) = (model("tiny_qwen3"), TempDir::new().unwrap());
+    let beside = model("tiny");
+    std::fs::remove_file(from.path().join("tokenizer.json")).unwrap();
+    let Setup { wiring, registry, .. } = Setup::new("cpu");
+    let write = |layout, tokenizer: &Path, name: &str| {
+        let options = ExportOptions { layout, format: "F32", tokenizer: Some(tokenizer) };
+        let to = out.path().join(name);
+        export(from.path(), &to, &options, &wiring, &registry, &mut |_, _| ()).map(|_| to)
+    };
+    for (layout, name) in [(ExportLayout::HuggingFace, "hf"), (ExportLayout::Gguf, "m.gguf")] {
+        let to = write(layout, beside.path(), name).unwrap();
+        assert_eq!(ids(&to, TEXT), ids(beside.path(), TEXT), "{name}");
+        let error = write(layout, from.path(), "none").unwrap_err().to_string();
+        assert!(error.contains("expected a folder with `tokenizer.json`"), "{error}");
+    }
 }
 
 #[test]

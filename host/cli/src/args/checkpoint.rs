@@ -54,6 +54,10 @@ pub(crate) struct Export {
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
 
+    /// Folder with tokenizer.json, for a run that took its tokenizer from elsewhere
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) tokenizer: Option<PathBuf>,
+
     /// Numbers of matrices; f32 changes nothing
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: Dtype,

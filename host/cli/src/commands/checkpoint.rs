@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use jackfield_engine::model::export::{ExportLayout, export};
+use jackfield_engine::model::export::{ExportLayout, ExportOptions, export};
 use jackfield_engine::train::{Listed, checkpoints_in, inspect_checkpoint};
 use serde_json::{Value, json};
 
@@ -124,7 +124,8 @@ fn write(session: &Session, args: &Export) -> Result<()> {
     let mut bar = Bar::elements(session.is_json);
     let (wiring, registry) = (&session.wiring, session.registry());
     let mut progress = |done, total| bar.show("writing", done, Some(total));
-    let written = export(&from, &args.out, layout, format, wiring, &registry, &mut progress);
+    let options = ExportOptions { layout, format, tokenizer: args.tokenizer.as_deref() };
+    let written = export(&from, &args.out, &options, wiring, &registry, &mut progress);
     bar.clear();
     let written = written.with_context(|| format!("export of {}", from.display()))?;
     let mut out = std::io::stdout().lock();

@@ -31,6 +31,17 @@ pub enum ExportLayout {
     HuggingFace,
 }
 
+/// How a model is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportOptions<'a> {
+    /// The kind of file.
+    pub layout: ExportLayout,
+    /// Of matrices: `F32`, `BF16` or `F16`.
+    pub format: &'a str,
+    /// A folder with the tokenizer, for models that lie without theirs.
+    pub tokenizer: Option<&'a Path>,
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
@@ -48,12 +59,14 @@ struct Exporter<'a> {
     quantizers: Quantizers,
     /// Of matrices; vectors of GGUF files are F32. Nothing leaves all tensors as they are.
     format: Option<&'a str>,
+    /// Where the tokenizer lies, if not beside the weights.
+    tokenizer: Option<&'a Path>,
     /// Bytes that take the place of tensors, by the names in the file.
     replaced: BTreeMap<String, Vec<u8>>,
 }
 
 /// Writes the model at `from`, a folder as Hugging Face or a training run leaves it, to `to`, where nothing is.
-/// Matrices become `format`: `F32`, `BF16` or `F16`. `progress` is told tensors done and to do.
+/// `progress` is told tensors done and to do.
 ///
 /// # Errors
 ///
@@ -61,8 +74,7 @@ struct Exporter<'a> {
 pub fn export(
     from: &Path,
     to: &Path,
-    layout: ExportLayout,
-    format: &str,
+    options: &ExportOptions<'_>,
     wiring: &Wiring,
     registry: &Registry,
     progress: &mut dyn FnMut(u64, u64),
@@ -81,8 +93,13 @@ pub fn export(
         return Err(EngineError::inconsistent(what, expected, "an adapter's"));
     }
     let quantizers = wiring.quantizers(registry)?;
-    let (format, replaced) = (Some(format), BTreeMap::new());
-    let exporter = Exporter { files: &files, architecture, table, quantizers, format, replaced };
+    let &ExportOptions { layout, format, tokenizer } = options;
+    if let Some(folder) = tokenizer.filter(|folder| !folder.join("tokenizer.json").is_file()) {
+        let what = folder.display().to_string();
+        return Err(EngineError::inconsistent(what, "a folder with `tokenizer.json`", "none"));
+    }
+    let (files, format, replaced) = (&files, Some(format), BTreeMap::new());
+    let exporter = Exporter { files, architecture, table, quantizers, format, tokenizer, replaced };
     match layout {
         ExportLayout::Gguf => exporter.to_gguf(to, progress),
         ExportLayout::HuggingFace => exporter.to_folder(to, progress),
@@ -96,6 +113,11 @@ impl Exporter<'_> {
             Some(bytes) => Ok(bytes.into()),
             None => Ok(self.files.tensor(name)?.bytes.into()),
         }
+    }
+
+    /// Where files of the tokenizer are; nothing where tokens are bytes.
+    fn tokenizer_folder(&self) -> Option<&Path> {
+        self.tokenizer.or_else(|| (!self.files.is_of_bytes()).then(|| self.files.folder()))
     }
 
     /// The bytes of numbers in a format.

@@ -8,12 +8,12 @@ use std::path::Path;
 use super::whole::whole;
 use super::{Exported, Exporter, outside};
 use crate::error::EngineError;
-use crate::model::InterleavedRows;
 use crate::model::files::{Metadata, TensorDesc};
 use crate::model::gguf::{GgufValue, GgufWriter};
 use crate::model::hyperparameters::{COUNTS, NUMBERS};
 use crate::model::tokenizer::GgufTokenizer;
 use crate::model::trace::WeightShapes as _;
+use crate::model::{ChatTemplate, InterleavedRows};
 
 /// A tensor of the file: our name, and the format that it gets.
 struct Row<'a> {
@@ -152,12 +152,13 @@ impl Exporter<'_> {
 
     fn write_tokenizer_pairs(&self, writer: &mut GgufWriter) -> Result<(), EngineError> {
         let vocab_size = self.vocab_size();
-        let tokenizer = match self.files.is_of_bytes() {
-            true => GgufTokenizer::of_bytes(vocab_size)?,
-            false => GgufTokenizer::from_folder(self.files.folder(), vocab_size)?,
+        let folder = self.tokenizer_folder();
+        let tokenizer = match folder {
+            None => GgufTokenizer::of_bytes(vocab_size)?,
+            Some(folder) => GgufTokenizer::from_folder(folder, vocab_size)?,
         };
         tokenizer.write(writer);
-        if let Some(template) = self.files.chat_template()? {
+        if let Some(template) = folder.map(ChatTemplate::from_folder).transpose()?.flatten() {
             writer.pair("tokenizer.chat_template", &GgufValue::Str(template.source()));
         }
         Ok(())

@@ -166,17 +166,17 @@ impl Exporter<'_> {
     }
 
     fn write_tokenizer(&self, folder: &Path) -> Result<(), EngineError> {
-        if self.files.is_of_bytes() {
+        let Some(beside) = self.tokenizer_folder() else {
             let says = json!({
                 "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": false,
                 "clean_up_tokenization_spaces": false,
             });
             write(&folder.join("tokenizer.json"), byte_tokenizer_json().to_string().as_bytes())?;
             return write(&folder.join("tokenizer_config.json"), says.to_string().as_bytes());
-        }
+        };
         let says = folder.join("tokenizer_config.json");
         for name in TOKENIZER_FILES {
-            let (from, to) = (self.files.folder().join(name), folder.join(name));
+            let (from, to) = (beside.join(name), folder.join(name));
             if from.is_file() {
                 fs::copy(&from, &to).map_err(|error| outside(&from, &error))?;
             }

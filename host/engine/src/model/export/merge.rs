@@ -73,9 +73,10 @@ pub fn merge(
     let rows = InterleavedRows::of(&files, &architecture);
     let lora = AdapterFiles::open(adapter, &architecture, rows)?.read(&quantizers)?;
     let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
-    let (format, replaced) = (None, BTreeMap::new());
+    let (format, tokenizer, replaced) = (None, None, BTreeMap::new());
+    let files = &files;
     let mut exporter =
-        Exporter { files: &files, architecture, table, quantizers, format, replaced };
+        Exporter { files, architecture, table, quantizers, format, tokenizer, replaced };
     let mut weights = BTreeMap::new();
     for (name, alone) in lora.by_weight() {
         if alone.parameters.0.len() != 2 {
@@ -85,7 +86,7 @@ pub fn merge(
         let mut merged = Parameters::default();
         if let Some(dims) = exporter.table.dims(&name) {
             let dims = dims.to_vec();
-            let values = exporter.table.values(&files, &name, &exporter.quantizers)?;
+            let values = exporter.table.values(files, &name, &exporter.quantizers)?;
             merged.0.insert(name.clone(), Parameter { dims, values });
         }
         let before = merged.clone();
