@@ -13,8 +13,8 @@ use divan::{
 };
 use kernels_cpu::{
     AffineDesc, AffinePanels, AffineRows, BYTE_DOTS_MACS, FloatPanels, Isa, OutputColumns,
-    QuantizedRows, Scales, byte_dots, matmul, matmul_affine, pack_affine, quantize_rows,
-    quantized_row_bytes,
+    QuantizedRows, Scales, byte_dots, matmul, matmul_affine, matmul_rows, pack_affine,
+    quantize_rows, quantized_row_bytes,
 };
 
 fn main() {
@@ -156,3 +156,26 @@ fn float<const ROWS: usize>(bencher: Bencher<'_, '_>, isa: &Isa) {
         .counter(ItemsCount::new(2 * ROWS * n * k))
         .bench_local(|| matmul(*isa, w, black_box(&x), &mut OutputColumns::new(&mut out, n)));
 }
+
+/// What training computes: `forward` with a weight, `rows` for its gradient; 1,024 tokens.
+#[divan::bench(args = TRAINED, sample_count = 20)]
+fn forward(bencher: Bencher<'_, '_>, [n, k]: [usize; 2]) {
+    let (panels, x, mut out) = (floats(n * k), floats(TOKENS * k), vec![0.0; TOKENS * n]);
+    let w = FloatPanels::new(&panels, n, k);
+    bencher.counter(ItemsCount::new(2 * TOKENS * n * k)).bench_local(|| {
+        matmul(Isa::detect(), w, black_box(&x), &mut OutputColumns::new(&mut out, n));
+    });
+}
+
+#[divan::bench(args = TRAINED, sample_count = 20)]
+fn rows(bencher: Bencher<'_, '_>, [n, k]: [usize; 2]) {
+    let (a, b, mut out) = (floats(TOKENS * n), floats(TOKENS * k), vec![0.0; n * k]);
+    let (a, b) = (FloatPanels::new(&a, n, TOKENS), FloatPanels::new(&b, k, TOKENS));
+    bencher.counter(ItemsCount::new(2 * TOKENS * n * k)).bench_local(|| {
+        matmul_rows(Isa::detect(), black_box(b), a, &mut OutputColumns::new(&mut out, k));
+    });
+}
+
+const TOKENS: usize = 1024;
+/// Multiples of sixteen: panels are as large as what they pack.
+const TRAINED: [[usize; 2]; 3] = [[256, 256], [688, 256], [1024, 384]];

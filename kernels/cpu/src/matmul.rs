@@ -2,6 +2,8 @@
 //!
 //! One output is `acc = fma(w[j, i], x[r, i], acc)` for `i` in order, whatever tile computes it.
 
+use std::ops::Range;
+
 use crate::{
     float_panels::FloatPanels,
     isa::{Isa, Kernel, dispatch},
@@ -30,7 +32,11 @@ pub fn matmul<W: Element>(isa: Isa, w: FloatPanels<'_, W>, x: &[f32], out: &mut 
     dispatch(isa, Product::<W, false> { w, x, out });
 }
 
-/// A product whose arguments have been checked. `x` is `[rows, k]`, or `[k, rows]` if it is `TURNED`.
+/// Elements of a sum that are added before another tile begins: two panels of them and what eight rows bring lie
+/// in the first-level cache for all rows.
+const CHUNK: usize = 256;
+
+/// A product whose arguments have been checked. `x` is `[rows, k]`, or panels of its rows if it is `TURNED`.
 pub(crate) struct Product<'a, 'b, W, const TURNED: bool> {
     pub(crate) w: FloatPanels<'a, W>,
     pub(crate) x: &'a [f32],
@@ -62,41 +68,63 @@ impl<W: Element, const TURNED: bool> Product<'_, '_, W, TURNED> {
     /// Computes all rows of `P` panels' columns; returns `P`.
     #[inline(always)]
     fn panels<L: Lanes, const P: usize>(&mut self, panel: usize) -> usize {
+        let k = self.w.k;
+        let chunk = if self.out.rows() >= 8 { CHUNK } else { k.max(1) };
+        let mut start = 0;
+        loop {
+            let end = k.min(start + chunk);
+            self.rows::<L, P>(panel, start..end);
+            start = end;
+            if start == k {
+                return P;
+            }
+        }
+    }
+
+    /// Adds some elements of the sums of all rows.
+    #[inline(always)]
+    fn rows<L: Lanes, const P: usize>(&mut self, panel: usize, part: Range<usize>) {
         let mut row = 0;
         while row < self.out.rows() {
             let left = self.out.rows() - row;
             row += if left >= 8 && L::TILE_ROWS >= 8 && P <= 2 {
-                self.tile::<L, P, 8>(panel, row)
+                self.tile::<L, P, 8>(panel, row, part.clone())
             } else if left >= 2 && P <= 2 {
-                self.tile::<L, P, 2>(panel, row)
+                self.tile::<L, P, 2>(panel, row, part.clone())
             } else {
-                self.tile::<L, P, 1>(panel, row)
+                self.tile::<L, P, 1>(panel, row, part.clone())
             };
         }
-        P
     }
 
-    /// Computes `R` rows of `P` panels' columns; returns `R`.
+    /// Adds some elements of the sums of `R` rows of `P` panels' columns; returns `R`.
     #[inline(always)]
     fn tile<L: Lanes, const P: usize, const R: usize>(
         &mut self,
         panel: usize,
         row: usize,
+        part: Range<usize>,
     ) -> usize {
-        let (k, rows) = (self.w.k, self.out.rows());
-        let w: [_; P] = std::array::from_fn(|p| &self.w.panel(panel + p)[..k]);
+        let k = self.w.k;
+        let w: [_; P] = std::array::from_fn(|p| &self.w.panel(panel + p)[part.clone()]);
         let x: [_; R] = std::array::from_fn(|r| match TURNED {
             true => &[],
-            false => &self.x[(row + r) * k..][..k],
+            false => &self.x[(row + r) * k..][part.clone()],
         });
-        let mut sums = [[L::splat(0.0); P]; R];
-        for i in 0..k {
+        // Tiles begin at multiples of their rows: their panel holds all of them.
+        let turned: &[[f32; PANEL_ROWS]] = match TURNED {
+            true => &self.x[row / PANEL_ROWS * PANEL_ROWS * k..].as_chunks().0[part.clone()],
+            false => &[],
+        };
+        let lane = row % PANEL_ROWS;
+        let mut sums = self.sums::<L, P, R>(panel, row, part.start == 0);
+        for i in 0..part.len() {
             let mut column = [L::splat(0.0); P];
             for p in 0..P {
                 column[p] = W::load(&w[p][i]);
             }
             let factors: [f32; R] = match TURNED {
-                true => std::array::from_fn(|r| self.x[i * rows + row..][..R][r]),
+                true => std::array::from_fn(|r| turned[i][lane..][..R][r]),
                 false => std::array::from_fn(|r| x[r][i]),
             };
             for r in 0..R {
@@ -108,8 +136,7 @@ impl<W: Element, const TURNED: bool> Product<'_, '_, W, TURNED> {
         }
         for (r, sums) in sums.into_iter().enumerate() {
             for (p, sum) in sums.into_iter().enumerate() {
-                let first = (panel + p) * PANEL_ROWS;
-                let out = self.out.row_mut(row + r, first..(first + PANEL_ROWS).min(self.w.n));
+                let out = self.out_mut(panel + p, row + r);
                 match out.first_chunk_mut() {
                     Some(out) => sum.store(out),
                     None => sum.store_part(out),
@@ -117,6 +144,37 @@ impl<W: Element, const TURNED: bool> Product<'_, '_, W, TURNED> {
             }
         }
         R
+    }
+
+    /// The sums so far of a tile.
+    #[inline(always)]
+    fn sums<L: Lanes, const P: usize, const R: usize>(
+        &mut self,
+        panel: usize,
+        row: usize,
+        is_first: bool,
+    ) -> [[L; P]; R] {
+        let mut sums = [[L::splat(0.0); P]; R];
+        if is_first {
+            return sums;
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            for (p, sum) in sums.iter_mut().enumerate() {
+                let out = self.out_mut(panel + p, row + r);
+                *sum = match out.first_chunk() {
+                    Some(out) => L::load(out),
+                    None => L::load_part(out, 0.0),
+                };
+            }
+        }
+        sums
+    }
+
+    /// The columns of a panel in one row of the result.
+    #[inline(always)]
+    fn out_mut(&mut self, panel: usize, row: usize) -> &mut [f32] {
+        let first = panel * PANEL_ROWS;
+        self.out.row_mut(row, first..(first + PANEL_ROWS).min(self.w.n))
     }
 }
 
@@ -147,9 +205,15 @@ mod tests {
     }
 
     fn check<W: Element>() {
-        for (rows, n, k) in
-            [(1, 1, 1), (1, 150, 7), (2, 16, 8), (3, 17, 9), (17, 63, 63), (9, 40, 257)]
-        {
+        for (rows, n, k) in [
+            (1, 1, 1),
+            (1, 150, 7),
+            (2, 16, 8),
+            (3, 17, 9),
+            (17, 63, 63),
+            (9, 40, 257),
+            (8, 33, 600),
+        ] {
             let x = floats(rows * k, 1);
             let w: Vec<W> = floats(n * k, 2).into_iter().map(W::from_f32).collect();
             let exact: Vec<f64> = w.iter().map(|w| f64::from(w.to_f32())).collect();

@@ -12,7 +12,7 @@ use crate::{
 /// | argument | shape                                                     |
 /// |----------|-----------------------------------------------------------|
 /// | `b`      | `[rows, k]`, as [`crate::pack_columns`] packs its columns |
-/// | `a`      | `[rows, n]`                                               |
+/// | `a`      | `[rows, n]`, packed likewise                              |
 /// | `out`    | `[n, k]`; the view's columns are written                  |
 ///
 /// Callers divide the work over threads by columns. The bits are the same on every instruction set.
@@ -20,10 +20,15 @@ use crate::{
 /// # Panics
 ///
 /// As [`crate::matmul`].
-pub fn matmul_rows(isa: Isa, b: FloatPanels<'_, f32>, a: &[f32], out: &mut OutputColumns<'_>) {
-    assert_eq!(a.len(), out.rows() * b.k, "matmul_rows: a is not [rows, n]");
+pub fn matmul_rows(
+    isa: Isa,
+    b: FloatPanels<'_, f32>,
+    a: FloatPanels<'_, f32>,
+    out: &mut OutputColumns<'_>,
+) {
+    assert_eq!((a.n, a.k), (out.rows(), b.k), "matmul_rows: a is not [rows, n]");
     out.assert_fits("matmul_rows", out.rows(), b.n);
-    dispatch(isa, Product::<f32, true> { w: b, x: a, out });
+    dispatch(isa, Product::<f32, true> { w: b, x: a.values, out });
 }
 
 #[cfg(test)]
@@ -35,9 +40,13 @@ mod tests {
     };
 
     fn run(isa: Isa, a: &[f32], b: &[f32], [rows, n, k]: [usize; 3], split: usize) -> Vec<f32> {
-        let mut panels = vec![f32::NAN; k.next_multiple_of(PANEL_ROWS) * rows];
-        pack_columns(b, k, rows, 0, &mut panels);
-        let b = FloatPanels::new(&panels, k, rows);
+        let packed = |x: &[f32], n: usize| {
+            let mut panels = vec![f32::NAN; n.next_multiple_of(PANEL_ROWS) * rows];
+            pack_columns(x, n, rows, 0, &mut panels);
+            panels
+        };
+        let (a, b) = (packed(a, n), packed(b, k));
+        let (a, b) = (FloatPanels::new(&a, n, rows), FloatPanels::new(&b, k, rows));
         let mut out = vec![f32::NAN; n * k];
         let (mut left, mut right) = OutputColumns::new(&mut out, k).split_at(split);
         matmul_rows(isa, b, a, &mut left);
@@ -48,7 +57,7 @@ mod tests {
     #[test]
     fn is_the_product_with_equal_bits_for_every_isa_and_split() {
         for [rows, n, k] in
-            [[0, 3, 5], [1, 1, 1], [7, 2, 16], [9, 3, 17], [63, 17, 63], [257, 9, 40]]
+            [[0, 3, 5], [1, 1, 1], [7, 2, 16], [9, 3, 17], [63, 17, 63], [257, 29, 40]]
         {
             let (a, b) = (floats(rows * n, 1), floats(rows * k, 2));
             let mut expected = vec![f64::NAN; n * k];

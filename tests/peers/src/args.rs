@@ -1,5 +1,7 @@
 //! What the command line says.
 
+use std::path::PathBuf;
+
 use crate::train::{SHAPES, Shape};
 
 /// Shown by `--help`, and after a mistake.
@@ -19,6 +21,8 @@ Usage: peers [OPTIONS]
   --arrival N      with --streams: when a prompt of N tokens is answered that comes among others
   --shared N       with --streams: what the same first N tokens cost the second time
   --train A,B      training steps instead: models of 2.4M and 11M parameters, each by itself
+  --learn FILE     losses on a text instead, beside PyTorch from the same weights; --runs are seeds
+  --steps N        with --learn [400]
   --neighbours N   threads that compute for nobody meanwhile [0]
   --runs N         how often each engine has its turn; medians are reported [3]";
 
@@ -38,6 +42,8 @@ pub(crate) struct Args {
     pub(crate) shared: Option<usize>,
     /// Empty: no training.
     pub(crate) train: Vec<Shape>,
+    pub(crate) learn: Option<PathBuf>,
+    pub(crate) steps: usize,
     pub(crate) neighbours: usize,
     pub(crate) runs: usize,
 }
@@ -60,6 +66,8 @@ impl Args {
             arrival: None,
             shared: None,
             train: Vec::new(),
+            learn: None,
+            steps: 400,
             neighbours: 0,
             runs: 3,
         };
@@ -77,6 +85,8 @@ impl Args {
                 "--contexts" => args.contexts = counts(&option, &list())?,
                 "--streams" => args.streams = counts(&option, &list())?,
                 "--train" => args.train = shapes(&option, &list())?,
+                "--learn" => args.learn = Some(PathBuf::from(&value)),
+                "--steps" => args.steps = count(&option, &value)?,
                 "--arrival" => args.arrival = Some(count(&option, &value)?),
                 "--shared" => args.shared = Some(count(&option, &value)?),
                 "--neighbours" => args.neighbours = count(&option, &value)?,

@@ -47,6 +47,9 @@ fn compare(args: &Args) -> Result<(), Failure> {
         let files = args.models.iter().map(|model| jackfield::model(&jackfield, model));
         return streams::compare(args, &jackfield, &files.collect::<Result<Vec<_>, _>>()?);
     }
+    if let Some(text) = &args.learn {
+        return train::learn::compare(text, args.runs, args.steps, &jackfield);
+    }
     if !args.train.is_empty() {
         return train::compare(&args.train, &args.engines, args.runs, &jackfield);
     }

@@ -2,6 +2,7 @@
 
 mod candle;
 mod jackfield;
+pub(crate) mod learn;
 mod pytorch;
 
 use std::path::Path;

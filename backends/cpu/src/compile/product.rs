@@ -117,6 +117,7 @@ impl Builder<'_> {
         let [rows, n] = self.symbols.rows_width(call.spec(0)?)?;
         let [_, k] = self.symbols.rows_width(call.spec(1)?)?;
         let panels = self.pack_panels(call, b, [k, rows], true)?;
+        let a = self.pack_panels(call, a, [n, rows], true)?;
         self.panels(call, [panels, a], [k, rows], n, true)
     }
 

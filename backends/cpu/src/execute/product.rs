@@ -118,14 +118,20 @@ pub(super) fn panels([w, x]: [SlotId; 2], [n, k]: [Size; 2], turned: bool, part:
     if n == 0 {
         return;
     }
-    let (isa, x) = (part.isa(), part.read(x));
+    let (isa, x) = (part.isa(), part.read::<f32>(x));
     let w = &part.read::<f32>(w)[..n.next_multiple_of(PANEL_ROWS) * k];
     let w = FloatPanels::new(w, n, k);
     let mut columns = match count {
         Some(panels) => part.columns(0, n, 0, panels),
         None => OutputColumns::new(part.write(0), n),
     };
-    if turned { matmul_rows(isa, w, x, &mut columns) } else { matmul(isa, w, x, &mut columns) }
+    if turned {
+        let rows = columns.rows();
+        let x = FloatPanels::new(&x[..rows.next_multiple_of(PANEL_ROWS) * k], rows, k);
+        matmul_rows(isa, w, x, &mut columns);
+    } else {
+        matmul(isa, w, x, &mut columns);
+    }
 }
 
 pub(super) fn pack_panels(w: SlotId, [n, k]: [Size; 2], turned: bool, part: &mut Part<'_>) {
