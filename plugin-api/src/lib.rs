@@ -56,6 +56,7 @@ pub use kinds::objective::Objective;
 pub use kinds::optimizer::Optimizer;
 pub use kinds::quantizer::{FormatDesc, Lowering, Quantizer, Scales};
 pub use kinds::residual::Residual;
+pub use kinds::reward::Reward;
 pub use kinds::rotary_embedding::RotaryEmbedding;
 pub use kinds::scheduler::Scheduler;
 pub use kinds::{Capability, Handover, Implements, Kind, LayerRef, Pin, SemanticId, Traced};

@@ -32,6 +32,7 @@ pub use crate::kinds::quantizer::{
     AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
 };
 pub use crate::kinds::residual::Residual;
+pub use crate::kinds::reward::{RatedAnswer, Reward};
 pub use crate::kinds::rotary_embedding::{Pairing, RotaryEmbedding, Rotation};
 pub use crate::kinds::scheduler::{Limits, Picked, Scheduler, Waiting};
 pub use crate::kinds::{Capability, Handover, LayerRef, SemanticId, Traced};

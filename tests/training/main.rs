@@ -13,6 +13,7 @@ mod gguf;
 mod hooks;
 mod lora;
 mod objectives;
+mod rollouts;
 mod swaps;
 
 use std::sync::{Arc, Mutex};

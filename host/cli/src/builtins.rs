@@ -22,6 +22,7 @@ use plugin_distill as _;
 use plugin_dpo as _;
 use plugin_early_stop as _;
 use plugin_ema as _;
+use plugin_expected_answer as _;
 use plugin_f16 as _;
 use plugin_f32 as _;
 use plugin_fcfs as _;
@@ -32,8 +33,10 @@ use plugin_gradient_monitor as _;
 use plugin_greedy as _;
 use plugin_grpo as _;
 use plugin_hf_hub as _;
+use plugin_keywords as _;
 use plugin_layer_norm as _;
 use plugin_left_spin_smooth as _;
+use plugin_length as _;
 use plugin_linear as _;
 use plugin_lion as _;
 use plugin_llama3 as _;
@@ -80,4 +83,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    73 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    76 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

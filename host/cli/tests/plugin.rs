@@ -41,7 +41,7 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{verdict}"))
 }
 
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "adapter",
     "backend",
     "curriculum",
@@ -60,6 +60,7 @@ const KINDS: [&str; 20] = [
     "optimizer",
     "quantizer",
     "residual",
+    "reward",
     "rotary-embedding",
     "scheduler",
 ];

@@ -463,3 +463,59 @@ fn an_adapter_of_a_real_model_lowers_the_loss_of_held_out_conversations() {
     assert!(losses.last().unwrap().1 < losses[0].1 - 0.05, "{losses:?}");
     assert!(file("kept/step-00000016/adapter_model.safetensors").exists());
 }
+
+const PROMPTS: &str = "{\"prompt\": \"the sea\"}\n{\"prompt\": \"my lord\"}\n{\"prompt\": \"a\"}\n";
+
+/// A run whose model answers prompts itself.
+fn rated_in(folder: &Path) -> PathBuf {
+    let run = run_on(folder, PROMPTS, "micro_batches = 2\nlearning_rate = 0.01");
+    let table = fs::read_to_string(&run).unwrap();
+    let plugins = "[plugins]\nobjective = \"grpo\"\nreward = [\"keywords\", \"length\"]\n";
+    let tables =
+        "\n[plugin.keywords]\nwords = [\"e\", \"a\"]\n[plugin.length]\ntarget_tokens = 9\n";
+    fs::write(&run, table.replace("[plugins]\n", plugins) + tables).unwrap();
+    run
+}
+
+#[test]
+fn a_model_learns_from_answers_of_its_own() {
+    let (folder, other) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+    let run = rated_in(folder.path());
+    let (line, _) = last(&train(folder.path(), &run, &[]));
+    assert!(line["reward"].is_f64() && line["answer_tokens"].as_f64().unwrap() >= 1.0, "{line}");
+    let (resumed, said) = last(&train(folder.path(), &run, &["--steps", "6"]));
+    assert!(said.contains("goes on after step 4"), "{said}");
+    let whole = rated_in(other.path());
+    let (whole, _) = last(&train(other.path(), &whole, &["--steps", "6"]));
+    for key in ["step", "loss", "reward", "answer_tokens"] {
+        assert_eq!(resumed[key], whole[key], "{key}");
+    }
+    // A checkpoint is a model that is served.
+    assert!(folder.path().join("kept/step-00000006/tokenizer.json").exists());
+}
+
+#[test]
+fn prompts_and_what_learns_from_rewards_belong_together() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let said = |run: &Path| {
+        let output = train(folder.path(), run, &[]);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let run = run_on(folder.path(), PROMPTS, "");
+    let none = said(&run);
+    assert!(none.contains("plugins.reward: expected at least one plugin"), "{none}");
+    let run = rated_in(folder.path());
+    let table = fs::read_to_string(&run).unwrap();
+    fs::write(&run, table.replace("objective = \"grpo\"\n", "")).unwrap();
+    let other = said(&run);
+    assert!(other.contains("an objective that learns from rewards, for prompts"), "{other}");
+    fs::write(&run, table.replace("[train]\n", "[train]\nvalidation = \"lines.jsonl\"\n")).unwrap();
+    let held_out = said(&run);
+    assert!(held_out.contains("train.validation: expected none beside prompts"), "{held_out}");
+    let run = run_on(folder.path(), "{\"text\": \"a\"}\n", "");
+    let table = fs::read_to_string(&run).unwrap();
+    fs::write(&run, table.replace("[plugins]\n", "[plugins]\nobjective = \"grpo\"\n")).unwrap();
+    let text = said(&run);
+    assert!(text.contains("prompts, for an objective that learns from rewards"), "{text}");
+}

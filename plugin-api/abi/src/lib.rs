@@ -23,6 +23,7 @@ pub mod model_source;
 pub mod op_sink;
 pub mod prefix_caching;
 pub mod quantizer;
+pub mod reward;
 pub mod scheduler;
 pub mod traced;
 
@@ -127,6 +128,7 @@ pub const DIGEST: [u64; 2] = digest(&[
     include_bytes!("op_sink.rs"),
     include_bytes!("prefix_caching.rs"),
     include_bytes!("quantizer.rs"),
+    include_bytes!("reward.rs"),
     include_bytes!("scheduler.rs"),
     include_bytes!("traced.rs"),
 ]);

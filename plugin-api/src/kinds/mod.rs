@@ -27,6 +27,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod quantizer;
 pub mod residual;
+pub mod reward;
 pub mod rotary_embedding;
 pub mod scheduler;
 

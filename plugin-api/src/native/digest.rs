@@ -61,6 +61,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("quantizer/mod.rs"),
     include_bytes!("quantizer/export.rs"),
     include_bytes!("quantizer/import.rs"),
+    include_bytes!("reward.rs"),
     include_bytes!("rows.rs"),
     include_bytes!("scheduler.rs"),
     include_bytes!("traced.rs"),

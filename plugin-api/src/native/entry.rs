@@ -7,13 +7,13 @@ use std::sync::Arc;
 use super::abi::{
     Code, Entry, MAGIC, OK, Open, Opened, Out, PANICKED, RStr, StableAbi, TypeLayout, backend as b,
     curriculum as cu, decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp,
-    model_source as ms, quantizer as q, scheduler as s, traced as t,
+    model_source as ms, quantizer as q, reward as rw, scheduler as s, traced as t,
 };
 use super::call::{Answer, error_of};
 use super::guard::{guard, write};
 use super::{
     DIGEST, Owner, backend, curriculum, decoding_strategy, hook, kv_cache, logits_processor,
-    model_source, quantizer, scheduler, traced,
+    model_source, quantizer, reward, scheduler, traced,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -35,6 +35,7 @@ use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
 use crate::kinds::quantizer::Quantizer;
 use crate::kinds::residual::Residual;
+use crate::kinds::reward::Reward;
 use crate::kinds::rotary_embedding::RotaryEmbedding;
 use crate::kinds::scheduler::Scheduler;
 use crate::kinds::{Kind, Pin};
@@ -290,6 +291,7 @@ rows! {
     Optimizer: traced, TracedV1, t;
     Quantizer: quantizer, QuantizerV1, q;
     Residual: traced, TracedV1, t;
+    Reward: reward, RewardV1, rw;
     RotaryEmbedding: traced, TracedV1, t;
     Scheduler: scheduler, SchedulerV1, s;
 }

@@ -26,6 +26,7 @@ mod op_sink;
 mod owner;
 mod piece;
 mod quantizer;
+mod reward;
 mod rows;
 mod scheduler;
 mod traced;

@@ -29,6 +29,7 @@ pub mod provided;
 pub mod quantizer;
 pub mod random;
 pub mod residual;
+pub mod reward;
 pub mod rotary_embedding;
 pub mod rows;
 pub mod scheduler;

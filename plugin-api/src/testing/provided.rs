@@ -5,7 +5,7 @@ use super::random::Random;
 use super::{
     Make, adapter, backend, curriculum, decoding_strategy, encoder, feed_forward, fuzz, hook,
     kv_cache, logits_processor, lr_schedule, mixer, model_source, moe_router, norm, objective,
-    optimizer, quantizer, residual, rotary_embedding, scheduler,
+    optimizer, quantizer, residual, reward, rotary_embedding, scheduler,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -28,6 +28,7 @@ use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
 use crate::kinds::quantizer::{Lowering, Quantizer};
 use crate::kinds::residual::Residual;
+use crate::kinds::reward::Reward;
 use crate::kinds::rotary_embedding::RotaryEmbedding;
 use crate::kinds::scheduler::Scheduler;
 use crate::registrar::Provided;
@@ -135,6 +136,7 @@ rows! {
         quantizer::suite_of(make, steps);
     });
     Residual: residual, |p, c| over(p, c, |make| residual::suite_of(make));
+    Reward: reward, |p, c| over(p, c, |make| reward::suite_of(make, c));
     RotaryEmbedding: rotary_embedding, |p, c| {
         over(p, c, |make| rotary_embedding::suite_of(make, c));
     };

@@ -53,6 +53,9 @@ macro_rules! export_wasm {
     ("scheduler", $register:path) => {
         $crate::export_wasm!(@ Scheduler, $register, __export_scheduler_plugin_impl, scheduler);
     };
+    ("reward", $register:path) => {
+        $crate::export_wasm!(@ Reward, $register, __export_reward_plugin_impl, reward);
+    };
     ("curriculum", $register:path) => {
         $crate::export_wasm!(@ Curriculum, $register, __export_curriculum_plugin_impl, curriculum);
     };

@@ -59,6 +59,7 @@ pub mod mixer;
 pub mod model_source;
 pub mod offers;
 pub mod quantizer;
+pub mod reward;
 pub mod rotary_embedding;
 mod rows;
 pub mod scheduler;

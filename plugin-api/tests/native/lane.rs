@@ -37,6 +37,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     check::<dyn Optimizer>();
     check::<dyn Quantizer>();
     check::<dyn Residual>();
+    check::<dyn Reward>();
     check::<dyn RotaryEmbedding>();
     check::<dyn Scheduler>();
     let foreign = foreign::<dyn Norm>();
@@ -98,6 +99,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
         Optimizer,
         Quantizer,
         Residual,
+        Reward,
         RotaryEmbedding,
         Scheduler
     );

@@ -1,4 +1,4 @@
-//! Schedulers, curricula, logits processors and decoding strategies over the boundary.
+//! Schedulers, curricula, rewards, logits processors and decoding strategies over the boundary.
 
 use plugin_api::prelude::*;
 use plugin_api::testing::rows::Rows;
@@ -111,6 +111,41 @@ fn panics_and_errors_of_curricula_are_contained() {
     for _ in 0..3 {
         assert_eq!(curriculum.next(&sources()).unwrap_err(), crate::subject::denied("next"));
         assert_eq!(watch.faults(), [crate::subject::denied("next")]);
+    }
+}
+
+fn answers() -> [RatedAnswer<'static>; 3] {
+    let short =
+        RatedAnswer { prompt: "p", text: "", expected: None, num_tokens: 0, is_finished: false };
+    let long = RatedAnswer { text: "ä\0", expected: Some("four"), num_tokens: 7, ..short };
+    [short, long, RatedAnswer { expected: Some(""), is_finished: true, ..long }]
+}
+
+#[test]
+fn rewards_behave_as_the_original() {
+    let rated = both::<dyn Reward>().map(|mut reward| {
+        [
+            reward.rate(&answers()).unwrap(),
+            reward.rate(&answers()[1..]).unwrap(),
+            reward.rate(&[]).unwrap(),
+        ]
+    });
+    assert_eq!(rated[0], rated[1]);
+    assert_eq!(rated[0][0], [99.875, 7_000_103.5, 7_000_104.0]);
+}
+
+#[test]
+fn panics_and_errors_of_rewards_are_contained() {
+    let (mut reward, watch) = import::<dyn Reward>(&told("panics", "rate"));
+    let first = reward.rate(&answers()).unwrap_err();
+    watch.expect("panicked: on purpose, in rate");
+    assert_eq!(first, watch.faults()[0]);
+    let again = reward.rate(&answers()).unwrap_err().to_string();
+    assert!(again.contains("has to be replaced"), "{again}");
+    let (mut reward, watch) = import::<dyn Reward>(&told("fails", "rate"));
+    for _ in 0..3 {
+        assert_eq!(reward.rate(&answers()).unwrap_err(), crate::subject::denied("rate"));
+        assert_eq!(watch.faults(), [crate::subject::denied("rate")]);
     }
 }
 

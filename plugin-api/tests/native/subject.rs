@@ -1,5 +1,7 @@
 //! A plugin of every kind whose methods do as they are told: work, fail, panic or lie.
 
+mod training;
+
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +44,7 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn Optimizer, Subject>();
     registrar.provide::<dyn Quantizer, Subject>();
     registrar.provide::<dyn Residual, Subject>();
+    registrar.provide::<dyn Reward, Subject>();
     registrar.provide::<dyn RotaryEmbedding, Subject>();
     registrar.provide::<dyn Scheduler, Subject>();
 }
@@ -99,20 +102,6 @@ impl Scheduler for Subject {
             }
         }
         Ok(())
-    }
-
-    fn handover(&mut self) -> Option<&mut dyn Handover> {
-        self.at_most_panics("handover");
-        if self.lies == "no handover" { None } else { Some(self) }
-    }
-}
-
-impl Curriculum for Subject {
-    fn next(&mut self, sources: &[SourceView]) -> Result<Choice> {
-        self.at("next")?;
-        let last = sources.len() - 1;
-        let SourceView { num_examples, given, next } = sources[last];
-        Ok(Choice { source: last, again: (given > num_examples).then_some(next) })
     }
 
     fn handover(&mut self) -> Option<&mut dyn Handover> {

@@ -48,11 +48,20 @@ Instead of `text`:
                                 #   {\"text\": …}
                                 #   {\"prompt\": …, \"completion\": …}               the completion is learnt
                                 #   {\"prompt\": …, \"chosen\": …, \"rejected\": …}  preferences
+                                #   {\"prompt\": …, \"expected\": …}     the model answers; `expected` may be left out
   tokenizer = \"folder\"         # or a GGUF file, with its chat template; else that of the model
   # several files: the plugin of the kind curriculum decides what comes next
   shuffle = 1024                # lines that are shuffled with each other; 1 keeps their order
   too_long = \"cut\"             # of longer examples the first sequence_length tokens are kept; or \"refuse\"
   line_bytes_max = 1048576
+
+Prompts are answered by the model itself, and plugins of the kind reward rate what it says: micro_batches is the
+number of prompts in a step, sequences that of the answers to each, sequence_length of prompt and answer together.
+
+  temperature = 1.0             # of the draws
+  [plugins]
+  objective = \"grpo\"
+  reward = [\"expected-answer\", \"length\"]   # added up
 
 Examples are packed: as many in a micro-batch as fit into sequences times sequence_length tokens.
 

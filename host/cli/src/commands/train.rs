@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod loading;
+mod rollouts;
 mod said;
 mod settings;
 mod start;
@@ -22,6 +23,7 @@ use crate::board;
 use crate::progress::Bar;
 use crate::setup::Session;
 use loading::Loaded;
+use rollouts::{Answering, Rated};
 use said::Said;
 use settings::Settings;
 
@@ -59,7 +61,7 @@ pub(crate) fn check(session: &Session) -> Result<()> {
 }
 
 /// A run that has begun.
-struct Run {
+struct Run<'a> {
     settings: Settings,
     trainer: Trainer,
     loader: BatchLoader,
@@ -70,19 +72,26 @@ struct Run {
     /// The parameters that it began with, where preferences are compared with theirs.
     start: Option<Parameters>,
     held_out: Vec<TokenBatch>,
+    /// Where the model answers prompts itself.
+    answering: Option<Answering<'a>>,
     said: Said,
 }
 
-impl Run {
-    fn open(session: &Session, settings: Settings) -> Result<Self> {
+impl<'a> Run<'a> {
+    fn open(session: &'a Session, settings: Settings) -> Result<Self> {
         let begun = settings.start.begin(session, settings.seed)?;
         begun.check(&settings)?;
         let Loaded { loader, examples, id, said } = Loaded::open(session, &settings, &begun)?;
         let id = Checkpoint::run_of(&format!("{}\n{}\n{id}", begun.id, settings.description()));
-        let checkpoints = begun.checkpoints(&settings.folder, settings.keep_last)?;
-        let is_preference =
-            examples.as_ref().is_some_and(|examples| examples.format == Format::Preference);
-        let start = is_preference.then(|| begun.parameters.clone());
+        let checkpoints = begun.checkpoints(&settings)?;
+        let format = examples.as_ref().map(|examples| examples.format);
+        let (is_preference, is_rated) =
+            (format == Some(Format::Preference), format == Some(Format::Prompt));
+        let answering = match is_rated {
+            true => Some(begun.answering(session, &settings)?),
+            false => None,
+        };
+        let start = (is_preference || is_rated).then(|| begun.parameters.clone());
         let (config, num_elements) = (begun.config.clone(), begun.parameters.num_elements());
         let held_out = match &settings.evaluation {
             Some(evaluation) => evaluation.batches(&settings, examples.as_ref())?,
@@ -100,12 +109,29 @@ impl Run {
             };
             bail!("train: expected {expected}; found {found}");
         }
+        if trainer.reads("rewards") != is_rated {
+            let (expected, found) = match is_rated {
+                true => ("an objective that learns from rewards, for prompts", "one that does not"),
+                false => ("prompts, for an objective that learns from rewards", "other examples"),
+            };
+            bail!("train: expected {expected}; found {found}");
+        }
         let peak = trainer.peak_flops()?;
         writeln!(stderr(), "run {id:.12}: {num_elements} parameters, {said}")?;
         writeln!(stderr(), "products run at {:.1} GFLOP/s", peak / 1e9)?;
         let said = Said { is_json: session.is_json, peak };
-        let mut run =
-            Self { settings, trainer, loader, checkpoints, config, id, start, held_out, said };
+        let mut run = Self {
+            settings,
+            trainer,
+            loader,
+            checkpoints,
+            config,
+            id,
+            start,
+            held_out,
+            answering,
+            said,
+        };
         // While the parameters are those that the run begins with.
         let mut held_out = std::mem::take(&mut run.held_out);
         held_out.iter_mut().try_for_each(|batch| run.refer(batch))?;
@@ -136,12 +162,12 @@ impl Run {
                 .suspend(|| self.evaluate())?
                 .is_some_and(|(_, verdict)| verdict == Verdict::Stopped);
         while !is_over && self.trainer.num_steps_done() < steps {
-            let report = self.step()?;
+            let (report, rated) = self.step()?;
             let done = report.step + 1;
             is_over = report.verdict == Verdict::Stopped;
-            bar.say(done, steps, self.said.short(&report));
+            bar.say(done, steps, self.said.short(&report, rated));
             if is_over || done == steps || done.is_multiple_of(STEPS_PER_LINE) {
-                bar.suspend(|| self.said.step(&mut stdout(), &report))?;
+                bar.suspend(|| self.said.step(&mut stdout(), &report, rated))?;
             }
             let mut evaluation = None;
             let every = |settings: &Settings| settings.evaluation.as_ref().map(|e| e.every);
@@ -168,15 +194,22 @@ impl Run {
         every.is_some_and(|every| done == self.settings.steps || done.is_multiple_of(every))
     }
 
-    fn step(&mut self) -> Result<StepReport> {
+    fn step(&mut self) -> Result<(StepReport, Option<Rated>)> {
         self.trainer.at_epoch(self.loader.epoch());
-        let mut batches = Vec::with_capacity(self.settings.micro_batches);
-        for _ in 0..self.settings.micro_batches {
-            let mut batch = self.loader.batch()?;
-            self.refer(&mut batch)?;
-            batches.push(batch);
-        }
-        Ok(self.trainer.step(&batches)?)
+        let (mut batches, rated) = match (&mut self.answering, &mut self.loader) {
+            (Some(answering), BatchLoader::Dataset(loader)) => {
+                let (trainer, checkpoints) = (&mut self.trainer, &self.checkpoints);
+                let (batches, rated) =
+                    answering.batches(trainer, loader, checkpoints, &self.config)?;
+                (batches, Some(rated))
+            }
+            (_, loader) => {
+                let batches = (0..self.settings.micro_batches).map(|_| loader.batch());
+                (batches.collect::<Result<Vec<_>, _>>()?, None)
+            }
+        };
+        batches.iter_mut().try_for_each(|batch| self.refer(batch))?;
+        Ok((self.trainer.step(&batches)?, rated))
     }
 
     /// Adds what the parameters at the start of the run make of a batch, if the objective asks for it.

@@ -141,16 +141,7 @@ impl Checkpoints {
             ("states.safetensors", states),
             ("hooks.safetensors", states::hooks_to_safetensors(&checkpoint.hooks)?),
         ];
-        match &self.adapter {
-            Some(AdapterOf { lora, base }) => {
-                let parameters = checkpoint.parameters.clone();
-                files.extend(Lora { parameters, ..lora.clone() }.files(base)?);
-            }
-            None => {
-                files.push((MODEL, checkpoint.parameters.to_safetensors()?));
-                files.push(("config.json", config.as_bytes().to_vec()));
-            }
-        }
+        files.extend(self.model_files(&checkpoint.parameters, config)?);
         let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes));
         let mut entries = BTreeMap::new();
         for (file, bytes) in files.iter().map(|(name, bytes)| (*name, bytes)).chain(beside) {
@@ -178,6 +169,47 @@ impl Checkpoints {
         self.disk.sync_folder(&self.folder).map_err(|error| outside(&self.folder, &error))?;
         self.prune()?;
         Ok(path)
+    }
+
+    /// Writes the model of a checkpoint alone to a folder that an engine reads: what it is of is as in
+    /// [`save`](Self::save), but nothing is brought to the disk.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`open`](Self::open).
+    pub fn lay_out(
+        &self,
+        folder: &Path,
+        parameters: &Parameters,
+        config: &str,
+    ) -> Result<(), EngineError> {
+        fs::create_dir_all(folder).map_err(|error| outside(folder, &error))?;
+        let files = self.model_files(parameters, config)?;
+        let beside = self.beside.iter().map(|(name, bytes)| (name.as_str(), bytes));
+        for (name, bytes) in files.iter().map(|(name, bytes)| (*name, bytes)).chain(beside) {
+            // Another file: one that is mapped keeps what it was.
+            let (path, new) = (folder.join(name), folder.join(format!("{name}.new")));
+            let written = fs::write(&new, bytes).and_then(|()| fs::rename(&new, &path));
+            written.map_err(|error| outside(&path, &error))?;
+        }
+        Ok(())
+    }
+
+    fn model_files(
+        &self,
+        parameters: &Parameters,
+        config: &str,
+    ) -> Result<Vec<(&'static str, Vec<u8>)>, EngineError> {
+        Ok(match &self.adapter {
+            Some(AdapterOf { lora, base }) => {
+                let parameters = parameters.clone();
+                Lora { parameters, ..lora.clone() }.files(base)?.into()
+            }
+            None => vec![
+                (MODEL, parameters.to_safetensors()?),
+                ("config.json", config.as_bytes().to_vec()),
+            ],
+        })
     }
 
     /// The newest checkpoint that is whole and of the run `run`; `passed_over` is told of each newer one and why

@@ -16,6 +16,7 @@ mod measures;
 mod parameters;
 mod plans;
 mod random;
+mod rollouts;
 mod states;
 mod swap;
 mod topics;
@@ -27,14 +28,15 @@ pub use checkpoint::{Checkpoint, Checkpoints};
 pub use columns::{Column, Columns};
 pub use dataset::{
     CurriculumState, DatasetLoader, DatasetOptions, DatasetPosition, Encoded, EncodedSequence,
-    Example, ExampleEncoder, Format, LineError, LinePlace, Passed, SourcePosition, Survey, TooLong,
-    Turns,
+    Example, ExampleEncoder, Format, LineError, LinePlace, Passed, Question, SourcePosition,
+    Survey, TooLong, Turns,
 };
 pub use disk::{Disk, RealDisk};
 pub use listing::{Damage, Listed, checkpoints_in, inspect_checkpoint};
 pub use loader::{BatchLoader, LoaderPosition, TextLoader, TokenBatch};
 pub use lora::Lora;
 pub use parameters::{Parameter, Parameters};
+pub use rollouts::{Rollout, RolloutOptions, Rollouts};
 pub use states::States;
 pub use swap::TrainSwapper;
 pub use trainer::{StepReport, TrainOptions, Trainer, Verdict};

@@ -50,6 +50,7 @@ world!(logits_processor, "logits-processor-plugin");
 world!(mixer, "mixer-part");
 world!(model_source, "model-source-plugin");
 world!(quantizer, "quantizer-plugin");
+world!(reward, "reward-plugin");
 world!(rotary_embedding, "rotary-embedding-part");
 world!(scheduler, "scheduler-plugin");
 world!(traced, "traced-plugin");

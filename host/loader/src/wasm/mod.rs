@@ -20,6 +20,7 @@ mod mixer;
 mod model_source;
 mod norm;
 mod quantizer;
+mod reward;
 mod rotary_embedding;
 mod rows;
 mod scan;
@@ -252,6 +253,7 @@ fn provided(
         "norm" => norm::norm(plugin, linked),
         "quantizer" => quantizer::provided(plugin, linked),
         "residual" => norm::residual(plugin, linked),
+        "reward" => reward::provided(plugin, linked),
         "rotary-embedding" => rotary_embedding::provided(plugin, linked),
         "scheduler" => scheduler::provided(plugin, linked),
         _ => return Err(WasmError::Kind { kind: kind.to_owned() }),

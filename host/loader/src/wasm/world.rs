@@ -63,6 +63,7 @@ const WORLDS: &[World] = &[
     ("optimizer",          &["graph"],          &["traced"]),
     ("quantizer",          &[],                 &["quantizer"]),
     ("residual",           &["graph"],          &["traced"]),
+    ("reward",             &[],                 &["reward"]),
     ("rotary-embedding",   &["graph"],          &["traced", "rotary-embedding"]),
     ("scheduler",          &[],                 &["scheduler"]),
 ];

@@ -16,6 +16,7 @@ use crate::kinds::kv_cache::{KvCache, PoolLimits, SeqId};
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
 use crate::kinds::model_source::{ModelEntry, ModelSource};
 use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
+use crate::kinds::reward::{RatedAnswer, Reward};
 use crate::kinds::scheduler::{Limits, Scheduler, Waiting};
 use crate::plan::{Part, Per, Plan, StateSpec};
 use crate::testing::Make;
@@ -118,6 +119,28 @@ pub(in crate::testing) fn curriculum(
         if let Some(state) = curriculum.handover().filter(|_| random.below(8) == 0) {
             let _ = state.restore(&bytes);
         }
+    }
+    Vec::new()
+}
+
+pub(in crate::testing) fn reward(
+    make: Make<'_, dyn Reward>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(mut reward) = make(config) else { return Vec::new() };
+    for _ in 0..ROUNDS {
+        let texts: Vec<[String; 3]> =
+            (0..random.below(9)).map(|_| [(); 3].map(|()| text(random))).collect();
+        let answers = texts.iter().map(|[prompt, text, expected]| RatedAnswer {
+            prompt,
+            text,
+            expected: (random.below(3) > 0).then_some(expected),
+            num_tokens: random.bits(),
+            is_finished: random.below(2) == 0,
+        });
+        let answers: Vec<RatedAnswer<'_>> = answers.collect();
+        let _ = reward.rate(&answers);
     }
     Vec::new()
 }

@@ -6,7 +6,7 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 20] = [
+const RUST: [(&str, &str, &str); 21] = [
     ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     (
@@ -45,12 +45,13 @@ const RUST: [(&str, &str, &str); 20] = [
     ("optimizer", "sgd", include_str!("../../../../../plugins/optimizer/sgd/src/lib.rs")),
     ("quantizer", "my-plugin", include_str!("../../../templates/rust/quantizer.rs")),
     ("residual", "my-plugin", include_str!("../../../templates/rust/residual.rs")),
+    ("reward", "length", include_str!("../../../../../plugins/reward/length/src/lib.rs")),
     ("rotary-embedding", "my-plugin", include_str!("../../../templates/rust/rotary_embedding.rs")),
     ("scheduler", "fcfs", include_str!("../../../../../plugins/scheduler/fcfs/src/lib.rs")),
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 20] {
+pub(super) fn kinds() -> [&'static str; 21] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -102,7 +103,7 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 18] = [
+pub(super) const WASM: [&str; 19] = [
     "adapter",
     "curriculum",
     "decoding-strategy",
@@ -119,6 +120,7 @@ pub(super) const WASM: [&str; 18] = [
     "optimizer",
     "quantizer",
     "residual",
+    "reward",
     "rotary-embedding",
     "scheduler",
 ];

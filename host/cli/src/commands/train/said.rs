@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use jackfield_engine::train::{BatchLoader, StepReport};
 use serde_json::json;
 
+use super::rollouts::Rated;
+
 /// How it is said.
 pub(super) struct Said {
     pub(super) is_json: bool,
@@ -14,15 +16,26 @@ pub(super) struct Said {
 
 impl Said {
     /// What a progress bar has room for.
-    pub(super) fn short(&self, report: &StepReport) -> String {
+    pub(super) fn short(&self, report: &StepReport, rated: Option<Rated>) -> String {
         let (speed, mfu) = (tokens_per_second(report), 100.0 * self.utilization(report));
-        format!("loss {:.4}, {speed:.0} tokens/s, MFU {mfu:.0} %", report.loss)
+        let said = format!("loss {:.4}, {speed:.0} tokens/s, MFU {mfu:.0} %", report.loss);
+        match rated {
+            Some(Rated { reward, num_tokens }) => {
+                format!("reward {reward:.3} of answers of {num_tokens:.0} tokens, {said}")
+            }
+            None => said,
+        }
     }
 
-    pub(super) fn step(&self, out: &mut impl Write, report: &StepReport) -> io::Result<()> {
+    pub(super) fn step(
+        &self,
+        out: &mut impl Write,
+        report: &StepReport,
+        rated: Option<Rated>,
+    ) -> io::Result<()> {
         let StepReport { step, loss, grad_norm, learning_rate, .. } = report;
         if self.is_json {
-            let line = json!({
+            let mut line = json!({
                 "step": step,
                 "loss": loss,
                 "grad_norm": grad_norm,
@@ -30,9 +43,13 @@ impl Said {
                 "tokens_per_second": tokens_per_second(report),
                 "mfu": self.utilization(report),
             });
+            if let Some(Rated { reward, num_tokens }) = rated {
+                line["reward"] = json!(reward);
+                line["answer_tokens"] = json!(num_tokens);
+            }
             return writeln!(out, "{line}");
         }
-        let (step, said) = (step + 1, self.short(report));
+        let (step, said) = (step + 1, self.short(report, rated));
         writeln!(out, "step {step:>6}  {said}, gradient {grad_norm:.3}, rate {learning_rate:.2e}")
     }
 

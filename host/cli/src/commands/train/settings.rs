@@ -22,6 +22,8 @@ pub(super) struct Settings {
     pub(super) sequences: usize,
     pub(super) micro_batches: usize,
     pub(super) seed: u64,
+    /// Of what the model answers to prompts.
+    pub(super) temperature: f64,
     pub(super) folder: PathBuf,
     pub(super) checkpoint_every: u64,
     pub(super) keep_last: usize,
@@ -59,6 +61,7 @@ impl Settings {
             sequence_length: size("sequence_length", 128, 1 << 20)?,
             sequences: size("sequences", 8, 1 << 16)?,
             micro_batches: size("micro_batches", 1, 1 << 16)?,
+            temperature: table.number_or("temperature", 1.0, 0.01..=10.0)?,
             seed: table.count_or("seed", 0, 0..=u64::from(u32::MAX))?,
             folder: PathBuf::from(table.text_or("folder", "checkpoints")?),
             checkpoint_every,
@@ -77,8 +80,9 @@ impl Settings {
     /// What names a run, but for the model and what it learns. Plugins and their tables may change between the
     /// parts of a run.
     pub(super) fn description(&self) -> String {
-        let Self { sequence_length, sequences, micro_batches, seed, .. } = self;
-        format!("{sequence_length} {sequences} {micro_batches} {seed}")
+        let Self { sequence_length, sequences, micro_batches, seed, temperature, .. } = self;
+        let sizes = format!("{sequence_length} {sequences} {micro_batches} {seed}");
+        if *temperature == 1.0 { sizes } else { format!("{sizes} {temperature}") }
     }
 
     pub(super) fn options(&self) -> TrainOptions {

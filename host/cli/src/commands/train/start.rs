@@ -10,6 +10,7 @@ use jackfield_engine::train::{Checkpoints, Lora, Parameters};
 use jackfield_runtime::SystemClock;
 use plugin_api::{Config, Value};
 
+use super::rollouts::{self, Answering};
 use super::settings::{Learnt, Settings};
 use crate::setup::Session;
 
@@ -175,14 +176,14 @@ impl Begun {
     }
 
     /// Where checkpoints go, with what lies in each beside the parameters.
-    pub(super) fn checkpoints(&self, folder: &Path, keep_last: usize) -> Result<Checkpoints> {
-        let checkpoints = Checkpoints::open(folder, keep_last)?;
+    pub(super) fn checkpoints(&self, settings: &Settings) -> Result<Checkpoints> {
+        let checkpoints = Checkpoints::open(&settings.folder, settings.keep_last)?;
         if let Some(lora) = &self.lora {
             return Ok(checkpoints.of_adapter(lora, &self.name));
         }
         let mut files = Vec::new();
         for name in BESIDE {
-            if let Some(path) = self.path.as_ref().map(|path| path.join(name))
+            if let Some(path) = self.tokenizer(settings).map(|path| path.join(name))
                 && path.exists()
             {
                 let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
@@ -190,6 +191,28 @@ impl Begun {
             }
         }
         Ok(checkpoints.with_files(files))
+    }
+
+    /// Where the tokenizer is: beside the model, or where the settings say for one that is new.
+    fn tokenizer<'a>(&'a self, settings: &'a Settings) -> Option<&'a Path> {
+        let theirs = match &settings.learnt {
+            Learnt::Examples(keys) => keys.tokenizer.as_deref(),
+            Learnt::Text(_) => None,
+        };
+        self.path.as_deref().or(theirs)
+    }
+
+    /// What answers prompts and rates the answers.
+    pub(super) fn answering<'a>(
+        &self,
+        session: &'a Session,
+        settings: &Settings,
+    ) -> Result<Answering<'a>> {
+        let has_tokenizer =
+            self.tokenizer(settings).is_some_and(|path| path.join("tokenizer.json").exists());
+        let base = self.path.clone().filter(|_| self.lora.is_some());
+        rollouts::check(settings, base.is_some(), has_tokenizer)?;
+        Answering::new(session, settings, base)
     }
 
     /// The trainer, which takes the parameters.

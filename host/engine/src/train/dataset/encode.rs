@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use super::example::{Example, LineError, Turns};
+use super::example::{Example, Format, LineError, Turns};
 use crate::model::{ChatTemplate, Message, ModelError, Tokenizer};
 
 /// What becomes of an example with more tokens than a sequence may have.
@@ -30,6 +30,15 @@ pub struct EncodedSequence {
     pub tokens: Vec<u32>,
     /// As many.
     pub counts: Vec<bool>,
+}
+
+/// A prompt that the model is to answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// With what a chat template adds where the model begins to speak.
+    pub tokens: Vec<u32>,
+    /// What an answer should come to.
+    pub expected: Option<String>,
 }
 
 /// Tokenizer, chat template and limits.
@@ -89,6 +98,10 @@ impl ExampleEncoder {
             Example::Preference { prompt, chosen, rejected } => {
                 vec![self.answer(prompt, chosen)?, self.answer(prompt, rejected)?]
             }
+            Example::Prompt { .. } => {
+                let expected = "an answer to learn beside the prompt".to_owned();
+                return Err(LineError { expected, found: "none".to_owned() });
+            }
         };
         let mut encoded = Encoded { sequences, is_cut: false };
         for sequence in &mut encoded.sequences {
@@ -105,6 +118,30 @@ impl ExampleEncoder {
             encoded.is_cut = true;
         }
         Ok(encoded)
+    }
+
+    /// The tokens of a prompt. Nothing for one that leaves no room for an answer of a token, if such are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`LineError`] for an example that has an answer; as [`encode`](Self::encode).
+    pub fn question(&self, example: &Example) -> Result<Option<Question>, LineError> {
+        let Example::Prompt { prompt, expected } = example else {
+            let (expected, found) = (format!("{}", Format::Prompt), example.format().to_string());
+            return Err(LineError { expected, found });
+        };
+        let tokens = match prompt {
+            Turns::Text(prompt) => self.ids(prompt, false),
+            Turns::Messages(prompt) => self.ids(&self.render(prompt, true)?, true),
+        };
+        if tokens.len() < self.length && !tokens.is_empty() {
+            return Ok(Some(Question { tokens, expected: expected.clone() }));
+        }
+        if self.too_long == TooLong::Refuse || tokens.is_empty() {
+            let expected = format!("a prompt of 1 to {} tokens", self.length - 1);
+            return Err(LineError { expected, found: tokens.len().to_string() });
+        }
+        Ok(None)
     }
 
     fn text(&self, text: &str) -> EncodedSequence {

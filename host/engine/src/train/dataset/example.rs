@@ -31,6 +31,13 @@ pub enum Example {
         /// The other.
         rejected: Turns,
     },
+    /// `{"prompt": …}`, and maybe `"expected": …`: the model answers, and what it says is rated.
+    Prompt {
+        /// What it answers.
+        prompt: Turns,
+        /// What an answer should come to.
+        expected: Option<String>,
+    },
 }
 
 /// Text, or messages that a chat template makes text of.
@@ -53,6 +60,8 @@ pub enum Format {
     Chat,
     /// [`Example::Preference`].
     Preference,
+    /// [`Example::Prompt`].
+    Prompt,
 }
 
 /// Why a line is no example: what was expected and what was found.
@@ -103,6 +112,10 @@ impl Example {
                 alike(&prompt, "rejected", &rejected)?;
                 Self::Preference { prompt, chosen, rejected }
             }
+            Format::Prompt => {
+                let prompt = turns("prompt", take("prompt"))?;
+                Self::Prompt { prompt, expected: expected(take("expected"))? }
+            }
         })
     }
 
@@ -113,6 +126,7 @@ impl Example {
             Self::Completion { .. } => Format::Completion,
             Self::Chat(_) => Format::Chat,
             Self::Preference { .. } => Format::Preference,
+            Self::Prompt { .. } => Format::Prompt,
         }
     }
 }
@@ -121,6 +135,10 @@ impl Format {
     /// The one layout whose columns are all there.
     fn of(columns: &Map<String, Value>) -> Result<Self, LineError> {
         let has = |names: &[&str]| names.iter().all(|name| columns.contains_key(*name));
+        let answers = ["completion", "chosen", "rejected", "messages", "text"];
+        if has(&["prompt"]) && !answers.iter().any(|name| has(&[name])) {
+            return Ok(Self::Prompt);
+        }
         let mut found = LAYOUTS.into_iter().filter(|(_, names)| has(names));
         match (found.next(), found.next()) {
             (Some((format, _)), None) => Ok(format),
@@ -144,11 +162,13 @@ impl Format {
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = LAYOUTS.iter().find(|(format, _)| format == self).map_or(&[][..], |row| row.1);
+        let row = LAYOUTS.iter().find(|(format, _)| format == self);
+        let names = row.map_or(&["prompt"][..], |row| row.1);
         write!(f, "`{}`", names.join("`, `"))
     }
 }
 
+/// A prompt alone is none of these but for itself.
 const LAYOUTS: [(Format, &[&str]); 4] = [
     (Format::Chat, &["messages"]),
     (Format::Text, &["text"]),
@@ -170,6 +190,16 @@ impl LineError {
 
     fn of(column: &str, expected: &str, found: &Value) -> Self {
         Self::new(format!("{expected} in `{column}`"), name_of(found))
+    }
+}
+
+/// Text, or a number as it is written.
+fn expected(value: Value) -> Result<Option<String>, LineError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        other => Err(LineError::of("expected", "text or a number", &other)),
     }
 }
 

@@ -7,7 +7,7 @@ use plugin_api::Curriculum;
 use plugin_api::kinds::curriculum::{Choice, SourceView};
 use serde::{Deserialize, Serialize};
 
-use super::encode::{Encoded, ExampleEncoder};
+use super::encode::{Encoded, ExampleEncoder, Question};
 use super::example::Format;
 use super::lines::LinePlace;
 use super::source::{Source, SourcePosition, Survey, wrong};
@@ -206,6 +206,30 @@ impl DatasetLoader {
             }
             batch.push_encoded(&next.encoded);
         }
+    }
+
+    /// The next prompts, for the model to answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`batch`](Self::batch).
+    pub fn questions(&mut self, count: usize) -> Result<Vec<Question>, EngineError> {
+        (0..count).map(|_| self.question()).collect()
+    }
+
+    fn question(&mut self) -> Result<Question, EngineError> {
+        let count: u64 = self.surveys().map(|survey| survey.num_examples).sum();
+        for _ in 0..=count {
+            let (source, place) = self.choose()?;
+            let source = &mut self.sources[source];
+            let example = source.read(place)?;
+            let question = self.encoder.question(&example);
+            match question.map_err(|error| wrong(source.at(place), error))? {
+                Some(question) => return Ok(question),
+                None => self.passed.empty += 1,
+            }
+        }
+        Err(self.nothing())
     }
 
     /// Batches of every example once, file after file, at most `max`: held-out data. From a loader at its beginning.

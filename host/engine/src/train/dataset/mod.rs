@@ -9,7 +9,7 @@ mod lines;
 mod loader;
 mod source;
 
-pub use encode::{Encoded, EncodedSequence, ExampleEncoder, TooLong};
+pub use encode::{Encoded, EncodedSequence, ExampleEncoder, Question, TooLong};
 pub use example::{Example, Format, LineError, Turns};
 pub use lines::LinePlace;
 pub use loader::{CurriculumState, DatasetLoader, DatasetOptions, DatasetPosition, Passed};
