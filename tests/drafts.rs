@@ -133,3 +133,91 @@ fn an_answer_that_ends_among_drafts_ends_there() {
         assert_eq!(found[0].len(), limit as usize);
     }
 }
+
+/// The tiny model with another one that guesses; `is_adaptive` takes only the guesses that pay.
+fn speculating(draft: &std::path::Path, is_adaptive: bool) -> Setup {
+    let setup = setup().set("speculative", "adaptive", is_adaptive);
+    let mut setup = setup.set("speculative", "num_draft_tokens", 3);
+    setup.options.draft_model = Some(draft.to_owned());
+    setup
+}
+
+/// The tiny model with other numbers: a draft model that is mostly wrong.
+fn another() -> tempfile::TempDir {
+    let folder = tiny_model("tiny");
+    let json = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let json = serde_json::from_str(&json).unwrap();
+    let architecture = jackfield_engine::model::Architecture::from_json(&json).unwrap();
+    let parameters = jackfield_engine::train::Parameters::random(&architecture, 5).unwrap();
+    let bytes = parameters.to_safetensors().unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    folder
+}
+
+#[test]
+fn a_draft_model_changes_no_answer() {
+    let (folder, other) = (tiny_model("tiny"), another());
+    let (expected, steps) = answers(&mut setup().load(folder.path()).unwrap(), requests("sample"));
+    for (name, draft) in [("the model itself", &folder), ("another", &other)] {
+        for is_adaptive in [false, true] {
+            let mut engine = speculating(draft.path(), is_adaptive).load(folder.path()).unwrap();
+            for round in 0..2 {
+                let before = engine.gauge().read();
+                let (found, fewer) = answers(&mut engine, requests("speculative"));
+                assert_eq!(found, expected, "{name}, round {round}");
+                assert!(fewer <= steps, "{name}: {fewer} steps, {steps} without");
+                let load = engine.gauge().read();
+                let drafts = load.draft_tokens - before.draft_tokens;
+                let accepted = load.accepted_tokens - before.accepted_tokens;
+                if !is_adaptive {
+                    assert!(drafts > 100, "{name}: {load:?}");
+                    let is_itself = name == "the model itself";
+                    assert_eq!(accepted * 2 > drafts, is_itself, "{name}: {accepted} of {drafts}");
+                }
+            }
+            // A model without the strategy's guesses is the same engine.
+            assert_eq!(answers(&mut engine, requests("sample")).0, expected);
+        }
+    }
+}
+
+#[test]
+fn greedy_guesses_of_the_model_itself_all_come_true() {
+    let folder = tiny_model("tiny");
+    let mut engine = speculating(folder.path(), false).load(folder.path()).unwrap();
+    let request = || {
+        let prompt = (0..40).map(|i| i * 12 % 510).collect::<Vec<u32>>();
+        let request = Request::new(prompt).strategy("speculative").with("max_tokens", 33);
+        request.with("temperature", 0.0).with("ignore_eos", true)
+    };
+    let (_, steps) = answers(&mut engine, vec![request()]);
+    let load = engine.gauge().read();
+    assert_eq!(load.accepted_tokens, load.draft_tokens, "{load:?}");
+    assert_eq!(steps, 9, "four tokens a step, one left");
+    // Many at a time, with little room for any.
+    let mut setup = speculating(folder.path(), false);
+    (setup.options.tokens_per_step_max, setup.options.logit_rows_max) = (11, 9);
+    let (expected, _) = answers(&mut engine, vec![request(), request(), request()]);
+    let mut small = setup.load(folder.path()).unwrap();
+    let (found, _) = answers(&mut small, vec![request(), request(), request()]);
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_draft_model_with_other_tokens_is_refused() {
+    let (folder, other) = (tiny_model("tiny"), tiny_model("tiny"));
+    let path = other.path().join("tokenizer.json");
+    let json = std::fs::read_to_string(&path).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+    let (first, second) = (vocab["a"].clone(), vocab["b"].clone());
+    vocab.insert("a".to_owned(), second);
+    vocab.insert("b".to_owned(), first);
+    std::fs::write(&path, json.to_string()).unwrap();
+    let error = speculating(other.path(), true).load(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("of the draft model: expected \"a\", found \"b\""), "{error}");
+    let mut plain = setup().load(folder.path()).unwrap();
+    let error = plain.submit(Request::new(vec![1]).strategy("speculative")).unwrap_err();
+    let shown = std::error::Error::source(&error).unwrap().to_string();
+    assert!(shown.contains("`draft_model`"), "{shown}");
+}

@@ -58,6 +58,10 @@ pub(crate) struct Common {
     #[arg(long, short, global = true, env = "JACKFIELD_MODEL", value_name = "NAME")]
     pub(crate) model: Option<String>,
 
+    /// Smaller model with the same tokens, which guesses for --strategy speculative [default: `draft_model`, else none]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) draft_model: Option<String>,
+
     /// Folder that models are kept in [default: the user's cache folder]
     #[arg(long, global = true, env = "JACKFIELD_MODELS", value_name = "FOLDER")]
     pub(crate) models_folder: Option<PathBuf>,
@@ -135,7 +139,7 @@ pub(crate) struct Sampling {
     pub(crate) greedy: bool,
 
     /// Decoding strategy [default: sample]; prompt-lookup needs fewer steps for the same answer where
-    /// it repeats the prompt
+    /// it repeats the prompt, speculative where a smaller model (--draft-model) guesses well
     #[arg(long, value_name = "NAME")]
     pub(crate) strategy: Option<String>,
 

@@ -71,6 +71,7 @@ use plugin_sample as _;
 use plugin_sequential as _;
 use plugin_sgd as _;
 use plugin_skip_broken_steps as _;
+use plugin_speculative as _;
 use plugin_standard as _;
 use plugin_stop_words as _;
 use plugin_swiglu as _;
@@ -83,4 +84,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    76 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    77 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

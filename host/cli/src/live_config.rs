@@ -207,6 +207,9 @@ pub(crate) fn configured(config: &Config, common: &Common) -> Result<(Config, Wi
     if let Some(model) = &common.model {
         config.set("model", model.as_str());
     }
+    if let Some(model) = &common.draft_model {
+        config.set("draft_model", model.as_str());
+    }
     if let Some(threads) = common.threads {
         config.set("threads", threads);
     }

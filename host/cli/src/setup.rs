@@ -126,10 +126,9 @@ impl Session {
         Ok(self.config.text_or("model", DEFAULT_MODEL)?.to_owned())
     }
 
-    /// The name of the model that turns texts into vectors, if there is to be one.
-    pub(crate) fn embedding_model(&self) -> Result<Option<String>> {
-        let has_one = self.config.has("embedding_model");
-        Ok(has_one.then(|| self.config.text("embedding_model")).transpose()?.map(str::to_owned))
+    /// The name of a model beside it, if there is to be one: `embedding_model` or `draft_model`.
+    pub(crate) fn other_model(&self, key: &str) -> Result<Option<String>> {
+        Ok(self.config.has(key).then(|| self.config.text(key)).transpose()?.map(str::to_owned))
     }
 
     /// The model sources in the order they are asked, each with its host handle.
@@ -196,7 +195,9 @@ impl Session {
         // A misspelt plugin is found before anything is fetched.
         self.wiring.check(&self.registry())?;
         let path = self.fetch(&self.model_name()?)?;
-        self.engine_of(&path, options)
+        let draft = self.other_model("draft_model")?;
+        let draft_model = draft.map(|name| self.fetch(&name)).transpose()?;
+        self.engine_of(&path, &LoadOptions { draft_model, ..options.clone() })
     }
 
     /// Loads the model at a path with its plugins.
@@ -204,16 +205,10 @@ impl Session {
         self.wiring.check(&self.registry())?;
         self.subscribe_hooks()?;
         let mut bar = Bar::elements(self.is_json);
+        let (wiring, registry, bus) = (&self.wiring, &self.registry(), &self.bus);
         let clock = Arc::new(SystemClock::new());
-        let engine = Engine::load(
-            path,
-            &self.wiring,
-            &self.registry(),
-            &self.bus,
-            clock,
-            options,
-            &mut |done, total| bar.show("loading", done, Some(total)),
-        )?;
+        let mut tell = |done, total| bar.show("loading", done, Some(total));
+        let engine = Engine::load(path, wiring, registry, bus, clock, options, &mut tell)?;
         bar.clear();
         self.plugins.attach(Arc::new(engine.swapper()));
         self.plugins.check()?;

@@ -24,7 +24,7 @@ const HEAVY: [&str; 2] = ["candle", "cuda"];
 
 /// Keys that a plugin cannot do without, or that make it act on a request.
 #[rustfmt::skip]
-const CONFIG: [(&str, &str); 15] = [
+const CONFIG: [(&str, &str); 16] = [
     ("keywords",           "words=[\"a\", \"bc\"]"),
     ("linear",             "rope_scaling={factor = 4.0}"),
     ("llama3",             "rope_scaling={factor = 8.0, low_freq_factor = 1.0, high_freq_factor = 4.0, original_max_position_embeddings = 8192}"),
@@ -35,6 +35,7 @@ const CONFIG: [(&str, &str); 15] = [
     ("ntk",                "rope_scaling={factor = 4.0}"),
     ("occurrence-penalty", "presence_penalty=0.5"),
     ("repetition-penalty", "repetition_penalty=1.3"),
+    ("speculative",        "draft_cost=0.25"),
     ("stop-words",         "stop=[\"a\", \"bc\"]"),
     ("temperature",        "temperature=0.7"),
     ("top-k",              "top_k=3"),

@@ -32,7 +32,7 @@ const DEFAULTS: [(&str, &[&str]); 13] = [
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
     ("logits-processor",  &["repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
-    ("decoding-strategy", &["sample", "greedy", "prompt-lookup"]),
+    ("decoding-strategy", &["sample", "greedy", "prompt-lookup", "speculative"]),
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
     ("lr-schedule",       &["cosine"]),

@@ -51,7 +51,7 @@ pub struct EvalsOutV1 {
     /// Passed back to `push`.
     pub to: *mut c_void,
     /// Appends the evaluation of `tokens`; `want` is 0 nothing, 1 the likeliest, 2 a sample. The
-    /// last `drafts` tokens are drafts.
+    /// last `drafts` tokens are drafts, after which the draft model may guess `guesses` more.
     pub push: unsafe extern "C" fn(
         to: *mut c_void,
         seq: u32,
@@ -59,6 +59,7 @@ pub struct EvalsOutV1 {
         want: u32,
         is_atomic: u8,
         drafts: u32,
+        guesses: u32,
     ),
 }
 
@@ -74,6 +75,10 @@ pub struct OutcomeV1 {
     pub has_token: u8,
     /// Natural logarithm of its probability.
     pub logprob: f32,
+    /// The draft in its place.
+    pub draft: u32,
+    /// 1 if there was one.
+    pub has_draft: u8,
 }
 
 /// Takes actions.

@@ -92,6 +92,9 @@ pub struct Eval {
     /// of the step; a draft that is what was chosen before it is kept, and what follows it is given
     /// in the same step. See [`DecodingStrategy::observe`].
     pub drafts: usize,
+    /// How many further drafts the draft model may guess, of an engine that has one: after the tokens and those
+    /// drafts. It guesses what it finds likeliest.
+    pub guesses: usize,
 }
 
 /// Receives evaluations. Reused from step to step.
@@ -108,7 +111,7 @@ impl Evals {
     pub fn push(&mut self, seq: SeqId, tokens: &[u32], want: Want) {
         let (start, len) = (self.tokens.len(), tokens.len());
         self.tokens.extend_from_slice(tokens);
-        self.list.push(Eval { seq, start, len, want, is_atomic: false, drafts: 0 });
+        self.list.push(Eval { seq, start, len, want, is_atomic: false, drafts: 0, guesses: 0 });
     }
 
     /// The same with drafts: guesses at what will be chosen for the positions after `tokens`.
@@ -117,6 +120,14 @@ impl Evals {
         self.tokens.extend_from_slice(drafts);
         if let Some(eval) = self.list.last_mut() {
             (eval.len, eval.drafts) = (eval.len + drafts.len(), drafts.len());
+        }
+    }
+
+    /// The same with so many guesses of the draft model.
+    pub fn push_guessed(&mut self, seq: SeqId, tokens: &[u32], guesses: usize, want: Want) {
+        self.push(seq, tokens, want);
+        if let Some(eval) = self.list.last_mut() {
+            eval.guesses = guesses;
         }
     }
 
@@ -136,6 +147,8 @@ pub struct Outcome {
     pub token: Option<u32>,
     /// Natural logarithm of its probability after all processors.
     pub logprob: f32,
+    /// The draft that stood for it in the evaluation, if there was one: the same token if it came true.
+    pub draft: Option<u32>,
 }
 
 /// Why a request ended.
@@ -263,6 +276,11 @@ impl SingleAnswer {
     /// The same with guesses at the tokens after it.
     pub fn plan_drafts(&self, drafts: &[u32], out: &mut Evals) {
         out.push_drafts(self.seq, &self.next, drafts, self.want);
+    }
+
+    /// The same with guesses of the draft model.
+    pub fn plan_guessed(&self, guesses: usize, out: &mut Evals) {
+        out.push_guessed(self.seq, &self.next, guesses, self.want);
     }
 
     /// Emits the chosen tokens, or ends the answer: `Stop` at an end-of-sequence token, which is

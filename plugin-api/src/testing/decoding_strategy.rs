@@ -114,13 +114,15 @@ fn step(
         let tokens = &evals.tokens[eval.start..eval.start + eval.len];
         let (tokens, guessed) = tokens.split_at(eval.len - eval.drafts);
         let last = *tokens.last().expect("an evaluation of at least one token");
+        let guessed = with_guesses(last, guessed, eval.guesses);
         answer.evaluated.extend(tokens);
         answer.wants.push(eval.want);
         answer.drafts += guessed.len();
         last_tokens.insert(eval.seq, last);
-        drafts.insert(eval.seq, guessed.to_vec());
+        let draft = guessed.first().copied();
+        drafts.insert(eval.seq, guessed);
         let token = (eval.want != Want::Nothing).then(|| next_token(last));
-        results.push(Outcome { seq: eval.seq, token, logprob: -0.5 });
+        results.push(Outcome { seq: eval.seq, token, logprob: -0.5, draft });
     }
     while !results.is_empty() && answer.reason.is_none() {
         observe(strategy, group, answer, &results, last_tokens, actions);
@@ -134,13 +136,24 @@ fn step(
             last_tokens.insert(outcome.seq, draft);
             answer.evaluated.push(draft);
             answer.accepted += 1;
-            outcome.token = Some(next_token(draft));
+            (outcome.token, outcome.draft) = (Some(next_token(draft)), drafts.first().copied());
             true
         });
     }
     if answer.reason.is_some() {
         strategy.close(group);
     }
+}
+
+/// Drafts with those of a draft model behind them, which is right but for each third.
+fn with_guesses(last: u32, drafts: &[u32], guesses: usize) -> Vec<u32> {
+    let mut all = drafts.to_vec();
+    let mut before = drafts.last().copied().unwrap_or(last);
+    for guess in 0..guesses {
+        before = next_token(before).wrapping_add(u32::from(guess % 3 == 2));
+        all.push(before);
+    }
+    all
 }
 
 /// Hands results over and notes what is asked for.

@@ -43,6 +43,7 @@ impl<P: Plugin<Kind = dyn DecodingStrategy>> wit::Guest for P {
             },
             is_atomic: eval.is_atomic,
             drafts: eval.drafts as u32,
+            guesses: eval.guesses as u32,
         });
         Ok(wire.collect())
     }
@@ -56,6 +57,7 @@ impl<P: Plugin<Kind = dyn DecodingStrategy>> wit::Guest for P {
             seq: SeqId(it.seq),
             token: it.token,
             logprob: it.logprob,
+            draft: it.draft,
         };
         let results: Vec<Outcome> = results.iter().map(outcome).collect();
         let mut actions = Actions { list: Vec::new(), next_seq };

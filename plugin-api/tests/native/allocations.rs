@@ -72,7 +72,7 @@ fn plans_and_observations_of_a_strategy() {
     let request = RequestView { seq: SeqId(0), prompt: &[1, 2, 3], params: &Config::new() };
     strategy.open(GroupId(0), &request).unwrap();
     let (mut evals, mut actions) = (Evals::default(), Actions::default());
-    let outcome = Outcome { seq: SeqId(0), token: Some(1), logprob: 0.0 };
+    let outcome = Outcome { seq: SeqId(0), token: Some(1), logprob: 0.0, draft: None };
     let count = allocations(|| {
         evals.clear();
         actions.list.clear();

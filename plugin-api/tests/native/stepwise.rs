@@ -199,8 +199,8 @@ fn request(params: &Config) -> RequestView<'_> {
 }
 
 const OUTCOMES: [Outcome; 2] = [
-    Outcome { seq: SeqId(3), token: Some(5), logprob: -0.5 },
-    Outcome { seq: SeqId(4), token: None, logprob: 0.0 },
+    Outcome { seq: SeqId(3), token: Some(5), logprob: -0.5, draft: Some(6) },
+    Outcome { seq: SeqId(4), token: None, logprob: 0.0, draft: None },
 ];
 
 #[test]

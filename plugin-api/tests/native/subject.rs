@@ -410,6 +410,7 @@ impl DecodingStrategy for Subject {
         out.push(SeqId(group.0), &[], Want::Argmax);
         out.list.last_mut().unwrap().is_atomic = true;
         out.push_drafts(SeqId(7), &[1], &[2, 3], Want::Nothing);
+        out.push_guessed(SeqId(8), &[4], 5, Want::Sample);
         if self.lies == "plan" {
             out.list.last_mut().unwrap().len = 1_000;
         }
@@ -420,7 +421,10 @@ impl DecodingStrategy for Subject {
         self.at("observe")?;
         for outcome in results {
             match outcome.token {
-                Some(token) => out.emit(outcome.seq, token + group.0, outcome.logprob),
+                Some(token) => {
+                    let token = token + group.0 + outcome.draft.unwrap_or(0);
+                    out.emit(outcome.seq, token, outcome.logprob);
+                }
                 None => out.list.push(Action::Release { seq: outcome.seq, upto: 5 }),
             }
         }

@@ -23,7 +23,8 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     };
     note(session.load_options().map(drop));
     note(session.model_name().map(drop));
-    note(session.embedding_model().map(drop));
+    note(session.other_model("embedding_model").map(drop));
+    note(session.other_model("draft_model").map(drop));
     note(train::check(&session));
     let server = ServerConfig::read(&session.config, session.live.folder());
     note(server.and_then(|server| server.check()).map_err(Into::into));
@@ -66,7 +67,10 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "model = {:?}", session.model_name()?)?;
     writeln!(out, "models_folder = {:?}", session.models_folder.display().to_string())?;
-    if let Some(model) = session.embedding_model()? {
+    if let Some(model) = session.other_model("draft_model")? {
+        writeln!(out, "draft_model = {model:?}")?;
+    }
+    if let Some(model) = session.other_model("embedding_model")? {
         writeln!(out, "embedding_model = {model:?}")?;
     }
     if let Ok(threads) = session.config.count("threads", 1..=256) {

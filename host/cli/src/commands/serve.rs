@@ -30,7 +30,7 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     let embedding_model = args
         .embedding_model
         .clone()
-        .map_or_else(|| session.embedding_model(), |name| Ok(Some(name)))?;
+        .map_or_else(|| session.other_model("embedding_model"), |name| Ok(Some(name)))?;
     let mut config = configured(&session.config, session.live.folder(), args, &own_name)?;
     config.embedding_model = embedding_model.as_deref().map(self::own_name);
     let jobs_max = config.max_queued.max(1);

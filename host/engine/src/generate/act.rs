@@ -97,6 +97,7 @@ impl Engine {
             tokens: origin.tokens[..origin.num_evaluated].to_vec(),
             num_evaluated: origin.num_evaluated,
             drafts: Vec::new(),
+            guesses: 0,
             num_unconfirmed: 0,
             want: Want::Nothing,
             is_atomic: false,

@@ -114,6 +114,11 @@ impl StepBatch {
         Self { blocks, ..Self::default() }
     }
 
+    /// Columns of its block tables.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
     pub(super) fn clear(&mut self) {
         self.token_ids.clear();
         self.positions.clear();

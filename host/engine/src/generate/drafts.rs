@@ -7,6 +7,7 @@
 //! arXiv:2211.17192.
 
 use plugin_api::kinds::kv_cache::SeqId;
+use plugin_api::{Backend, Config, Kind};
 
 use super::engine::Engine;
 
@@ -48,6 +49,25 @@ impl Spare {
 }
 
 impl Engine {
+    /// Lets the draft model guess where a strategy asked for it. One that fails guesses no more: nobody counts on it.
+    pub(super) fn guess(&mut self) {
+        let is_asked = self.sequences.iter().any(|(_, sequence)| sequence.guesses > 0);
+        let Some((draft, _)) = self.draft.as_mut().filter(|_| is_asked) else { return };
+        if let Err(error) = draft.guess(&mut self.sequences) {
+            self.draft = None;
+            self.tell_fault(<dyn Backend>::NAME, "draft model", 0, &error);
+        }
+        self.sequences.iter_mut().for_each(|sequence| sequence.guesses = 0);
+    }
+
+    /// Tells strategies of a request what guesses cost, if there is anybody to guess.
+    pub(super) fn tell_costs(&self, params: &mut Config) {
+        if let Some((_, costs)) = &self.draft {
+            params.set("draft_cost", costs.draft);
+            params.set("verify_cost", costs.verify);
+        }
+    }
+
     /// How many drafts of a sequence there is room for, if its certain tokens run to the end.
     pub(super) fn drafts_allowed(&self, seq: SeqId) -> usize {
         let Some(sequence) = self.sequences.get(seq.0 as usize) else { return 0 };

@@ -20,6 +20,7 @@ use plugin_api::{Backend, DecodingStrategy, Error, Kind, KvCache, Quantizer, Sch
 use super::alternatives::Alternatives;
 use super::batch::StepBatch;
 use super::convert::Conversion;
+use super::draft_model::{DraftCosts, DraftModel, Memory, Timed};
 use super::drafts::Spare;
 use super::group::{Group, Sequence, Slab};
 use super::load::{Load, Numbers};
@@ -52,6 +53,8 @@ pub struct Engine {
     pub(super) conversion: Option<Box<Conversion>>,
     pub(super) convert_bytes_per_step: u64,
     pub(super) scratch: AlignedBytes,
+    /// What guesses for strategies that ask for it, and what a guess costs.
+    pub(super) draft: Option<(Box<DraftModel>, DraftCosts)>,
     pub(super) groups: Slab<Group>,
     pub(super) sequences: Slab<Sequence>,
     pub(super) rows: Rows,
@@ -137,6 +140,25 @@ impl Engine {
         let (traced, plan, adapter) = (first.traced, first.plan, first.adapter);
         let plan = CompiledPlan::new(&model, &layout, 1, traced, plan, adapter, backend)?;
         let (model, plan) = (Arc::new(model), Arc::new(plan));
+        let mut memory = Memory {
+            state: AlignedBytes::zeroed(layout.size_bytes),
+            scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
+        };
+        let mut rows = Rows::new(options.logit_rows_max, model.num_logits);
+        let draft = match &options.draft_model {
+            Some(path) => {
+                let tokenizer = &model.tokenizer;
+                let load = DraftModel::load;
+                let mut draft = load(path, wiring, registry, options, tokenizer, progress)?;
+                let drafts = options.logit_rows_max.min(options.tokens_per_step_max) - 1;
+                let (rows, memory) = (&mut rows, &mut memory);
+                let blocks = layout.pool.blocks_per_seq_max;
+                let mut timed = Timed { plan: &plan, rows, memory, blocks };
+                let costs = draft.costs(&mut timed, drafts, &*clock);
+                Some((Box::new(draft), costs.map_err(EngineError::plugin("draft model"))?))
+            }
+            None => None,
+        };
         let cache = Slot::new(&cache_name, cache);
         let scheduler = Slot::new(&scheduler_name, scheduler);
         let quantizers = first.quantizers.into_iter().map(|(name, q)| Slot::new(&name, q));
@@ -162,9 +184,10 @@ impl Engine {
         );
         shared.scratch_bytes.store(plan.exe.scratch_bytes, Ordering::Relaxed);
         let mut engine = Self {
-            state: AlignedBytes::zeroed(layout.size_bytes),
-            scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
-            rows: Rows::new(options.logit_rows_max, model.num_logits),
+            state: memory.state,
+            scratch: memory.scratch,
+            rows,
+            draft,
             work: Work { batch: StepBatch::new(layout.pool.blocks_per_seq_max), ..Work::default() },
             shared: Arc::new(shared),
             plans: Plans::new(plan),

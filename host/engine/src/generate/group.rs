@@ -55,6 +55,8 @@ pub(super) struct Sequence {
     pub(super) num_evaluated: usize,
     /// Guesses at the tokens after those.
     pub(super) drafts: Vec<u32>,
+    /// How many the draft model may guess.
+    pub(super) guesses: usize,
     /// Drafts in the cache, after the evaluated tokens, of which nobody knows yet.
     pub(super) num_unconfirmed: usize,
     /// What to give once all tokens are evaluated.

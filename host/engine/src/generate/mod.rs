@@ -6,6 +6,7 @@ mod answer;
 mod batch;
 mod boundary;
 mod convert;
+mod draft_model;
 mod drafts;
 mod engine;
 mod evaluate;

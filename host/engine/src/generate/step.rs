@@ -41,6 +41,7 @@ impl Engine {
         self.boundary();
         self.end_overdue(sink);
         self.plan(sink);
+        self.guess();
         // One plan generation runs in a step; those that live take turns.
         for _ in 0..self.plans.len() {
             self.plans.next_turn();
@@ -116,6 +117,7 @@ impl Engine {
                     sequence.tokens.extend_from_slice(tokens);
                     sequence.drafts.clear();
                     sequence.drafts.extend_from_slice(drafts);
+                    sequence.guesses = eval.guesses;
                     (sequence.want, sequence.is_atomic) = (eval.want, eval.is_atomic);
                     group.outstanding += 1;
                 }
@@ -344,8 +346,11 @@ impl Engine {
             }
             let group_index = sequence.group;
             let Some(group) = self.groups.get(group_index) else { continue };
-            let mut outcome = Outcome { seq: entry.seq, token: None, logprob: f32::NAN };
+            let (seq, token, logprob) = (entry.seq, None, f32::NAN);
+            let mut outcome = Outcome { seq, token, logprob, draft: None };
             if let Some((row, want)) = entry.row {
+                let drafts = if is_first { entry.drafts } else { sequence.num_unconfirmed };
+                outcome.draft = (drafts > 0).then(|| self.work.batch.token_after(row));
                 let token = match want {
                     Want::Sample => {
                         let place = group.seqs.iter().position(|&s| s == entry.seq);

@@ -64,6 +64,7 @@ impl Engine {
         let strategy = self.find_strategy(strategy.as_deref())?;
         let ends = self.model.tokenizer.end_ids().iter().map(|&id| Value::from(id));
         params.set("eos_token_ids", Value::List(ends.collect()));
+        self.tell_costs(&mut params);
         let read = || {
             let seed = params.count_or("seed", id.0, 0..=u64::MAX >> 1)?;
             params.text_or("cache_salt", "")?;
@@ -97,6 +98,7 @@ impl Engine {
             tokens: Vec::with_capacity(num_tokens + 64),
             num_evaluated: 0,
             drafts: Vec::new(),
+            guesses: 0,
             num_unconfirmed: 0,
             want: Want::Nothing,
             is_atomic: false,
@@ -245,6 +247,9 @@ impl Engine {
         let group = self.groups.remove(index)?;
         for (i, &seq) in group.seqs.iter().enumerate() {
             self.cache.get_mut().release(seq, 0);
+            if let Some((draft, _)) = &mut self.draft {
+                draft.forget(seq);
+            }
             self.sequences.remove(seq.0 as usize);
             if i == 0 {
                 self.close_processors(seq, group.request.0, &group.processors);

@@ -43,6 +43,8 @@ pub struct LoadOptions {
     pub threads: usize,
     /// A folder with an adapter in the layout of PEFT, to stand beside the weights.
     pub adapter: Option<PathBuf>,
+    /// A smaller model with the same tokens, which guesses for strategies that ask for it.
+    pub draft_model: Option<PathBuf>,
 }
 
 impl Default for LoadOptions {
@@ -56,6 +58,7 @@ impl Default for LoadOptions {
             convert_bytes_per_step: 1 << 20,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             adapter: None,
+            draft_model: None,
         }
     }
 }

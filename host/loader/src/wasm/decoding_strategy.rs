@@ -61,8 +61,8 @@ impl DecodingStrategy for WasmDecodingStrategy {
                 wit::Want::Sample => Want::Sample,
             };
             let (seq, is_atomic) = (SeqId(eval.seq), eval.is_atomic);
-            let drafts = eval.drafts as usize;
-            out.list.push(Eval { seq, start, len, want, is_atomic, drafts });
+            let (drafts, guesses) = (eval.drafts as usize, eval.guesses as usize);
+            out.list.push(Eval { seq, start, len, want, is_atomic, drafts, guesses });
         }
         Ok(())
     }
@@ -73,6 +73,7 @@ impl DecodingStrategy for WasmDecodingStrategy {
             seq: it.seq.0,
             token: it.token,
             logprob: it.logprob,
+            draft: it.draft,
         }));
         let actions = self.instance.call(|world, store| {
             let guest = world.jackfield_plugin_decoding_strategy();

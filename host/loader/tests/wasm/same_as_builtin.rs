@@ -200,7 +200,7 @@ fn a_strategy_answers_the_same() {
             let mut evals = Evals::default();
             strategy.plan(GroupId(1), &mut evals).unwrap();
             tokens.extend_from_slice(&evals.tokens);
-            let outcome = Outcome { seq: SeqId(2), token: Some(token), logprob: -0.5 };
+            let outcome = Outcome { seq: SeqId(2), token: Some(token), logprob: -0.5, draft: None };
             let mut actions = Actions { list: Vec::new(), next_seq: 3 };
             strategy.observe(GroupId(1), &[outcome], &mut actions).unwrap();
             said += &format!("{:?} {:?}\n", evals.list, actions.list);

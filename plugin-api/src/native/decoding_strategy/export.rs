@@ -77,8 +77,9 @@ unsafe extern "C" fn plan(
                     Error::shape("evaluation", "tokens of the plan", format!("{eval:?}"))
                 })?;
                 let (want, is_atomic) = (code(&WANTS, &eval.want), u8::from(eval.is_atomic));
-                let drafts = eval.drafts as u32;
-                (evals.push)(evals.to, eval.seq.0, tokens.into(), want, is_atomic, drafts);
+                let (seq, tokens) = (eval.seq.0, tokens.into());
+                let (drafts, guesses) = (eval.drafts as u32, eval.guesses as u32);
+                (evals.push)(evals.to, seq, tokens, want, is_atomic, drafts, guesses);
             }
             Ok(())
         })
@@ -102,6 +103,7 @@ unsafe extern "C" fn observe(
             seq: SeqId(outcome.seq),
             token: (outcome.has_token != 0).then_some(outcome.token),
             logprob: outcome.logprob,
+            draft: (outcome.has_draft != 0).then_some(outcome.draft),
         }));
         wanted.list.clear();
         wanted.next_seq = next_seq;

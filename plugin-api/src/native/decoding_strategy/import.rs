@@ -76,6 +76,8 @@ impl DecodingStrategy for Adapter {
             token: outcome.token.unwrap_or(0),
             has_token: u8::from(outcome.token.is_some()),
             logprob: outcome.logprob,
+            draft: outcome.draft.unwrap_or(0),
+            has_draft: u8::from(outcome.draft.is_some()),
         }));
         let (table, before, next_seq) = (self.table, out.list.len(), out.next_seq);
         let mut taker = ActionsTaker { list: &mut out.list, next_seq, unknown: None };
@@ -121,6 +123,7 @@ unsafe extern "C" fn push_eval(
     want: u32,
     is_atomic: u8,
     drafts: u32,
+    guesses: u32,
 ) {
     // SAFETY: `to` is the taker in `plan`, for the call that this is part of.
     let taker = unsafe { &mut *to.cast::<EvalsTaker<'_>>() };
@@ -130,8 +133,15 @@ unsafe extern "C" fn push_eval(
     };
     let (start, len) = (taker.evals.tokens.len(), tokens.len());
     taker.evals.tokens.extend_from_slice(tokens.as_slice());
-    let (is_atomic, drafts) = (is_atomic != 0, drafts as usize);
-    taker.evals.list.push(Eval { seq: SeqId(seq), start, len, want: known, is_atomic, drafts });
+    taker.evals.list.push(Eval {
+        seq: SeqId(seq),
+        start,
+        len,
+        want: known,
+        is_atomic: is_atomic != 0,
+        drafts: drafts as usize,
+        guesses: guesses as usize,
+    });
 }
 
 /// Takes actions, and the first that cannot be one.

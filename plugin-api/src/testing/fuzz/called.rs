@@ -179,6 +179,7 @@ pub(in crate::testing) fn decoding_strategy(
                     seq,
                     token: (random.below(4) > 0).then(|| random.bits() as u32),
                     logprob: number(random),
+                    draft: (random.below(4) == 0).then(|| random.bits() as u32),
                 };
                 let results: Vec<Outcome> =
                     evals.list.iter().map(|eval| outcome(random, eval.seq)).collect();
