@@ -6,6 +6,7 @@ mod adapters;
 mod conversion;
 mod files;
 mod generations;
+mod matrix;
 mod mid_stream;
 mod parts;
 mod refused;

@@ -10,8 +10,8 @@ use jackfield_engine::train::{
     RolloutOptions, Rollouts, TooLong, Trainer,
 };
 use jackfield_tests::{Setup, golden, tiny_model};
-use plugin_api::Provided;
 use plugin_api::prelude::*;
+use plugin_api::{Kind, Provided};
 use tempfile::TempDir;
 
 use crate::components::with_component;
@@ -31,7 +31,7 @@ struct Learner {
 }
 
 fn rewarded(reward: &str) -> Setup {
-    let words = ["e", "a", "o"].map(Value::from).to_vec();
+    let words = ["w", "g", "y"].map(Value::from).to_vec();
     let setup = setup("cpu").with("objective", "grpo").with("lr-schedule", "constant");
     let mut setup = setup.with("reward", reward).set("keywords", "words", words);
     let sizes = (NUM_ANSWERS * 2, LENGTH + 1);
@@ -99,13 +99,13 @@ fn what_is_rewarded_becomes_likelier() {
         let rewards: Vec<f64> = (0..30).map(|_| learner.step()).collect();
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
         let (first, last) = (mean(&rewards[..6]), mean(&rewards[24..]));
-        assert!(last > first + 0.15, "seed {seed}: {first:.3} then {last:.3}: {rewards:?}");
+        assert!(last > first + 0.1, "seed {seed}: {first:.3} then {last:.3}: {rewards:?}");
     }
 }
 
 #[test]
 fn answers_are_those_of_the_model_in_training() {
-    let mut learner = Learner::new(rewarded("length"), 1);
+    let mut learner = Learner::new(rewarded("keywords"), 1);
     let ask = |learner: &mut Learner, step| {
         let mut engine = learner.engine();
         learner.rollouts.answer(&mut engine, &questions(), step).unwrap()

@@ -88,8 +88,8 @@ mod strategy {
     ) -> u32 {
         // SAFETY: the host's, for this call.
         unsafe {
-            (evals.push)(evals.to, 1, RSlice::from_slice(&[1, 2]), 1, 0, 0);
-            (evals.push)(evals.to, 1, RSlice::from_slice(&[1, 2]), 3, 0, 0);
+            (evals.push)(evals.to, 1, RSlice::from_slice(&[1, 2]), 1, 0, 0, 0);
+            (evals.push)(evals.to, 1, RSlice::from_slice(&[1, 2]), 3, 0, 0, 0);
         }
         0
     }

@@ -170,14 +170,8 @@ impl Rollouts {
         prompt: &str,
         answers: &[Answer],
     ) -> Result<Vec<f64>, EngineError> {
-        let view = |answer: &'_ Answer| RatedAnswer {
-            prompt,
-            text: &answer.text,
-            expected: question.expected.as_deref(),
-            num_tokens: answer.tokens.len() as u64,
-            is_finished: answer.reason == Some(FinishReason::Stop),
-        };
-        let views: Vec<RatedAnswer<'_>> = answers.iter().map(view).collect();
+        let views = answers.iter().map(|answer| answer.view(prompt, question));
+        let views: Vec<RatedAnswer<'_>> = views.collect();
         let mut sums = vec![0.0; views.len()];
         for (name, reward) in &mut self.rewards {
             let what = format!("reward `{name}`");
@@ -189,6 +183,19 @@ impl Rollouts {
             sums.iter_mut().zip(rated).for_each(|(sum, rated)| *sum += rated);
         }
         Ok(sums)
+    }
+}
+
+impl Answer {
+    /// As rewards see it.
+    fn view<'a>(&'a self, prompt: &'a str, question: &'a Question) -> RatedAnswer<'a> {
+        RatedAnswer {
+            prompt,
+            text: &self.text,
+            expected: question.expected.as_deref(),
+            num_tokens: self.tokens.len() as u64,
+            is_finished: self.reason == Some(FinishReason::Stop),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use plugin_api::prelude::*;
 #[derive(Debug)]
 pub struct Speculative {
     defaults: Settings,
+    /// Where an engine has not measured any.
+    costs: Option<Costs>,
     /// Of all requests.
     hits: Hits,
     /// Since one tried guesses that did not pay.
@@ -76,13 +78,13 @@ struct Costs {
 }
 
 impl Costs {
-    fn of(params: &Config) -> Result<Self> {
-        if !params.has("draft_cost") {
-            let missing = "an engine with a draft model: `draft_model`";
-            return Err(Error::unsupported("speculative", missing));
+    /// Those in `config`, if it has any.
+    fn of(config: &Config) -> Result<Option<Self>> {
+        if !config.has("draft_cost") {
+            return Ok(None);
         }
-        let cost = |key, default| params.number_or(key, default, 0.0..=1e9);
-        Ok(Self { draft: cost("draft_cost", 1.0)?, verify: cost("verify_cost", 0.0)? })
+        let cost = |key, default| config.number_or(key, default, 0.0..=1e9);
+        Ok(Some(Self { draft: cost("draft_cost", 1.0)?, verify: cost("verify_cost", 0.0)? }))
     }
 
     /// How many guesses give the most tokens for the time, at most `most`.
@@ -131,14 +133,19 @@ impl Capability for Speculative {
     const NAME: &'static str = "speculative";
 
     fn from_config(config: &Config) -> Result<Self> {
-        let (defaults, hits) = (DEFAULTS.or(config)?, Hits::new(MEMORY_OF_ALL));
-        Ok(Self { defaults, hits, num_without: 0, answers: BTreeMap::new() })
+        let (defaults, costs) = (DEFAULTS.or(config)?, Costs::of(config)?);
+        let hits = Hits::new(MEMORY_OF_ALL);
+        Ok(Self { defaults, costs, hits, num_without: 0, answers: BTreeMap::new() })
     }
 }
 
 impl DecodingStrategy for Speculative {
     fn open(&mut self, group: GroupId, request: &RequestView<'_>) -> Result<()> {
-        let (settings, costs) = (self.defaults.or(request.params)?, Costs::of(request.params)?);
+        let settings = self.defaults.or(request.params)?;
+        let Some(costs) = Costs::of(request.params)?.or(self.costs) else {
+            let missing = "an engine with a draft model: `draft_model`";
+            return Err(Error::unsupported("speculative", missing));
+        };
         let want = if settings.temperature == 0.0 { Want::Argmax } else { Want::Sample };
         let answer = SingleAnswer::open(request, want, settings.max_tokens)?;
         let before = self.hits.share(SHARE_AT_FIRST);

@@ -51,6 +51,7 @@ fn conclusion(text: &str) -> Conclusion<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Conclusion<'a> {
     text: &'a str,
     /// Whether the text says that this is it.
