@@ -278,8 +278,10 @@ impl SingleAnswer {
         out.push_drafts(self.seq, &self.next, drafts, self.want);
     }
 
-    /// The same with guesses of the draft model.
+    /// The same with guesses of the draft model, as far as the answer may go.
     pub fn plan_guessed(&self, guesses: usize, out: &mut Evals) {
+        let left = usize::try_from(self.tokens_left.saturating_sub(1)).unwrap_or(usize::MAX);
+        let guesses = guesses.min(left);
         out.push_guessed(self.seq, &self.next, guesses, self.want);
     }
 

@@ -60,6 +60,12 @@ impl Engine {
         self.sequences.iter_mut().for_each(|sequence| sequence.guesses = 0);
     }
 
+    /// What a guess of the draft model and the evaluation of a draft cost, over a step for one token; nothing without
+    /// a draft model.
+    pub fn draft_costs(&self) -> Option<(f64, f64)> {
+        self.draft.as_ref().map(|(_, costs)| (costs.draft, costs.verify))
+    }
+
     /// Tells strategies of a request what guesses cost, if there is anybody to guess.
     pub(super) fn tell_costs(&self, params: &mut Config) {
         if let Some((_, costs)) = &self.draft {
