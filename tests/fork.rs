@@ -115,9 +115,10 @@ fn setup(cache: &str) -> Setup {
 
 #[test]
 fn forks_and_rollbacks_change_no_token() {
-    let folder = tiny_model("tiny");
-    for cache in ["paged", "contiguous"] {
-        let setup = setup(cache);
+    // One that keeps keys and values, one with a state per sequence.
+    let models = ["tiny", "tiny_mamba"];
+    for (model, cache) in models.iter().flat_map(|m| [(m, "paged"), (m, "contiguous")]) {
+        let (folder, setup) = (tiny_model(model), setup(cache));
         let mut engine = setup.load(folder.path()).unwrap();
         let prompt: Vec<u32> = (0..21).map(|i| (i * 31) % 510).collect();
         let (_, found) = answer(&mut engine, Request::new(prompt.clone()));
@@ -125,8 +126,8 @@ fn forks_and_rollbacks_change_no_token() {
         let greedy = Request::new(prompt).strategy("greedy").with("max_tokens", TOKENS as i64);
         let mut engine = Setup::new("cpu").load(folder.path()).unwrap();
         let (_, expected) = answer(&mut engine, greedy.with("ignore_eos", true));
-        assert_eq!(found, expected, "{cache}");
-        assert_eq!(engine.cache_usage().used, 0, "{cache}: every block comes back");
+        assert_eq!(found, expected, "{model} {cache}");
+        assert_eq!(engine.cache_usage().used, 0, "{model} {cache}: every block comes back");
     }
 }
 

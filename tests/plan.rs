@@ -110,7 +110,7 @@ fn plan_of(files: &ModelFiles) -> Plan {
 fn plan_with(setup: &Setup, files: &ModelFiles) -> Plan {
     let architecture = Architecture::of(files).unwrap();
     let parts = setup.wiring.traced(&setup.registry, &architecture).unwrap();
-    let weights = WeightTable::of(files, &architecture.blueprint).unwrap();
+    let weights = WeightTable::of(files, &architecture).unwrap();
     trace_decoder(&architecture, &parts, &weights).unwrap()
 }
 

@@ -16,7 +16,7 @@ pub use crate::kinds::feed_forward::FeedForward;
 pub use crate::kinds::hook::Hook;
 pub use crate::kinds::kv_cache::{
     BlockCopy, BlockKey, KvCache, PoolLimits, PoolSpec, PoolUsage, PrefixCaching, SavedTables,
-    SeqId, SeqTable, TableShape, bytes_per_token, save_tables,
+    SeqId, SeqTable, TableShape, bytes_per_block, save_tables,
 };
 pub use crate::kinds::logits_processor::{
     BatchChange, FollowTokens, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,

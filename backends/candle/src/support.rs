@@ -19,6 +19,15 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
         NodeKind::Prim(ops::ATTEND_WITHIN, _) => {
             return Support::No("attention in both directions has no kernel".to_owned());
         }
+        NodeKind::Prim(ops::ATTEND, attrs)
+            if node.inputs.len() > 7
+                || ["chunk", "value_dim"].iter().any(|name| attrs.get(name).is_some()) =>
+        {
+            return Support::No("attention with sinks, chunks or values in its keys".to_owned());
+        }
+        NodeKind::Prim(op @ (ops::CAUSAL_CONV | ops::SELECTIVE_SCAN), _) => {
+            return Support::No(format!("op `{op}` has no kernel"));
+        }
         NodeKind::Fused { op, .. } if !FUSED.contains(op) => return Support::Expand,
         NodeKind::Prim(..) | NodeKind::Fused { .. } => {}
     }

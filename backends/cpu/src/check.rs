@@ -16,6 +16,13 @@ pub(crate) enum Check {
         /// The size.
         end: Size,
     },
+    /// Tokens of a sequence that stand side by side follow each other.
+    Order {
+        /// `[tokens]`.
+        positions: SlotId,
+        /// `[tokens]`.
+        sequence_index: SlotId,
+    },
     /// Every block that a token reads or writes exists.
     Blocks {
         /// `[tokens]`.
@@ -40,6 +47,7 @@ impl Check {
     pub(crate) fn slots(&self) -> Vec<SlotId> {
         match *self {
             Self::Below { indices, .. } => vec![indices],
+            Self::Order { positions, sequence_index } => vec![positions, sequence_index],
             Self::Blocks { positions, sequence_index, block_table, .. } => {
                 vec![positions, sequence_index, block_table]
             }
@@ -58,6 +66,10 @@ impl Check {
                     None => Ok(()),
                 }
             }
+            Self::Order { positions, sequence_index } => {
+                let [positions, sequences] = frame.indices([positions, sequence_index]);
+                in_order(positions, sequences)
+            }
             Self::Blocks {
                 positions,
                 sequence_index,
@@ -75,6 +87,18 @@ impl Check {
             }
         }
     }
+}
+
+fn in_order(positions: &[u32], sequences: &[u32]) -> Result<()> {
+    let pairs = positions.windows(2).zip(sequences.windows(2));
+    for (position, sequence) in pairs.filter(|(_, sequence)| sequence[0] == sequence[1]) {
+        if position[0].checked_add(1) != Some(position[1]) {
+            let expected =
+                format!("{} of sequence {} next", position[0].wrapping_add(1), sequence[0]);
+            return Err(Error::shape("position", expected, position[1]));
+        }
+    }
+    Ok(())
 }
 
 struct Limits {
@@ -122,6 +146,14 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_tokens_out_of_order() {
+        assert!(in_order(&[3, 4, 5, 0, 1], &[1, 1, 1, 0, 0]).is_ok());
+        assert!(in_order(&[3, 5], &[0, 0]).is_err());
+        assert!(in_order(&[3, 3], &[0, 0]).is_err());
+        assert!(in_order(&[u32::MAX, 0], &[0, 0]).is_err());
+    }
 
     /// Name, limits, positions, sequences, and whether they fit.
     type Case<'a> = (&'a str, &'a Limits, &'a [u32], &'a [u32], bool);

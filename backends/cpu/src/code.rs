@@ -2,12 +2,14 @@
 
 mod chain;
 mod experts;
+mod recurrence;
 
 use kernels_cpu::{AttendShape, AttendSpec, BinaryOp, Rhs, RopeShape, UnaryOp};
 use plugin_api::kinds::backend::BindingCheck;
 
 pub(crate) use self::chain::{Chain, ChainOp, REGISTERS_MAX, Source, Step};
 pub(crate) use self::experts::{Experts, SortChoices};
+pub(crate) use self::recurrence::{Recurrence, Step as RecurrentStep};
 use crate::check::Check;
 use crate::layout::Packing;
 use crate::size::Size;
@@ -280,6 +282,7 @@ pub(crate) enum Op {
     },
     /// Ops on the same elements, block by block.
     Chain(Box<Chain>),
+    Recur(Box<Recurrence>),
     Store(Box<Attention>),
     Attend(Box<Attention>),
     AttendWithin(Box<Within>),
@@ -349,13 +352,14 @@ pub(crate) struct Attention {
     pub(crate) q: SlotId,
     pub(crate) k: SlotId,
     pub(crate) v: SlotId,
+    pub(crate) sinks: Option<SlotId>,
     pub(crate) positions: SlotId,
     pub(crate) sequence_index: SlotId,
     pub(crate) block_table: SlotId,
     pub(crate) blocks_per_seq: Size,
     pub(crate) block_size: usize,
     pub(crate) state: StateElement,
-    /// First byte of keys and of values in the state arena.
+    /// First byte of keys and of values in the state arena; the same where values are in keys.
     pub(crate) offsets: [usize; 2],
     /// Elements of each.
     pub(crate) len: usize,

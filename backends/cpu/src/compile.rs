@@ -9,6 +9,7 @@ mod experts;
 mod fused;
 mod lower;
 mod product;
+mod recurrence;
 mod training;
 
 use plugin_api::kinds::backend::{BindingCheck, Bucket, MemoryMap, NodeView, Support};

@@ -4,6 +4,7 @@ mod attention;
 mod chain;
 mod experts;
 mod product;
+mod recurrence;
 mod rows;
 mod training;
 
@@ -65,6 +66,7 @@ pub(crate) fn execute(op: &Op, mut part: Part<'_>) {
         }
         Op::Gated { kind, gate, up } => gated(isa, *kind, [*gate, *up], part),
         Op::Chain(chain) => chain::chain(chain, part),
+        Op::Recur(recurrence) => recurrence::recur(recurrence, part),
         Op::Store(attention) => attention::store(attention, part),
         Op::Attend(attention) => attention::attend(attention, part),
         Op::AttendWithin(within) => attention::attend_within(within, part),

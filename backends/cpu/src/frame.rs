@@ -297,20 +297,39 @@ impl<'f> Part<'f> {
         unsafe { std::slice::from_raw_parts(start, len) }
     }
 
-    /// Two ranges of the state arena, for an instruction of one unit.
-    pub(crate) fn state_mut<T: Pod>(&mut self, offsets: [usize; 2], len: usize) -> [&mut [T]; 2] {
+    /// Ranges of the state arena, apart from each other, for an instruction of one unit.
+    pub(crate) fn state_mut<T: Pod, const N: usize>(
+        &mut self,
+        offsets: [usize; N],
+        len: usize,
+    ) -> [&mut [T]; N] {
         let units = self.instruction.units.of(self.frame.sizes);
         assert!(units == 1 && self.units == (0..1), "state is written by one thread");
         if len == 0 {
-            return [&mut [], &mut []];
+            return std::array::from_fn(|_| &mut [][..]);
         }
         let bytes = len * size_of::<T>();
-        assert!(offsets[0].abs_diff(offsets[1]) >= bytes, "parts of a state overlap");
-        // SAFETY: both ranges are within the arena, which is exclusively borrowed, aligned, and
+        for (i, offset) in offsets.iter().enumerate() {
+            let are_apart = offsets[..i].iter().all(|other| other.abs_diff(*offset) >= bytes);
+            assert!(are_apart, "parts of a state overlap");
+        }
+        // SAFETY: the ranges are within the arena, which is exclusively borrowed, aligned, and
         // apart; this part is the only one of the only instruction that runs.
         offsets.map(|offset| unsafe {
             std::slice::from_raw_parts_mut(self.state_at::<T>(offset, len), len)
         })
+    }
+
+    /// A range of floats of the state arena and the first output, for an instruction of one unit.
+    pub(crate) fn state_and_output(
+        &mut self,
+        offset: usize,
+        len: usize,
+    ) -> (&mut [f32], &mut [f32]) {
+        // SAFETY: as in `write`; outputs lie in scratch or in outputs of the run, not in the arena.
+        let out = unsafe { self.share_mut(0) };
+        let [state] = self.state_mut::<f32, 1>([offset], len);
+        (state, out)
     }
 
     fn state_at<T: Pod>(&self, offset: usize, len: usize) -> *mut T {

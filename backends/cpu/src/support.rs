@@ -20,7 +20,7 @@ pub(crate) fn support(view: &NodeView<'_>) -> Support {
         NodeKind::Fused { op, .. } if !FUSED.contains(op) => return Support::Expand,
         NodeKind::Prim(..) | NodeKind::Fused { .. } => {}
     }
-    // States are values of bytes, which only `attend` takes.
+    // States are values of bytes, which only ops with a state take.
     let is_state = |val| view.plan.states.iter().any(|port| port.val == val);
     for &val in node.inputs.iter().chain(&node.outputs) {
         let dtype = view.plan.spec(val).dtype;
@@ -52,8 +52,9 @@ fn takes_index(op: OpId, i: usize) -> Option<bool> {
     match (op, i) {
         (ops::EMBED | ops::GATHER | ops::SCATTER_ADD | ops::ROPE, 1) => Some(true),
         (ops::TAKE_ALONG | ops::SCATTER_ALONG, 1) | (ops::MATMUL_EXPERTS, 2) => Some(true),
-        (ops::ATTEND, 3) => None,
-        (ops::ATTEND, 4..) | (ops::ATTEND_WITHIN | ops::ATTEND_WITHIN_GRAD, 3) => Some(true),
+        (ops::ATTEND, 3) | (ops::CAUSAL_CONV, 2) | (ops::SELECTIVE_SCAN, 5) => None,
+        (ops::CAUSAL_CONV, 3..) | (ops::SELECTIVE_SCAN, 6..) => Some(true),
+        (ops::ATTEND, 4..=6) | (ops::ATTEND_WITHIN | ops::ATTEND_WITHIN_GRAD, 3) => Some(true),
         (ops::GATHER | ops::CONCAT | ops::SLICE | ops::RESHAPE, _) => None,
         (ops::TRANSPOSE | ops::CAST, _) => None,
         _ => Some(false),

@@ -13,6 +13,7 @@ use plugin_attention as _;
 use plugin_bert as _;
 use plugin_bf16 as _;
 use plugin_causal_lm as _;
+use plugin_chunked as _;
 use plugin_constant as _;
 use plugin_contiguous as _;
 use plugin_continuous as _;
@@ -33,6 +34,7 @@ use plugin_gradient_monitor as _;
 use plugin_greedy as _;
 use plugin_grpo as _;
 use plugin_hf_hub as _;
+use plugin_irope as _;
 use plugin_keywords as _;
 use plugin_layer_norm as _;
 use plugin_left_spin_smooth as _;
@@ -40,12 +42,15 @@ use plugin_length as _;
 use plugin_linear as _;
 use plugin_lion as _;
 use plugin_llama3 as _;
+use plugin_llama4 as _;
 use plugin_logit_bias as _;
 use plugin_longrope as _;
 use plugin_lora as _;
+use plugin_mamba as _;
 use plugin_metrics_jsonl as _;
 use plugin_min_p as _;
 use plugin_mixtral as _;
+use plugin_mla as _;
 use plugin_moe as _;
 use plugin_muon as _;
 use plugin_mxfp4 as _;
@@ -84,4 +89,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    77 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    82 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

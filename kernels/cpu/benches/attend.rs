@@ -51,7 +51,7 @@ const BLOCK_SIZE: usize = 16;
 fn run(bencher: Bencher<'_, '_>, case: Case, tokens: usize) {
     let Case { shape, context, isa } = case;
     let AttendShape { heads, kv_heads, head_dim } = shape;
-    let spec = AttendSpec { scale: 0.125, window: 0, softcap: 0.0 };
+    let spec = AttendSpec::plain(0.125);
     let stored: Vec<f16> = (0..context * kv_heads * head_dim)
         .map(|i| f16::from_f32((i * 37 % 251) as f32 / 128.0 - 1.0))
         .collect();
@@ -66,7 +66,7 @@ fn run(bencher: Bencher<'_, '_>, case: Case, tokens: usize) {
         .bench_local(|| {
             let sequence = SequenceBlocks { blocks: &blocks, block_size: BLOCK_SIZE };
             let kv = [&*stored, &*stored];
-            attend(isa, spec, shape, 0, black_box(&q), &positions, sequence, kv, &mut out);
+            attend(isa, spec, shape, 0, black_box(&q), &[], &positions, sequence, kv, &mut out);
         });
 }
 

@@ -4,6 +4,7 @@
 //! a score is `fma(q[c], k[c], score)` for channels in order, a value `fma(weight, v, sum)` for
 //! positions in order, whatever tile computes it.
 
+mod spec;
 mod tile;
 
 use crate::{
@@ -12,32 +13,11 @@ use crate::{
     math, reduce,
     softmax::exponentials,
 };
+pub use spec::{AttendShape, AttendSpec};
 pub(crate) use tile::{KEYS_ZERO, Keys, scores, values};
 
 /// Positions of one softmax split; splits start at its multiples.
 pub const SPLIT_POSITIONS: usize = 256;
-
-/// Sizes of one attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AttendShape {
-    /// Query heads of a token, a multiple of `kv_heads`.
-    pub heads: usize,
-    /// Key and value heads; query head `h` uses `h * kv_heads / heads`.
-    pub kv_heads: usize,
-    /// Channels of a head.
-    pub head_dim: usize,
-}
-
-/// What is computed with the products of queries and keys.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AttendSpec {
-    /// Factor of every score.
-    pub scale: f32,
-    /// Positions that a token sees, itself included; 0 for all up to itself.
-    pub window: usize,
-    /// Scores become `softcap * tanh(score / softcap)`; 0 for none.
-    pub softcap: f32,
-}
 
 /// The blocks of one sequence.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +36,16 @@ pub struct SequenceBlocks<'a> {
 ///
 /// | argument    | shape                                          | dtype                |
 /// |-------------|------------------------------------------------|----------------------|
-/// | `q`, `out`  | `[tokens, heads, head_dim]`, see below         | `f32`                |
+/// | `q`         | `[tokens, heads, head_dim]`, see below         | `f32`                |
+/// | `out`       | the same with `value_dim`                      | `f32`                |
+/// | `sinks`     | `[heads]`, or nothing                          | `f32`                |
 /// | `positions` | `[tokens]`, from the start of the sequence     | `u32`                |
 /// | `k`, `v`    | `[num_blocks, block_size, kv_heads, head_dim]` | `f32`, `f16`, `bf16` |
 ///
 /// `q` and `out` begin with the first query head of `kv_head` in the first token, and end no
-/// sooner than its last one in the last token. Only the heads of `kv_head` are read and written.
+/// sooner than its last one in the last token. Only the heads of `kv_head` are read and written. A sink is
+/// one more score of its head, of a place whose value is zero: where the running softmax begins. With a
+/// `value_dim`, `v` may be `k`.
 ///
 /// # Panics
 ///
@@ -78,6 +62,7 @@ pub fn attend<S: Element>(
     shape: AttendShape,
     kv_head: usize,
     q: &[f32],
+    sinks: &[f32],
     positions: &[u32],
     sequence: SequenceBlocks<'_>,
     [k, v]: [&[S]; 2],
@@ -88,13 +73,16 @@ pub fn attend<S: Element>(
     assert!(heads.is_multiple_of(kv_heads), "attend: heads are not a multiple of kv_heads");
     assert!(head_dim > 0, "attend: head_dim is 0");
     let Some(before) = positions.len().checked_sub(1) else { return };
-    let len = (before * heads + heads / kv_heads) * head_dim;
-    assert!(q.len() >= len && out.len() >= len, "attend: q, out are not [tokens, heads, head_dim]");
+    let (rows, value_dim) = (before * heads + heads / kv_heads, spec.values_of(head_dim));
+    assert!(value_dim <= head_dim, "attend: values are wider than heads");
+    assert!(q.len() >= rows * head_dim, "attend: q is not [tokens, heads, head_dim]");
+    assert!(out.len() >= rows * value_dim, "attend: out is not [tokens, heads, value_dim]");
+    assert!(sinks.is_empty() || sinks.len() == heads, "attend: sinks are not [heads]");
     let places = sequence.blocks.len() * sequence.block_size;
     let is_inside = positions.iter().all(|&position| (position as usize) < places);
     assert!(is_inside, "attend: a position is outside the table");
     let seen = Seen::UpTo(positions);
-    dispatch(isa, Attend { spec, shape, kv_head, q, seen, sequence, k, v, out });
+    dispatch(isa, Attend { spec, shape, kv_head, q, sinks, seen, sequence, k, v, out });
 }
 
 /// Attention of some tokens to the positions of one sequence, for one key-value head. Arguments
@@ -104,6 +92,7 @@ pub(crate) struct Attend<'a, S> {
     pub(crate) shape: AttendShape,
     pub(crate) kv_head: usize,
     pub(crate) q: &'a [f32],
+    pub(crate) sinks: &'a [f32],
     pub(crate) seen: Seen<'a>,
     pub(crate) sequence: SequenceBlocks<'a>,
     pub(crate) k: &'a [S],
@@ -144,8 +133,10 @@ impl Seen<'_> {
 /// One query head of one token, with its running softmax.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
-    /// Where its channels begin in `q` and `out`.
+    /// Where its channels begin in `q`.
     pub(crate) at: usize,
+    /// Where its channels begin in `out`.
+    pub(crate) to: usize,
     /// The positions that it sees.
     pub(crate) first: usize,
     pub(crate) end: usize,
@@ -161,6 +152,7 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) const NONE: Self = Self {
         at: 0,
+        to: 0,
         first: 0,
         end: 0,
         peak: f32::NEG_INFINITY,
@@ -183,7 +175,7 @@ impl<S: Element> Kernel for Attend<'_, S> {
     #[inline(always)]
     fn run<L: Lanes>(mut self) {
         let AttendShape { heads, kv_heads, head_dim } = self.shape;
-        let group = heads / kv_heads;
+        let (group, value_dim) = (heads / kv_heads, self.spec.values_of(head_dim));
         let num_rows = self.seen.tokens() * group;
         let mut weights = [[0.0; SPLIT_POSITIONS]; TILE_ROWS];
         let mut keys = KEYS_ZERO;
@@ -193,10 +185,13 @@ impl<S: Element> Kernel for Attend<'_, S> {
             let rows = &mut rows[..TILE_ROWS.min(num_rows - done)];
             for (i, row) in (done..).zip(&mut *rows) {
                 let (token, head) = (i / group, i % group);
-                row.at = (token * heads + head) * head_dim;
+                let index = token * heads + head;
+                (row.at, row.to) = (index * head_dim, index * value_dim);
                 row.end = self.seen.end(token);
-                let window = self.spec.window;
-                row.first = if window == 0 { 0 } else { row.end.saturating_sub(window) };
+                row.first = self.spec.first(row.end);
+                if let Some(sink) = self.sinks.get(self.kv_head * group + head) {
+                    (row.peak, row.sum) = (*sink, 1.0);
+                }
             }
             self.tile::<L>(rows, &mut keys, &mut weights);
             done += rows.len();
@@ -208,10 +203,11 @@ impl<S: Element> Attend<'_, S> {
     #[inline(always)]
     fn tile<L: Lanes>(&mut self, rows: &mut [Row], keys: &mut Keys, weights: &mut Weights) {
         let head_dim = self.shape.head_dim;
+        let value_dim = self.spec.values_of(head_dim);
         let (mut first, mut end) = (usize::MAX, 0);
         for row in &*rows {
             (first, end) = (first.min(row.first), end.max(row.end));
-            self.out[row.at..][..head_dim].fill(0.0);
+            self.out[row.to..][..value_dim].fill(0.0);
         }
         let mut slots = [0; SPLIT_POSITIONS];
         for split in first / SPLIT_POSITIONS..end.div_ceil(SPLIT_POSITIONS) {
@@ -227,10 +223,10 @@ impl<S: Element> Attend<'_, S> {
                     soften::<L>(self.spec.softcap, row, &mut weights[row.seen.0..row.seen.1]);
                 }
             }
-            values::<S, L>(head_dim, self.v, slots, rows, weights, self.out);
+            values::<S, L>(value_dim, self.v, slots, rows, weights, self.out);
         }
         for row in rows {
-            for out in &mut self.out[row.at..][..head_dim] {
+            for out in &mut self.out[row.to..][..value_dim] {
                 *out /= row.sum;
             }
         }
@@ -300,6 +296,7 @@ mod tests {
         positions: Vec<u32>,
         sequence_index: Vec<u32>,
         tokens_per_call: usize,
+        has_sinks: bool,
     }
 
     impl Case {
@@ -315,7 +312,12 @@ mod tests {
                 positions: all().map(|(_, p)| p).collect(),
                 sequence_index: all().map(|(s, _)| s).collect(),
                 tokens_per_call: 7,
+                has_sinks: false,
             }
+        }
+
+        fn sinks(&self) -> Vec<f32> {
+            if self.has_sinks { floats(self.shape.heads, 4) } else { Vec::new() }
         }
 
         fn input(&self, heads: usize, seed: u64) -> Vec<f32> {
@@ -338,9 +340,9 @@ mod tests {
             let mut state = KvState { k: &mut k, v: &mut v };
             let (new_k, new_v) = (self.input(kv_heads, 1), self.input(kv_heads, 2));
             store_kv(isa, self.shape, &new_k, &new_v, tokens, table, &mut state);
-            let q = self.input(heads, 3);
-            let mut out = vec![f32::NAN; q.len()];
-            let stride = heads * head_dim;
+            let (q, sinks) = (self.input(heads, 3), self.sinks());
+            let width = self.spec.values_of(head_dim);
+            let mut out = vec![f32::NAN; q.len() / head_dim * width];
             let mut first = 0;
             while first < self.positions.len() {
                 let sequence = self.sequence_index[first];
@@ -352,10 +354,10 @@ mod tests {
                 let sequence = SequenceBlocks { blocks, block_size: self.block_size };
                 let positions = &self.positions[first..end];
                 for kv_head in 0..kv_heads {
-                    let at = first * stride + kv_head * (heads / kv_heads) * head_dim;
-                    let (q, out) = (&q[at..], &mut out[at..]);
+                    let at = first * heads + kv_head * (heads / kv_heads);
+                    let (q, out) = (&q[at * head_dim..], &mut out[at * width..]);
                     let (shape, spec, kv) = (self.shape, self.spec, [&*k, &*v]);
-                    attend(isa, spec, shape, kv_head, q, positions, sequence, kv, out);
+                    attend(isa, spec, shape, kv_head, q, &sinks, positions, sequence, kv, out);
                 }
                 first = end;
             }
@@ -379,18 +381,21 @@ mod tests {
             let (new_k, new_v) = (self.input(kv_heads, 1), self.input(kv_heads, 2));
             reference::store_kv(shape, &new_k, &new_v, tokens, table, &mut state);
             let q = doubles(&self.input(heads, 3));
-            let mut out = vec![f64::NAN; q.len()];
+            let mut out = vec![f64::NAN; q.len() / head_dim * self.spec.values_of(head_dim)];
             let spec = reference::AttendSpec {
                 scale: f64::from(self.spec.scale),
                 window: self.spec.window,
                 softcap: f64::from(self.spec.softcap),
+                chunk: self.spec.chunk,
+                value_dim: self.spec.value_dim,
             };
-            reference::attend(spec, shape, &q, tokens, table, &state, &mut out);
+            let sinks = doubles(&self.sinks());
+            reference::attend(spec, shape, &q, &sinks, tokens, table, &state, &mut out);
             out
         }
     }
 
-    const PLAIN: AttendSpec = AttendSpec { scale: 0.25, window: 0, softcap: 0.0 };
+    const PLAIN: AttendSpec = AttendSpec::plain(0.25);
 
     #[test]
     fn is_near_the_reference_with_equal_bits_on_every_isa() {
@@ -399,14 +404,19 @@ mod tests {
             AttendSpec { window: 9, ..PLAIN },
             AttendSpec { softcap: 3.0, ..PLAIN },
             AttendSpec { window: 300, softcap: 5.0, ..PLAIN },
+            AttendSpec { chunk: 37, ..PLAIN },
+            AttendSpec { value_dim: 1, ..PLAIN },
+            AttendSpec { value_dim: 56, chunk: 300, ..PLAIN },
         ];
         for (heads, kv_heads, head_dim) in
             [(1, 1, 1), (2, 1, 9), (3, 3, 16), (6, 2, 63), (4, 2, 144)]
         {
             let shape = AttendShape { heads, kv_heads, head_dim };
-            for spec in specs {
+            for (i, spec) in specs.into_iter().enumerate() {
                 let lens = if head_dim == 16 { [600, 257] } else { [63, 8] };
-                let case = Case::new(shape, spec, 16, lens);
+                let spec = AttendSpec { value_dim: spec.value_dim.min(head_dim), ..spec };
+                let mut case = Case::new(shape, spec, 16, lens);
+                case.has_sinks = i % 2 == 1;
                 let first = case.run::<f32>(Isa::Scalar);
                 assert_near(&first, &case.expected::<f32>(), 1e-5, &format!("{shape:?} {spec:?}"));
                 let first_half = case.run::<f16>(Isa::Scalar);

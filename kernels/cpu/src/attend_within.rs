@@ -64,7 +64,7 @@ pub fn attend_within(
     let end = k.len() / (kv_heads * head_dim);
     let is_whole = k.len() == v.len() && k.len() == end * kv_heads * head_dim;
     assert!(is_whole && end > 0, "attend_within: k, v are not [sequence, kv_heads, head_dim]");
-    let spec = AttendSpec { scale, window: 0, softcap: 0.0 };
+    let spec = AttendSpec::plain(scale);
     let sequence = SequenceBlocks { blocks: &[0], block_size: end };
     let seen = match reach {
         Reach::Sequence => Seen::All { tokens, end },
@@ -73,7 +73,7 @@ pub fn attend_within(
             Seen::From { first, tokens }
         }
     };
-    dispatch(isa, Attend { spec, shape, kv_head, q, seen, sequence, k, v, out });
+    dispatch(isa, Attend { spec, shape, kv_head, q, sinks: &[], seen, sequence, k, v, out });
 }
 
 #[cfg(test)]

@@ -145,6 +145,7 @@ impl Kernel for Queries<'_> {
             for (i, row) in (done..).zip(&mut *rows) {
                 let (token, head) = (i / group, i % group);
                 row.at = (token * heads + head) * head_dim;
+                row.to = row.at;
                 row.end =
                     if self.spec.is_causal { self.of.first + token + 1 } else { self.sequence };
                 (row.old, row.new) = (1.0, 1.0);
@@ -242,6 +243,7 @@ impl Kernel for Keys<'_> {
             let rows = &mut rows[..TILE_ROWS.min(self.of.tokens - done)];
             for (token, row) in (done..).zip(&mut *rows) {
                 row.at = token * kv_heads * head_dim;
+                row.to = row.at;
                 // Queries that see the token: those of so many tokens, each with its group of heads.
                 let first = if self.spec.is_causal { self.of.first + token } else { 0 };
                 row.first = first * (heads / kv_heads);

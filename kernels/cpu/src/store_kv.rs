@@ -54,20 +54,36 @@ pub fn store_kv<S: Element>(
     state: &mut KvState<'_, S>,
 ) {
     let width = shape.kv_heads * shape.head_dim;
-    let len = tokens.positions.len() * width;
-    assert!(
-        k.len() == len && v.len() == len,
-        "store_kv: k, v are not [tokens, kv_heads, head_dim]"
-    );
-    assert_eq!(tokens.positions.len(), tokens.sequence_index.len(), "store_kv: tokens differ");
+    store_rows(isa, width, k, tokens, table, state.k);
+    store_rows(isa, width, v, tokens, table, state.v);
+}
+
+/// Stores a row for each of the call's tokens into its slot, rounded to the cache's dtype.
+///
+/// | argument | shape                             |
+/// |----------|-----------------------------------|
+/// | `rows`   | `[tokens, width]`                 |
+/// | `pool`   | `[num_blocks, block_size, width]` |
+///
+/// # Panics
+///
+/// If the lengths do not fit the shapes or a slot is outside the pool.
+pub fn store_rows<S: Element>(
+    isa: Isa,
+    width: usize,
+    rows: &[f32],
+    tokens: TokenRefs<'_>,
+    table: BlockTable<'_>,
+    pool: &mut [S],
+) {
+    assert_eq!(rows.len(), tokens.positions.len() * width, "store_rows: not [tokens, width]");
+    assert_eq!(tokens.positions.len(), tokens.sequence_index.len(), "store_rows: tokens differ");
     for (t, &position) in tokens.positions.iter().enumerate() {
         let block = position as usize / table.block_size;
-        assert!(block < table.blocks_per_seq, "store_kv: position {position} is outside the table");
+        assert!(block < table.blocks_per_seq, "store_rows: {position} is outside the table");
         let row = tokens.sequence_index[t] as usize * table.blocks_per_seq;
         let slot = table.entries[row + block] as usize * table.block_size
             + position as usize % table.block_size;
-        let token = t * width..(t + 1) * width;
-        narrow(isa, &k[token.clone()], &mut state.k[slot * width..][..width]);
-        narrow(isa, &v[token], &mut state.v[slot * width..][..width]);
+        narrow(isa, &rows[t * width..][..width], &mut pool[slot * width..][..width]);
     }
 }

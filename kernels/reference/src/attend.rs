@@ -25,6 +25,22 @@ pub struct AttendSpec<T> {
     pub window: usize,
     /// Scores become `softcap * tanh(score / softcap)`; 0 for none.
     pub softcap: T,
+    /// Positions of a chunk: a token sees those of its own chunk only; 0 for no chunks.
+    pub chunk: usize,
+    /// Channels of a value, the first of its row; 0 for as many as a head has.
+    pub value_dim: usize,
+}
+
+impl<T> AttendSpec<T> {
+    /// The first position that the token at `position` sees.
+    pub fn first(&self, position: usize) -> usize {
+        let of_window = match self.window {
+            0 => 0,
+            window => (position + 1).saturating_sub(window),
+        };
+        let of_chunk = position.checked_div(self.chunk).map_or(0, |chunk| chunk * self.chunk);
+        of_window.max(of_chunk)
+    }
 }
 
 /// Where the tokens of a call stand.
@@ -101,9 +117,13 @@ pub fn store_kv<T: Real, S: Stored>(
 /// Call [`store_kv`] first. The softmax runs in splits of [`SPLIT_POSITIONS`] absolute positions,
 /// merged in order, so the numbers do not depend on blocks or on other tokens.
 ///
-/// | argument   | shape                       |
-/// |------------|-----------------------------|
-/// | `q`, `out` | `[tokens, heads, head_dim]` |
+/// A sink is the score of a place without a value: it takes its share of the softmax of its head.
+///
+/// | argument | shape                                     |
+/// |----------|-------------------------------------------|
+/// | `q`      | `[tokens, heads, head_dim]`               |
+/// | `sinks`  | `[heads]`, or nothing                     |
+/// | `out`    | `[tokens, heads, head_dim or value_dim]`  |
 ///
 /// # Panics
 ///
@@ -112,26 +132,35 @@ pub fn store_kv<T: Real, S: Stored>(
 /// # Source
 ///
 /// Kwon et al., "PagedAttention", arXiv:2309.06180, section 4.1; the merge: Dao et al.,
-/// "FlashAttention", arXiv:2205.14135, section 3.1.
+/// "FlashAttention", arXiv:2205.14135, section 3.1; sinks: OpenAI, "gpt-oss-120b & gpt-oss-20b Model
+/// Card", arXiv:2508.10925, section 2.2.
+#[expect(clippy::too_many_arguments, reason = "each is a tensor or an attribute of the op")]
 pub fn attend<T: Real, S: Stored>(
     spec: AttendSpec<T>,
     shape: AttendShape,
     q: &[T],
+    sinks: &[T],
     tokens: TokenRefs<'_>,
     table: BlockTable<'_>,
     state: &KvState<'_, S>,
     out: &mut [T],
 ) {
     let AttendShape { heads, kv_heads, head_dim } = shape;
-    let len = tokens.positions.len() * heads * head_dim;
-    assert!(q.len() == len && out.len() == len, "attend: q, out are not [tokens, heads, head_dim]");
+    let value_dim = if spec.value_dim == 0 { head_dim } else { spec.value_dim };
+    assert!(value_dim <= head_dim, "attend: values are wider than heads");
+    let rows = tokens.positions.len() * heads;
+    assert_eq!(q.len(), rows * head_dim, "attend: q is not [tokens, heads, head_dim]");
+    assert_eq!(out.len(), rows * value_dim, "attend: out is not [tokens, heads, value_dim]");
     assert_eq!(heads % kv_heads, 0, "attend: heads are not a multiple of kv_heads");
+    assert!(sinks.is_empty() || sinks.len() == heads, "attend: sinks are not [heads]");
     for (t, &position) in tokens.positions.iter().enumerate() {
         let sequence = tokens.sequence_index[t] as usize;
         for head in 0..heads {
-            let start = (t * heads + head) * head_dim;
-            let at = HeadRef { sequence, kv_head: head * kv_heads / heads };
-            let (q, out) = (&q[start..][..head_dim], &mut out[start..][..head_dim]);
+            let row = t * heads + head;
+            let sink = sinks.get(head).copied();
+            let at = HeadRef { sequence, kv_head: head * kv_heads / heads, sink };
+            let q = &q[row * head_dim..][..head_dim];
+            let out = &mut out[row * value_dim..][..value_dim];
             attend_head(spec, shape, at, q, position as usize, table, state, out);
         }
     }
@@ -139,16 +168,17 @@ pub fn attend<T: Real, S: Stored>(
 
 /// One head of one sequence in the cache.
 #[derive(Clone, Copy)]
-struct HeadRef {
+struct HeadRef<T> {
     sequence: usize,
     kv_head: usize,
+    sink: Option<T>,
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
 fn attend_head<T: Real, S: Stored>(
     spec: AttendSpec<T>,
     shape: AttendShape,
-    at: HeadRef,
+    at: HeadRef<T>,
     q: &[T],
     position: usize,
     table: BlockTable<'_>,
@@ -157,8 +187,9 @@ fn attend_head<T: Real, S: Stored>(
 ) {
     let row =
         |j: usize| (table.slot(at.sequence, j) * shape.kv_heads + at.kv_head) * shape.head_dim;
-    let first = if spec.window == 0 { 0 } else { (position + 1).saturating_sub(spec.window) };
-    let (mut running_peak, mut running_sum) = (T::NEG_INFINITY, T::zero());
+    let first = spec.first(position);
+    let nothing = (T::NEG_INFINITY, T::zero());
+    let (mut running_peak, mut running_sum) = at.sink.map_or(nothing, |sink| (sink, T::one()));
     out.fill(T::zero());
     for split in first / SPLIT_POSITIONS..=position / SPLIT_POSITIONS {
         let start = first.max(split * SPLIT_POSITIONS);
@@ -208,6 +239,15 @@ mod tests {
     /// `num_tokens` of one sequence: key `(ln(1 + t), 0)`, value `(t, 1)`, queries `(1, 0)` and
     /// `(0, 1)`, so that head 0 weighs position `t` by `1 + t` and head 1 all alike.
     fn last_output(num_tokens: usize, window: usize, block_size: usize) -> [f64; 4] {
+        output_of(num_tokens, [window, 0], block_size, &[])
+    }
+
+    fn output_of(
+        num_tokens: usize,
+        [window, chunk]: [usize; 2],
+        block_size: usize,
+        sinks: &[f64],
+    ) -> [f64; 4] {
         let blocks = num_tokens.div_ceil(block_size);
         let entries: Vec<u32> = (0..blocks as u32).rev().collect();
         let table = BlockTable { entries: &entries, blocks_per_seq: blocks, block_size };
@@ -221,9 +261,9 @@ mod tests {
         let mut state = KvState { k: &mut pool_k, v: &mut pool_v };
         store_kv(SHAPE, &k, &v, tokens, table, &mut state);
         let last = TokenRefs { positions: &positions[num_tokens - 1..], sequence_index: &[0] };
-        let spec = AttendSpec { scale: 1.0, window, softcap: 0.0 };
+        let spec = AttendSpec { scale: 1.0, window, softcap: 0.0, chunk, value_dim: 0 };
         let mut out = [0.0; 4];
-        attend(spec, SHAPE, &[1.0, 0.0, 0.0, 1.0], last, table, &state, &mut out);
+        attend(spec, SHAPE, &[1.0, 0.0, 0.0, 1.0], sinks, last, table, &state, &mut out);
         out
     }
 
@@ -252,6 +292,28 @@ mod tests {
         let expected = last_output(600, 0, 16);
         for block_size in [1, 7, 64, 1024] {
             assert_eq!(last_output(600, 0, block_size), expected, "block size {block_size}");
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_all_that_its_tokens_see() {
+        for (num_tokens, chunk, first) in [(9, 4, 8), (8, 4, 4), (3, 4, 0), (601, 300, 600)] {
+            let alike = (first..num_tokens).sum::<usize>() as f64 / (num_tokens - first) as f64;
+            let found = output_of(num_tokens, [0, chunk], 16, &[]);
+            assert!((found[2] - alike).abs() < 1e-9, "{num_tokens} {chunk}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_sink_takes_its_share() {
+        // Head 1 weighs each of the tokens by 1, and the sink by 7.
+        for num_tokens in [1_usize, 9, 300] {
+            let sinks = [0.0, 7.0_f64.ln()];
+            let found = output_of(num_tokens, [0, 0], 16, &sinks);
+            let n = num_tokens as f64;
+            assert!((found[3] - n / (n + 7.0)).abs() < 1e-12, "{num_tokens}: {found:?}");
+            let weights = n * (n + 1.0) / 2.0;
+            assert!((found[1] - weights / (weights + 1.0)).abs() < 1e-12, "{found:?}");
         }
     }
 

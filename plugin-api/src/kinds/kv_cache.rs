@@ -10,7 +10,7 @@ pub use prefix::{BlockKey, PrefixCaching};
 pub use tables::{SavedTables, SeqTable, TableShape, save_tables};
 
 use super::{Handover, SemanticId, kind};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::{Part, Per, StateSpec};
 use crate::tensor::DType;
 
@@ -24,8 +24,8 @@ pub trait KvCache: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] for states it cannot keep, [`Error::NoSpace`] if not even one block
-    /// fits into the limits.
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for states it cannot keep,
+    /// [`Error::NoSpace`](crate::Error::NoSpace) if not even one block fits into the limits.
     fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec>;
 
     /// Makes room for `tokens` more tokens of `seq`, all or nothing, and returns its block table:
@@ -35,7 +35,7 @@ pub trait KvCache: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSpace`] with nothing taken.
+    /// [`Error::NoSpace`](crate::Error::NoSpace) with nothing taken.
     fn reserve(&mut self, seq: SeqId, tokens: usize, moves: &mut Vec<BlockCopy>) -> Result<&[u32]>;
 
     /// Keeps the first `keep` of the reserved tokens and gives the rest back. Copies that have to
@@ -46,7 +46,7 @@ pub trait KvCache: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSpace`] with nothing taken.
+    /// [`Error::NoSpace`](crate::Error::NoSpace) with nothing taken.
     fn fork(&mut self, parent: SeqId, child: SeqId, moves: &mut Vec<BlockCopy>) -> Result<()>;
 
     /// Forgets the tokens of `seq` from `upto` on; the sequence itself when `upto` is 0.
@@ -120,21 +120,19 @@ pub struct PoolUsage {
     pub total: usize,
 }
 
-/// Bytes that one token takes in all `states` together, stored as `dtype`.
-///
-/// # Errors
-///
-/// [`Error::Unsupported`] for a state that is not kept per token.
-pub fn bytes_per_token(states: &[StateSpec], dtype: DType) -> Result<u64> {
-    let mut elements = 0;
-    for state in states {
-        if state.per == Per::Sequence {
-            let missing = "this cache keeps states per token only";
-            return Err(Error::unsupported(format!("state `{}`", state.name), missing));
-        }
-        elements += state.parts.iter().map(Part::num_elements).sum::<u64>();
-    }
-    Ok(elements * dtype.size_bytes() as u64)
+/// Bytes that a block of `block_size` tokens takes in all `states` together: those per token stored as
+/// `dtype`, and a copy of those per sequence as `f32`. The largest number if there are more.
+pub fn bytes_per_block(states: &[StateSpec], dtype: DType, block_size: usize) -> u64 {
+    let bytes = |state: &StateSpec| {
+        let sizes = state.parts.iter().map(Part::num_elements);
+        let elements = sizes.fold(0, u64::saturating_add);
+        let each = match state.per {
+            Per::Token { .. } => (block_size as u64).saturating_mul(dtype.size_bytes() as u64),
+            Per::Sequence => DType::F32.size_bytes() as u64,
+        };
+        elements.saturating_mul(each)
+    };
+    states.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 /// One block to be copied to another, in every state.

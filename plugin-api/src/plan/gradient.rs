@@ -256,6 +256,7 @@ impl Backward {
     fn refusal(&self, at: u32, op: OpId) -> NoGradient {
         let why = match op {
             ops::ATTEND => "it reads a state; training computes `attend_within`",
+            ops::CAUSAL_CONV | ops::SELECTIVE_SCAN => "nothing trains what keeps a state",
             ops::ATTEND_WITHIN_GRAD => "second derivatives of attention are not known",
             _ => "the op has no rule",
         };

@@ -110,6 +110,8 @@ pub(super) fn infer(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Vec<Spe
             one(Spec::f32([Dim::Fixed(values.len() as u64)]))
         }
         ops::ATTEND => one(attend(op, inputs, attrs)?),
+        ops::CAUSAL_CONV => one(causal_conv(op, inputs, attrs)?),
+        ops::SELECTIVE_SCAN => one(selective_scan(op, inputs, attrs)?),
         ops::ATTEND_WITHIN => one(attend_within(op, inputs, attrs)?),
         ops::ATTEND_WITHIN_GRAD => {
             let [q, k, v, sequence_index, grad] = take(op, inputs)?;
@@ -281,9 +283,14 @@ fn transpose(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
 }
 
 fn attend(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let (inputs, sinks) = match inputs {
+        [first @ .., sinks] if first.len() == 7 => (first, Some(*sinks)),
+        all => (all, None),
+    };
     let [q, k, v, _state, positions, sequence_index, block_table] = take(op, inputs)?;
     attrs.get_float("scale")?;
     attrs.get_float("softcap")?;
+    attrs.get_count_or_zero("chunk")?;
     if !(heads_fit(q, k, v) && is_index(positions, q) && is_index(sequence_index, q))
         || block_table.dims.len() != 2
     {
@@ -291,7 +298,50 @@ fn attend(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
         let found = format!("{q}, {k}, {v}, {positions}, {sequence_index}, {block_table}");
         return Err(Error::shape(op, expected, found));
     }
-    Ok(q.clone())
+    if let Some(sinks) = sinks.filter(|sinks| **sinks != Spec::new(q.dtype, [q.dims[1]])) {
+        return Err(Error::shape(op, format!("a sink for each head of {q}"), sinks));
+    }
+    let mut result = q.clone();
+    match (attrs.get_count_or_zero("value_dim")? as u64, q.width()?) {
+        (0, _) => {}
+        (width, head_dim) if width <= head_dim => result.dims[2] = width.into(),
+        (width, head_dim) => {
+            return Err(Error::shape(op, format!("values of at most {head_dim}"), width));
+        }
+    }
+    Ok(result)
+}
+
+fn causal_conv(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [x, w, _state, positions, sequence_index, block_table] = take(op, inputs)?;
+    attrs.get_count("part")?;
+    if let ([_, width], [rows, Dim::Fixed(1..)]) = (&x.dims[..], &w.dims[..])
+        && width == rows
+        && is_index(positions, x)
+        && is_index(sequence_index, x)
+        && block_table.dims.len() == 2
+    {
+        return Ok((*x).clone());
+    }
+    let expected = "x [t, c], w [c, n], u32[t] twice, u32[s, b]";
+    let found = format!("{x}, {w}, {positions}, {sequence_index}, {block_table}");
+    Err(Error::shape(op, expected, found))
+}
+
+fn selective_scan(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {
+    let [x, dt, a, b, c, _state, positions, sequence_index, block_table] = take(op, inputs)?;
+    attrs.get_count("part")?;
+    if let ([tokens, width], [rows, n]) = (&x.dims[..], &a.dims[..])
+        && (x.dims == dt.dims && width == rows && b.dims == c.dims && b.dims == [*tokens, *n])
+        && is_index(positions, x)
+        && is_index(sequence_index, x)
+        && block_table.dims.len() == 2
+    {
+        return Ok((*x).clone());
+    }
+    let expected = "x and dt [t, c], a [c, n], b and c [t, n], u32[t] twice, u32[s, b]";
+    let found = format!("{x}, {dt}, {a}, {b}, {c}, {positions}, {sequence_index}, {block_table}");
+    Err(Error::shape(op, expected, found))
 }
 
 fn attend_within(op: OpId, inputs: &[&Spec], attrs: &Attrs) -> Result<Spec> {

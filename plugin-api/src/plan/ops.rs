@@ -27,7 +27,9 @@
 //! | `transpose` | x | `axes` | permuted |
 //! | `cast` | x | `dtype` | as x |
 //! | `constant` | | `values` | the numbers themselves, `[n]` |
-//! | `attend` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, state, positions, sequence_index `u32 [tokens]`, block_table `u32 [seqs, blocks]` | `scale`, `softcap` (0 = none) | `[tokens, heads, head_dim]` |
+//! | `attend` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, state, positions, sequence_index `u32 [tokens]`, block_table `u32 [seqs, blocks]`, then sinks `[heads]` where there are any | `scale`, `softcap` (0 = none), `chunk` and `value_dim` (0 or absent = none) | `[tokens, heads, head_dim]`, or `value_dim` for it |
+//! | `causal_conv` | x `[tokens, width]`, w `[width, kernel]`, state, positions, sequence_index, block_table | `part` of the state: `[kernel - 1, width]` | `[tokens, width]` |
+//! | `selective_scan` | x and dt `[tokens, width]`, a `[width, n]`, b and c `[tokens, n]`, state, positions, sequence_index, block_table | `part` of the state: `[width, n]` | `[tokens, width]` |
 //! | `attend_within` | q `[tokens, heads, head_dim]`, k and v `[tokens, kv_heads, head_dim]`, sequence_index `u32 [tokens]` | `scale`, `causal` (1; absent or 0: no) | `[tokens, heads, head_dim]` |
 //! | `attend_within_grad` | q, k, v, sequence_index as before, gradient of the result | `scale`, `causal` | gradients of q, k and v |
 //!
@@ -38,6 +40,16 @@
 //! lets each token read its own sequence up to its own position, as far back as the window of the
 //! state says. Its softmax runs in fixed splits of 256 positions, merged in order by
 //! log-sum-exp, so that no bit depends on block size or batch mates.
+//!
+//! With `chunk`, a token reads no further back than the last multiple of `chunk` up to its own position. With
+//! `value_dim`, values are the first `value_dim` channels of the keys: the state has the part of the keys only, and `v` is `k` again. A
+//! sink is one more score of its head, of a place whose value is zero.
+//!
+//! `causal_conv` sums each channel's last `kernel` inputs, the token's own last, with zeros before the first token.
+//! `selective_scan` computes `h = e^(d · a) · h + d · x · b` and `y = c · h` for each channel, with `d = ln(1 + e^dt)`. Both go on
+//! from the state after the token before: it lies in the copy of the block of that token, and what comes of it in that of
+//! the token's own block, rounded as it is stored. At position 0 the state is nothing. Tokens of a sequence stand in the order of their
+//! positions, without gaps.
 //!
 //! `attend_within` lets each token read all tokens of its sequence, later ones too, and keeps nothing:
 //! a sequence is a run of tokens with equal `sequence_index`. With `causal` it reads itself and earlier
@@ -68,6 +80,7 @@ ops! {
     SOFTMAX = "softmax", TOP_K = "top_k", GATHER = "gather", SCATTER_ADD = "scatter_add",
     CONCAT = "concat", SLICE = "slice", RESHAPE = "reshape", TRANSPOSE = "transpose",
     CAST = "cast", ATTEND = "attend", ATTEND_WITHIN = "attend_within", CONSTANT = "constant", COS = "cos", SIN = "sin",
+    CAUSAL_CONV = "causal_conv", SELECTIVE_SCAN = "selective_scan",
     MATMUL_EXPERTS = "matmul_experts", MATMUL_ROWS = "matmul_rows", REDUCE_ROWS = "reduce_rows", FULL_LIKE = "full_like",
     ERF = "erf", IS_POSITIVE = "is_positive", TAKE_ALONG = "take_along",
     SCATTER_ALONG = "scatter_along", ATTEND_WITHIN_GRAD = "attend_within_grad",
@@ -179,6 +192,15 @@ impl Attrs {
             Some(Attr::Int(x)) if *x >= 0 => Ok(x.unsigned_abs() as usize),
             other => Err(wrong(name, "a whole number from 0", other)),
         }
+    }
+
+    /// A whole number that is not negative, 0 where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if it is something else.
+    pub fn get_count_or_zero(&self, name: &str) -> Result<usize> {
+        if self.get(name).is_some() { self.get_count(name) } else { Ok(0) }
     }
 
     /// Text.

@@ -34,8 +34,8 @@ pub fn weights_as_inputs(plan: &Plan, names: &[&str]) -> Result<Plan> {
 ///
 /// # Errors
 ///
-/// [`Error::Unsupported`] that names the state of an `attend` with a window or a cap on its
-/// scores, and a state that something else reads.
+/// [`Error::Unsupported`] that names the state of an `attend` with a window, chunks, sinks, values in its
+/// keys or a cap on its scores, and a state that something else reads.
 pub fn without_states(plan: &Plan) -> Result<Plan> {
     let nodes: Vec<Node> =
         plan.nodes.iter().map(|node| without_state(plan, node)).collect::<Result<_>>()?;
@@ -58,16 +58,22 @@ pub fn without_states(plan: &Plan) -> Result<Plan> {
 
 fn without_state(plan: &Plan, node: &Node) -> Result<Node> {
     let NodeKind::Prim(ops::ATTEND, attrs) = &node.kind else { return Ok(node.clone()) };
-    let [q, k, v, state, _positions, sequence_index, _block_table] = node.inputs[..] else {
+    let [q, k, v, state, _positions, sequence_index, _block_table, ref sinks @ ..] =
+        node.inputs[..]
+    else {
         return Err(Error::shape(ops::ATTEND, "7 inputs", node.inputs.len()));
     };
     let (scale, softcap) = (attrs.get_float("scale")?, attrs.get_float("softcap")?);
     let Some(port) = plan.states.iter().find(|port| port.val == state) else {
         return Err(Error::malformed(ops::ATTEND, "a state", state.0));
     };
-    if port.spec.per != (Per::Token { window: 0 }) || softcap != 0.0 {
+    let is_plain = sinks.is_empty()
+        && attrs.get_count_or_zero("chunk")? == 0
+        && attrs.get_count_or_zero("value_dim")? == 0;
+    if port.spec.per != (Per::Token { window: 0 }) || softcap != 0.0 || !is_plain {
         let what = format!("attention of `{}` without its state", port.spec.name);
-        return Err(Error::unsupported(what, "it has a window or a cap on its scores"));
+        let missing = "it has a window, chunks, sinks, values in its keys or a cap on its scores";
+        return Err(Error::unsupported(what, missing));
     }
     let attrs = Attrs::new().float("scale", scale).int("causal", 1);
     let kind = NodeKind::Prim(ops::ATTEND_WITHIN, attrs);

@@ -176,7 +176,8 @@ pub enum Per {
         /// Tokens that are read, the current one included; 0 for all of them.
         window: u32,
     },
-    /// Once for each sequence.
+    /// Once for each sequence. A copy lies in each of its blocks: that of the block of the last token is
+    /// the state, those of full blocks before it are the state after their last tokens. They are kept as `f32`.
     Sequence,
 }
 

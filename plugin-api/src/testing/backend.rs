@@ -7,6 +7,7 @@
 mod attention;
 mod cases;
 mod hostile;
+mod recurrence;
 mod rig;
 mod within;
 
@@ -29,6 +30,7 @@ const MATES: usize = 17;
 pub fn suite(backend: &dyn Backend) {
     ops(backend);
     attention::check(backend);
+    recurrence::check(backend);
     within::check(backend);
     bindings(backend);
     hostile::check_indices(backend);

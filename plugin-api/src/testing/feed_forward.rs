@@ -63,15 +63,7 @@ pub fn trace_experts_with<T: Capability + FeedForward>(
     experts: u64,
     shared: u64,
 ) -> Plan {
-    let config = Config::new().with("hidden_size", hidden as i64);
-    let mut scene = Scene::new(&config).weight("router.weight", &[experts, hidden]);
-    for (name, [rows, cols]) in [
-        ("gate_proj", [inner, hidden]),
-        ("up_proj", [inner, hidden]),
-        ("down_proj", [hidden, inner]),
-    ] {
-        scene = scene.weight(&format!("experts.{name}.weight"), &[experts, rows, cols]);
-    }
+    let mut scene = experts_scene(&Config::new(), hidden, inner, experts);
     if shared > 0 {
         for (name, dims) in [
             ("gate_proj", [shared, hidden]),
@@ -83,6 +75,53 @@ pub fn trace_experts_with<T: Capability + FeedForward>(
     }
     let x = Spec::f32([Dim::TOKENS, hidden.into()]);
     check_trace(&scene, &made::<T>(), &[("x", x)])
+}
+
+/// The plan of [`trace_experts`] with other hyperparameters.
+///
+/// # Panics
+///
+/// If the part cannot be traced.
+pub fn trace_experts_of<T: Capability + FeedForward>(
+    config: &Config,
+    hidden: u64,
+    inner: u64,
+    experts: u64,
+) -> Plan {
+    let x = Spec::f32([Dim::TOKENS, hidden.into()]);
+    check_trace(&experts_scene(config, hidden, inner, experts), &made::<T>(), &[("x", x)])
+}
+
+/// The same with the biases `experts.gate_proj.bias` and so on, `[experts, rows, 1]`.
+///
+/// # Panics
+///
+/// If the part cannot be traced.
+pub fn trace_biased_experts<T: Capability + FeedForward>(
+    config: &Config,
+    hidden: u64,
+    inner: u64,
+    experts: u64,
+) -> Plan {
+    let mut scene = experts_scene(config, hidden, inner, experts);
+    for (name, rows) in [("gate_proj", inner), ("up_proj", inner), ("down_proj", hidden)] {
+        scene = scene.weight(&format!("experts.{name}.bias"), &[experts, rows, 1]);
+    }
+    let x = Spec::f32([Dim::TOKENS, hidden.into()]);
+    check_trace(&scene, &made::<T>(), &[("x", x)])
+}
+
+fn experts_scene(config: &Config, hidden: u64, inner: u64, experts: u64) -> Scene {
+    let config = config.clone().with("hidden_size", hidden as i64);
+    let mut scene = Scene::new(&config).weight("router.weight", &[experts, hidden]);
+    for (name, [rows, cols]) in [
+        ("gate_proj", [inner, hidden]),
+        ("up_proj", [inner, hidden]),
+        ("down_proj", [hidden, inner]),
+    ] {
+        scene = scene.weight(&format!("experts.{name}.weight"), &[experts, rows, cols]);
+    }
+    scene
 }
 
 fn trace_part(part: &dyn Traced, hidden: u64, intermediate: u64, biases: bool) -> Plan {

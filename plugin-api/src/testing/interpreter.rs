@@ -8,6 +8,7 @@ mod attend;
 mod feed;
 mod moves;
 mod op;
+mod recurrence;
 mod state;
 mod value;
 

@@ -120,6 +120,42 @@ fn scene(config: &Config, heads: Heads, extras: &[&str]) -> Scene {
             scene = scene.weight(&format!("{name}.bias"), &[rows]);
         }
     }
+    // Of latent attention: half of a head turns, six channels are kept.
+    let (rank, half) = (6, heads.head_dim / 2);
+    for (name, n) in [
+        ("qk_nope_head_dim", half),
+        ("qk_rope_head_dim", half),
+        ("v_head_dim", heads.head_dim),
+        ("kv_lora_rank", rank),
+    ] {
+        scene = scene.hyperparameter(name, n);
+    }
+    for (name, dims) in [
+        ("kv_a_proj_with_mqa", &[rank + half, heads.hidden][..]),
+        ("kv_a_layernorm", &[rank]),
+        ("k_b_proj", &[heads.heads, rank, half]),
+        ("v_b_proj", &[heads.heads, heads.head_dim, rank]),
+    ] {
+        scene = scene.weight(&format!("{name}.weight"), dims);
+    }
+    // Of a recurrence.
+    let (inner, n, dt_rank, kernel) = (2 * heads.hidden, 4, 3, 4);
+    for (name, n) in [("intermediate_size", inner), ("state_size", n), ("conv_kernel", kernel)] {
+        scene = scene.hyperparameter(name, n);
+    }
+    for (name, dims) in [
+        ("in_proj.weight", &[2 * inner, heads.hidden][..]),
+        ("conv1d.weight", &[inner, 1, kernel]),
+        ("conv1d.bias", &[inner]),
+        ("x_proj.weight", &[dt_rank + 2 * n, inner]),
+        ("dt_proj.weight", &[inner, dt_rank]),
+        ("dt_proj.bias", &[inner]),
+        ("A_log", &[inner, n]),
+        ("D", &[inner]),
+        ("out_proj.weight", &[heads.hidden, inner]),
+    ] {
+        scene = scene.weight(name, dims);
+    }
     for norm in extras.iter().filter(|extra| extra.ends_with("_norm")) {
         scene = scene.weight(&format!("{norm}.weight"), &[heads.head_dim]);
     }

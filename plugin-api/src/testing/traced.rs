@@ -39,6 +39,13 @@ impl Scene {
         self
     }
 
+    /// The same with a hyperparameter that is a count.
+    #[must_use]
+    pub fn hyperparameter(mut self, name: &str, n: u64) -> Self {
+        self.config.set(name, n as i64);
+        self
+    }
+
     /// Traces `part` over inputs with these names, into outputs `0`, `1` …. The slots `norm`,
     /// `rotary-embedding` and `moe-router` are filled with a plain RMS norm, a plain rotation, and the
     /// softmax of the two largest.
@@ -119,7 +126,10 @@ impl OpSink for TestSink<'_> {
                 self.weight("weight").and_then(|w| fused::rms_norm(self, x, w, 1e-6, 0.0))
             }
             ("rotary-embedding", &[x, positions]) => {
-                let rotation = Rotation::standard(&self.scene.config)?;
+                // As wide as what is turned: a mixer may turn a part of a head.
+                let width = self.spec(x).width()?;
+                let config = self.scene.config.clone().with("head_dim", width as i64);
+                let rotation = Rotation::standard(&config)?;
                 fused::rope(self, x, positions, &rotation)
             }
             ("moe-router", &[x]) => {

@@ -83,6 +83,8 @@ fn the_cases_hold_every_op_that_has_a_rule() {
         ops::FULL_LIKE,
         ops::IS_POSITIVE,
         ops::ATTEND,
+        ops::CAUSAL_CONV,
+        ops::SELECTIVE_SCAN,
         ops::ATTEND_WITHIN_GRAD,
         ops::MATMUL_EXPERTS,
     ];

@@ -27,8 +27,11 @@ impl Builder<'_> {
             scale: call.float("scale")?,
             window: window as usize,
             softcap: call.float("softcap")?,
+            chunk: call.attrs.get_count_or_zero("chunk")?,
+            value_dim: call.attrs.get_count_or_zero("value_dim")?,
         };
-        let (state, offsets, len) = self.state(call, state, shape)?;
+        let (state, offsets, len) = self.state(call, state, shape, spec.value_dim > 0)?;
+        let sinks = if call.args.len() > SINKS { Some(self.floats(call, SINKS)?) } else { None };
         let [q, k, v] = [self.floats(call, 0)?, self.floats(call, 1)?, self.floats(call, 2)?];
         let mut indices = [0; 3];
         for (i, slot) in indices.iter_mut().enumerate() {
@@ -54,6 +57,7 @@ impl Builder<'_> {
             q,
             k,
             v,
+            sinks,
             positions,
             sequence_index,
             block_table,
@@ -67,12 +71,15 @@ impl Builder<'_> {
         let reads = [&[k, v], &tables[..]].concat();
         self.emit_whole(Op::Store(Box::new(attention.clone())), &reads, &[]);
         let out = self.scratch_for(call.result(0)?)?;
-        let group = shape.heads / shape.kv_heads * shape.head_dim;
+        let group = shape.heads / shape.kv_heads;
         let tokens = self.slots[positions].len;
         let units = Units::Count(tokens.times(shape.kv_heads));
-        let (ns, reads) = (group * ATTEND_CONTEXT / 12, [&[q], &tables[..]].concat());
+        let mut reads = [&[q], &tables[..]].concat();
+        reads.extend(sinks);
+        let (ns, width) =
+            (group * shape.head_dim * ATTEND_CONTEXT / 12, spec.values_of(shape.head_dim));
         let op = Op::Attend(Box::new(attention));
-        self.emit(op, units, ns, &reads, &[(out, Size::fixed(group))]);
+        self.emit(op, units, ns, &reads, &[(out, Size::fixed(group * width))]);
         Ok(out)
     }
 
@@ -141,12 +148,14 @@ impl Builder<'_> {
         Ok(AttendShape { heads, kv_heads, head_dim })
     }
 
-    /// Type, offsets of keys and values, and elements of each.
+    /// Type, offsets of keys and values, and elements of each. Values that are channels of the keys lie
+    /// where those do.
     fn state(
         &self,
         call: &Call<'_>,
         state: usize,
         shape: AttendShape,
+        is_shared: bool,
     ) -> Result<(StateElement, [usize; 2], usize)> {
         let place = &self.memory.states[state];
         let element = match place.dtype {
@@ -157,11 +166,15 @@ impl Builder<'_> {
         };
         let width = shape.kv_heads * shape.head_dim;
         let parts = &self.states[state].spec.parts;
-        let are_rows =
-            parts.len() == 2 && parts.iter().all(|part| part.num_elements() == width as u64);
-        let ([k, v], true) = (&place.offsets[..], are_rows) else {
-            let expected = format!("keys and values of {width} elements");
-            return Err(Error::shape(call.op, expected, format!("{parts:?}")));
+        let are_rows = parts.iter().all(|part| part.num_elements() == width as u64);
+        let [k, v] = match place.offsets[..] {
+            [k] if is_shared && are_rows && parts.len() == 1 => [k, k],
+            [k, v] if !is_shared && are_rows && parts.len() == 2 => [k, v],
+            _ => {
+                let what = if is_shared { "keys" } else { "keys and values" };
+                let expected = format!("{what} of {width} elements");
+                return Err(Error::shape(call.op, expected, format!("{parts:?}")));
+            }
         };
         let slots = place.num_blocks.checked_mul(self.memory.block_size);
         let len = slots.and_then(|slots| slots.checked_mul(width));
@@ -170,11 +183,14 @@ impl Builder<'_> {
         let (Some(len), Some(bytes)) = (len, bytes) else {
             return Err(Error::unsupported(call.op, "a state that fits into memory"));
         };
-        let is_apart = k.abs_diff(*v) >= bytes && k % size == 0 && v % size == 0;
+        let is_apart = (is_shared || k.abs_diff(v) >= bytes) && k % size == 0 && v % size == 0;
         if self.memory.block_size == 0 || !is_apart {
             let expected = "keys and values apart, in blocks of one position at least";
             return Err(Error::shape(call.op, expected, format!("{place:?}")));
         }
-        Ok((element, [*k, *v], len))
+        Ok((element, [k, v], len))
     }
 }
+
+/// Which input of `attend` its sinks are.
+const SINKS: usize = 7;

@@ -147,6 +147,7 @@ impl Builder<'_> {
             ops::CAST => self.cast(call).map(slot),
             ops::CONSTANT => self.constant(call).map(slot),
             ops::ATTEND => self.attend(call).map(slot),
+            ops::CAUSAL_CONV | ops::SELECTIVE_SCAN => self.recurrence(call).map(slot),
             ops::ATTEND_WITHIN => self.attend_within(call).map(slot),
             ops::ATTEND_WITHIN_GRAD => {
                 let results = self.attend_within_grad(call)?;

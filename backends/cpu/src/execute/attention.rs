@@ -6,6 +6,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
     self as kernels, BlockTable, Element, KvState, Reach, SequenceBlocks, TokenRefs, store_kv,
+    store_rows,
 };
 
 use crate::code::{Attention, StateElement, Within};
@@ -29,7 +30,12 @@ fn store_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
         sequence_index: part.read(op.sequence_index),
     };
     let (new_k, new_v) = (part.read(op.k), part.read(op.v));
-    let [k, v] = part.state_mut::<S>(op.offsets, op.len);
+    if op.spec.value_dim > 0 {
+        let [keys] = part.state_mut::<S, 1>([op.offsets[0]], op.len);
+        let width = op.shape.kv_heads * op.shape.head_dim;
+        return store_rows(isa, width, new_k, tokens, table, keys);
+    }
+    let [k, v] = part.state_mut::<S, 2>(op.offsets, op.len);
     store_kv(isa, op.shape, new_k, new_v, tokens, table, &mut KvState { k, v });
 }
 
@@ -46,12 +52,15 @@ pub(super) fn attend(op: &Attention, part: &mut Part<'_>) {
 fn attend_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
     let (isa, width) = (part.isa(), op.blocks_per_seq.of(part.sizes()));
     let kv_heads = op.shape.kv_heads;
-    let group = op.shape.heads / kv_heads * op.shape.head_dim;
+    let group = op.shape.heads / kv_heads;
+    let [width_in, width_out] =
+        [op.shape.head_dim, op.spec.values_of(op.shape.head_dim)].map(|width| group * width);
+    let sinks = op.sinks.map_or(&[][..], |sinks| part.read::<f32>(sinks));
     let kv = op.offsets.map(|offset| part.state::<S>(offset, op.len));
     let positions = part.read::<u32>(op.positions);
     let sequences = part.read::<u32>(op.sequence_index);
     let table = part.read::<u32>(op.block_table);
-    let (units, q) = (part.units(), part.read_share::<f32>(op.q, group));
+    let (units, q) = (part.units(), part.read_share::<f32>(op.q, width_in));
     let out = part.write(0);
     for kv_head in 0..kv_heads {
         let token_from = |unit: usize| unit.saturating_sub(kv_head).div_ceil(kv_heads);
@@ -62,9 +71,10 @@ fn attend_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
             let mates = sequences[first..end].iter().take_while(is_mate).count();
             let blocks = &table[sequence as usize * width..][..width];
             let blocks = SequenceBlocks { blocks, block_size: op.block_size };
-            let at = (first * kv_heads + kv_head - units.start) * group;
-            let (positions, q, out) = (&positions[first..first + mates], &q[at..], &mut out[at..]);
-            kernels::attend(isa, op.spec, op.shape, kv_head, q, positions, blocks, kv, out);
+            let at = first * kv_heads + kv_head - units.start;
+            let (q, out) = (&q[at * width_in..], &mut out[at * width_out..]);
+            let positions = &positions[first..first + mates];
+            kernels::attend(isa, op.spec, op.shape, kv_head, q, sinks, positions, blocks, kv, out);
             first += mates;
         }
     }

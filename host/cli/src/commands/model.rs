@@ -87,7 +87,7 @@ fn print_plan(session: &Session, name: Option<&str>) -> Result<()> {
     let files = open(session, name)?;
     let architecture = Architecture::of(&files)?;
     let parts = session.wiring.traced(&session.registry(), &architecture)?;
-    let weights = WeightTable::of(&files, &architecture.blueprint)?;
+    let weights = WeightTable::of(&files, &architecture)?;
     let plan = trace_decoder(&architecture, &parts, &weights)?;
     Ok(write!(std::io::stdout(), "{plan}")?)
 }

@@ -120,9 +120,11 @@ impl Engine {
     fn release(&mut self, index: usize, seq: SeqId, upto: usize) {
         let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return };
         let keep = upto.min(sequence.num_evaluated);
-        self.cache.get_mut().release(seq, keep);
+        let resumed = self.layout.resumable(keep, sequence.num_evaluated);
+        self.cache.get_mut().release(seq, resumed);
         sequence.tokens.truncate(keep);
-        (sequence.num_evaluated, sequence.num_unconfirmed) = (keep, 0);
+        (sequence.num_evaluated, sequence.num_unconfirmed) = (resumed, 0);
+        sequence.want = Want::Nothing;
         sequence.chain.cut(keep, self.layout.pool.block_size);
         let Some(group) = self.groups.get_mut(index) else { return };
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
@@ -192,7 +194,7 @@ impl Engine {
         }
     }
 
-    /// Copies blocks that the cache has moved, in every state that is kept per token.
+    /// Copies blocks that the cache has moved, in every state.
     pub(super) fn copy_blocks(&mut self) {
         if self.work.moves.is_empty() {
             return;
@@ -203,11 +205,9 @@ impl Engine {
         let block_size = self.layout.pool.block_size;
         let bytes = self.state.as_mut_slice();
         for (state, place) in self.model.states.iter().zip(&self.layout.places) {
-            if !matches!(state.per, Per::Token { .. }) {
-                continue;
-            }
+            let per_block = if state.per == Per::Sequence { 1 } else { block_size };
             for (part, &offset) in state.parts.iter().zip(&place.offsets) {
-                let elements = block_size * part.num_elements() as usize;
+                let elements = per_block * part.num_elements() as usize;
                 let size = elements * place.dtype.size_bytes();
                 for copy in &self.work.moves {
                     let from = offset + copy.from as usize * size;

@@ -100,6 +100,10 @@ impl DraftModel {
         let num_tokens_known = common_tokens(tokenizer, &model.tokenizer)?;
         let backend = Arc::new(Generation::new(Label::first(&name), backend));
         let (layout, parts, adapter) = (first.layout, first.traced, first.adapter);
+        if layout.is_recurrent {
+            let expected = "a model whose guesses can be taken back";
+            return Err(EngineError::inconsistent("draft model", expected, "a state per sequence"));
+        }
         let plan = CompiledPlan::new(&model, &layout, 1, parts, first.plan, adapter, backend)?;
         let memory = Memory {
             state: AlignedBytes::zeroed(layout.size_bytes),

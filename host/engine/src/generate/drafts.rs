@@ -77,6 +77,10 @@ impl Engine {
     /// How many drafts of a sequence there is room for, if its certain tokens run to the end.
     pub(super) fn drafts_allowed(&self, seq: SeqId) -> usize {
         let Some(sequence) = self.sequences.get(seq.0 as usize) else { return 0 };
+        // What a state has taken in cannot be taken back.
+        if self.layout.is_recurrent {
+            return 0;
+        }
         let in_context = self.tokens_per_seq_max().saturating_sub(sequence.tokens.len() + 1);
         sequence.drafts.len().min(self.work.spare.room()).min(in_context)
     }

@@ -284,12 +284,27 @@ impl Engine {
         if let Err(error) = result {
             let name = plan.backend.label.name.clone();
             self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);
-            for entry in &self.work.batch.entries {
-                self.cache.get_mut().commit(entry.seq, 0, &mut self.work.moves);
-            }
+            self.take_back();
             return Err(EngineError::plugin("step")(error));
         }
         Ok(self.clock.now_us() - before)
+    }
+
+    /// Gives back what a step that failed reserved. States per sequence may have taken its tokens in: those
+    /// sequences go on from the end of a block.
+    fn take_back(&mut self) {
+        let block_size = self.layout.pool.block_size;
+        for entry in &self.work.batch.entries {
+            let cache = self.cache.get_mut();
+            cache.commit(entry.seq, 0, &mut self.work.moves);
+            let Some(sequence) = self.sequences.get_mut(entry.seq.0 as usize) else { continue };
+            let known = self.layout.resumable(sequence.num_evaluated, usize::MAX);
+            if known < sequence.num_evaluated {
+                cache.release(entry.seq, known);
+                sequence.num_evaluated = known;
+                sequence.chain.cut(known, block_size);
+            }
+        }
     }
 
     /// Lets every processor edit the rows of the requests that hold its generation.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::views::View;
 use crate::error::EngineError;
 
 /// The architecture of a family of models.
@@ -52,9 +53,16 @@ pub struct Source {
     #[serde(default)]
     pub hyperparameters: toml::Table,
     /// Names of layer weights in the file (without `blk.N.` or `layers.N.`, and without `.weight`),
-    /// and ours. A `*` is the number of an expert: what is called so is one weight.
+    /// and ours. A `*` is the number of an expert: what is called so is one weight. Names that end otherwise
+    /// stand here whole, and those outside of layers as they are.
     #[serde(default)]
     pub weights: BTreeMap<String, String>,
+    /// What stands before all names in the file, if not `model.`; the first that fits is taken off.
+    #[serde(default)]
+    pub prefixes: Vec<String>,
+    /// Weights that are parts of the file's tensors. Of those with one name, the first whose tensor is there.
+    #[serde(default)]
+    pub views: Vec<View>,
 }
 
 impl Blueprint {
@@ -95,6 +103,9 @@ impl Blueprint {
             _ => {}
         }
         let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+        if let Some(ours) = self.gguf.weights.get(rest) {
+            return Some(format!("layers.{layer}.{ours}"));
+        }
         let (part, suffix) = rest.rsplit_once('.')?;
         let ours = self.gguf.weights.get(part)?;
         Some(format!("layers.{layer}.{ours}.{suffix}"))
@@ -116,9 +127,16 @@ impl Blueprint {
 
     /// Our name for a weight of a Hugging Face checkpoint, and which expert's it is.
     pub fn hf_weight(&self, name: &str) -> (String, Option<usize>) {
-        let name = name.strip_prefix("model.").unwrap_or(name);
+        let name = &name[self.hf_prefix(name).len()..];
         let named = || {
-            let (layer, rest) = name.strip_prefix("layers.")?.split_once('.')?;
+            let Some((layer, rest)) = in_layer(name) else {
+                let (part, suffix) = name.rsplit_once('.')?;
+                let ours = self.hf.weights.get(part)?;
+                return Some((format!("{ours}.{suffix}"), None));
+            };
+            if let Some(ours) = self.hf.weights.get(rest) {
+                return Some((format!("layers.{layer}.{ours}"), None));
+            }
             let (part, suffix) = rest.rsplit_once('.')?;
             let (ours, expert) = self.hf.weights.iter().find_map(|(theirs, ours)| {
                 let Some((head, tail)) = theirs.split_once('*') else {
@@ -131,15 +149,47 @@ impl Blueprint {
         };
         named().unwrap_or_else(|| (name.to_owned(), None))
     }
+
+    /// What stands before a name in a Hugging Face checkpoint.
+    fn hf_prefix<'n>(&self, name: &'n str) -> &'n str {
+        let others = self.hf.prefixes.iter().map(String::as_str);
+        let found = others.chain(["model."]).find(|prefix| name.starts_with(prefix));
+        &name[..found.map_or(0, str::len)]
+    }
+
+    /// The views whose tensor this is, with all of its name that stands before the name in the layer, and the
+    /// prefix of our names.
+    pub fn views_of<'n>(&self, name: &'n str) -> Option<(&'n str, String, Vec<&View>)> {
+        let prefix = self.hf_prefix(name).len();
+        let (layer, rest) = in_layer(&name[prefix..])?;
+        let views: Vec<_> = self.hf.views.iter().filter(|view| view.of == rest).collect();
+        let before = &name[..name.len() - rest.len()];
+        (!views.is_empty()).then(|| (before, format!("layers.{layer}."), views))
+    }
+
+    /// Whether a tensor holds the scales of a view.
+    pub fn is_scales(&self, name: &str) -> bool {
+        let rest = in_layer(&name[self.hf_prefix(name).len()..]).map(|(_, rest)| rest);
+        self.hf.views.iter().any(|view| view.scales.as_deref().is_some_and(|s| Some(s) == rest))
+    }
 }
 
-const EMBEDDED: [(&str, &str); 6] = [
+/// Number of the layer, and the name in it.
+fn in_layer(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix("layers.")?.split_once('.')
+}
+
+const EMBEDDED: [(&str, &str); 10] = [
     ("llama", include_str!("blueprints/llama.toml")),
     ("qwen2", include_str!("blueprints/qwen2.toml")),
     ("qwen3", include_str!("blueprints/qwen3.toml")),
     ("gemma3", include_str!("blueprints/gemma3.toml")),
     ("mixtral", include_str!("blueprints/mixtral.toml")),
     ("qwen3moe", include_str!("blueprints/qwen3_moe.toml")),
+    ("gpt-oss", include_str!("blueprints/gpt_oss.toml")),
+    ("llama4", include_str!("blueprints/llama4.toml")),
+    ("deepseek_v3", include_str!("blueprints/deepseek_v3.toml")),
+    ("mamba", include_str!("blueprints/mamba.toml")),
 ];
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ pub fn export(
         return Err(EngineError::inconsistent(what, expected, "another layout"));
     }
     let architecture = Architecture::of(&files)?;
-    let table = WeightTable::of(&files, &architecture.blueprint)?;
+    let table = WeightTable::of(&files, &architecture)?;
     if let Some(name) = table.names().find(|name| name.contains(".lora_A.")) {
         let what = format!("weight `{name}`");
         let expected = "weights of a whole model: merge the adapter into its model first";

@@ -55,7 +55,18 @@ impl Architecture {
         let mut config = Config::at("config.json");
         merge(&mut config, &blueprint.hyperparameters);
         read_config(json, &mut config);
+        // Of a model for text and images, what reads text.
+        read_config(&json["text_config"], &mut config);
         rope_parameters(&mut config);
+        if let (true, Ok(eps)) =
+            (json["rms_norm_eps"].is_null(), config.number("layer_norm_epsilon", 0.0..=1.0))
+        {
+            config.set("rms_norm_eps", eps);
+        }
+        // Latent attention turns some channels only, and has no heads of one width.
+        if let Ok(width) = config.count("qk_rope_head_dim", 2..=4096) {
+            config.set("head_dim", width as i64);
+        }
         if let Ok(scalar) = config.number("query_pre_attn_scalar", 1.0..=1e6) {
             config.set("attention_scale", scalar.powf(-0.5));
         }
@@ -98,10 +109,12 @@ impl Architecture {
         length.map_or(2048, |n| n as usize)
     }
 
-    /// Which plugin fills a slot when configuration names none. A scaled rotary embedding is a
-    /// plugin of the name of its scaling.
+    /// Which plugin fills a slot when configuration names none. Where the blueprint has the standard
+    /// rotary embedding, a scaled one is a plugin of the name of its scaling.
     pub fn default_plugin(&self, slot: &str) -> Option<String> {
+        let plugin = self.blueprint.slots.get(slot);
         if slot == "rotary-embedding"
+            && plugin.is_some_and(|plugin| plugin == "standard")
             && let Ok(Some(scaling)) = self.config.table("rope_scaling")
             && let Ok(name) = scaling.text("rope_type").or_else(|_| scaling.text("type"))
             && name != "default"
@@ -109,7 +122,7 @@ impl Architecture {
             let plugin = SCALINGS.iter().find(|(theirs, _)| *theirs == name);
             return Some(plugin.map_or(name, |(_, ours)| ours).to_owned());
         }
-        self.blueprint.slots.get(slot).cloned()
+        plugin.cloned()
     }
 
     /// Hyperparameters of one layer: those of the model, with what alternates between layers
@@ -127,7 +140,21 @@ impl Architecture {
             config.set("rope_theta", theta);
             config.set("rope_scaling", Config::new());
         }
+        if self.has_no_rope(index)? {
+            // Layers without positions read everything.
+            config.set("no_rope", true);
+            config.set("attention_chunk_size", 0);
+        }
         Ok(config)
+    }
+
+    /// Whether a layer has no positions: a list says 0 of it, or every so many layers have none.
+    fn has_no_rope(&self, index: u32) -> plugin_api::Result<bool> {
+        if let Some(has_rope) = self.config.list("no_rope_layers")?.get(index as usize) {
+            return Ok(*has_rope == Value::from(0));
+        }
+        let interval = self.config.count_or("no_rope_layer_interval", 0, 0..=4096)?;
+        Ok(interval > 0 && u64::from(index + 1).is_multiple_of(interval))
     }
 
     pub(super) fn is_sliding(&self, index: u32) -> plugin_api::Result<bool> {

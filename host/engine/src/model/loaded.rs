@@ -183,7 +183,7 @@ impl LoadedModel {
         let beside = adapter.as_ref();
         let adapted = beside.map_or(&architecture, |adapter| &adapter.architecture);
         let traced = wiring.traced(registry, adapted)?;
-        let table = WeightTable::of(&files, &architecture.blueprint)?;
+        let table = WeightTable::of(&files, &architecture)?;
         let what = format!("plan of {}", path.display());
         let shapes = Beside(&table, beside.map(|adapter| &adapter.table));
         let plan = trace_decoder(adapted, &traced, &shapes).map_err(EngineError::plugin(what))?;
@@ -198,7 +198,7 @@ impl LoadedModel {
         };
         let states: Vec<StateSpec> = plan.states.iter().map(|port| port.spec.clone()).collect();
         let pool = cache.pool(&states, &limits).map_err(EngineError::plugin("kv-cache"))?;
-        let layout = Arc::new(StateLayout::new(&states, pool, options.num_seqs_max));
+        let layout = Arc::new(StateLayout::new(&states, pool));
 
         let own = plan.weights.iter().map(|port| &*port.name);
         let own: Vec<&str> = own.filter(|name| table.dims(name).is_some()).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::{Advice, MmapMut};
+use plugin_api::DType;
 use plugin_api::kinds::backend::{DomainId, Memory, StatePlace};
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
@@ -127,30 +128,39 @@ pub struct StateLayout {
     pub size_bytes: usize,
     /// Of those, what one more token takes.
     pub bytes_per_token: usize,
+    /// Whether there is a state per sequence, which cannot be taken back to any token.
+    pub is_recurrent: bool,
 }
 
 impl StateLayout {
-    /// Lays out `states` for up to `num_seqs` sequences.
-    pub fn new(states: &[StateSpec], pool: PoolSpec, num_seqs: usize) -> Self {
+    /// Lays out `states`: those per token in every slot, those per sequence in every block, as `f32`.
+    pub fn new(states: &[StateSpec], pool: PoolSpec) -> Self {
         let mut end = 0_usize;
         let mut bytes_per_token = 0;
         let mut places = Vec::with_capacity(states.len());
         for spec in states {
             let is_per_token = matches!(spec.per, Per::Token { .. });
-            let (num_blocks, copies) = if is_per_token {
-                (pool.num_blocks, pool.num_blocks * pool.block_size)
-            } else {
-                (num_seqs, num_seqs)
-            };
+            let (dtype, per_block) =
+                if is_per_token { (pool.dtype, pool.block_size) } else { (DType::F32, 1) };
             let mut offsets = Vec::with_capacity(spec.parts.len());
             for part in &spec.parts {
-                let bytes = part.num_elements() as usize * pool.dtype.size_bytes();
+                let bytes = part.num_elements() as usize * dtype.size_bytes();
                 offsets.push(end);
-                end = (end + copies * bytes).next_multiple_of(LINE_BYTES);
+                end = (end + pool.num_blocks * per_block * bytes).next_multiple_of(LINE_BYTES);
                 bytes_per_token += if is_per_token { bytes } else { 0 };
             }
-            places.push(StatePlace { dtype: pool.dtype, offsets, num_blocks });
+            places.push(StatePlace { dtype, offsets, num_blocks: pool.num_blocks });
         }
-        Self { pool, places, size_bytes: end, bytes_per_token }
+        let is_recurrent = states.iter().any(|state| state.per == Per::Sequence);
+        Self { pool, places, size_bytes: end, bytes_per_token, is_recurrent }
+    }
+
+    /// How many of its first `keep` tokens a sequence goes on from, of which `num_evaluated` are in its states:
+    /// those per sequence are known at the ends of blocks and after the last token.
+    pub fn resumable(&self, keep: usize, num_evaluated: usize) -> usize {
+        if !self.is_recurrent || keep == num_evaluated {
+            return keep;
+        }
+        keep / self.pool.block_size.max(1) * self.pool.block_size
     }
 }

@@ -15,6 +15,7 @@ pub mod mmap;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod trace;
+pub mod views;
 pub mod weights;
 
 pub use chat_template::{ChatTemplate, Message};

@@ -1,5 +1,6 @@
 //! From a model file into packed memory: which tensors there are, and how they get there.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -10,9 +11,10 @@ use plugin_api::kinds::backend::{
 use plugin_api::kinds::quantizer::AffineMut;
 use plugin_api::{Lowering, Quantizer};
 
-use super::blueprint::Blueprint;
 use super::files::{Metadata, ModelFiles};
+use super::hyperparameters::Architecture;
 use super::trace::WeightShapes;
+use super::views::MatrixView;
 use crate::error::EngineError;
 
 /// Quantizers by the name of their format, with the name of their plugin.
@@ -26,26 +28,52 @@ pub struct WeightTable {
 
 #[derive(Debug)]
 struct Entry {
-    /// Names in the file: one, or one for each expert, in order.
+    /// Names in the file: one, or one for each expert, in order; or one again and again.
     theirs: Vec<String>,
+    /// What is read of each, if not all of it as it lies.
+    views: Vec<MatrixView>,
     dims: Vec<u64>,
 }
 
 impl WeightTable {
     /// Lists the tensors of a model under our names. Where each expert has a tensor of its own,
-    /// they are one weight with another axis before the others.
+    /// they are one weight with another axis before the others. Biases of experts are matrices of one column.
     ///
     /// # Errors
     ///
-    /// [`EngineError::Inconsistent`] for experts that are missing or differ in shape.
-    pub fn of(files: &ModelFiles, blueprint: &Blueprint) -> Result<Self, EngineError> {
-        if matches!(files.metadata(), Metadata::Gguf(_)) {
-            return Ok(Self::named(files, |theirs| blueprint.gguf_weight(theirs)));
+    /// [`EngineError::Inconsistent`] for experts that are missing or differ in shape, and for tensors that
+    /// cannot be read as a view of the blueprint says.
+    pub fn of(files: &ModelFiles, architecture: &Architecture) -> Result<Self, EngineError> {
+        let mut table = match files.metadata() {
+            Metadata::Gguf(_) => {
+                Self::named(files, |theirs| architecture.blueprint.gguf_weight(theirs))
+            }
+            Metadata::Hf(_) => Self::of_hf(files, architecture)?,
+        };
+        for (ours, entry) in &mut table.entries {
+            if entry.dims.len() == 2 && ours.contains(EXPERTS) && ours.ends_with(".bias") {
+                entry.dims.push(1);
+            }
         }
+        Ok(table)
+    }
+
+    fn of_hf(files: &ModelFiles, architecture: &Architecture) -> Result<Self, EngineError> {
+        let blueprint = &architecture.blueprint;
         let mut table = Self::named(files, |theirs| match blueprint.hf_weight(theirs) {
+            _ if blueprint.views_of(theirs).is_some() || blueprint.is_scales(theirs) => None,
             (ours, None) => Some(ours),
             (_, Some(_)) => None,
         });
+        for tensor in files.tensors() {
+            let Some((prefix, layer, views)) = blueprint.views_of(tensor.name) else { continue };
+            for view in views {
+                let (views, dims) = MatrixView::all(view, files, prefix, &architecture.config)?;
+                let theirs = vec![tensor.name.to_owned(); views.len()];
+                let ours = format!("{layer}{}", view.weight);
+                table.entries.entry(ours).or_insert(Entry { theirs, views, dims });
+            }
+        }
         let mut experts: BTreeMap<String, BTreeMap<usize, (&str, &[u64])>> = BTreeMap::new();
         for tensor in files.tensors() {
             if let (ours, Some(expert)) = blueprint.hf_weight(tensor.name) {
@@ -65,7 +93,7 @@ impl WeightTable {
             }
             let dims = [&[parts.len() as u64], of_one].concat();
             let theirs = parts.values().map(|(theirs, _)| (*theirs).to_owned()).collect();
-            table.entries.insert(ours, Entry { theirs, dims });
+            table.entries.insert(ours, Entry { theirs, views: Vec::new(), dims });
         }
         Ok(table)
     }
@@ -76,7 +104,8 @@ impl WeightTable {
         for tensor in files.tensors() {
             if let Some(ours) = ours(tensor.name) {
                 let theirs = vec![tensor.name.to_owned()];
-                entries.insert(ours, Entry { theirs, dims: tensor.dims.to_vec() });
+                let entry = Entry { theirs, views: Vec::new(), dims: tensor.dims.to_vec() };
+                entries.insert(ours, entry);
             }
         }
         Self { entries }
@@ -95,10 +124,10 @@ impl WeightTable {
     ) -> Result<Vec<f32>, EngineError> {
         let desc = self.desc(files, name)?;
         let mut values = vec![0.0; desc.rows * desc.cols];
-        let (parts, quantizer) = (&self.entries[name].theirs, quantizer_of(&desc, quantizers)?);
-        let each = (values.len() / parts.len()).max(1);
-        for (theirs, values) in parts.iter().zip(values.chunks_mut(each)) {
-            let decoded = quantizer.decode(files.tensor(theirs)?.bytes, values);
+        let (entry, quantizer) = (&self.entries[name], quantizer_of(&desc, quantizers)?);
+        let each = (values.len() / entry.theirs.len()).max(1);
+        for (part, values) in values.chunks_mut(each).enumerate() {
+            let decoded = quantizer.decode(&entry.read(files, part)?.0, values);
             decoded.map_err(EngineError::plugin(format!("weight `{name}`")))?;
         }
         Ok(values)
@@ -109,9 +138,10 @@ impl WeightTable {
         self.entries.keys().map(String::as_str)
     }
 
-    /// What a weight is called in its file: one name, or one for each expert.
+    /// What a weight is called in its file: one name, or one for each expert; none for a part of a tensor.
     pub fn names_in_file(&self, name: &str) -> &[String] {
-        self.entries.get(name).map_or(&[], |entry| &entry.theirs)
+        let entry = self.entries.get(name).filter(|entry| entry.views.is_empty());
+        entry.map_or(&[], |entry| &entry.theirs)
     }
 
     /// Finds a weight in its file.
@@ -155,10 +185,13 @@ impl WeightTable {
         let desc = self.desc(files, name)?;
         let quantizer = quantizer_of(&desc, quantizers)?;
         let (lowering, row_bytes) = (quantizer.lowering(), row_bytes(&desc, quantizer)?);
-        let parts = &self.entries[name].theirs;
+        let entry = &self.entries[name];
+        let parts = &entry.theirs;
         let rows = desc.rows / parts.len();
-        for theirs in parts {
-            let found = files.tensor(theirs)?.bytes.len();
+        for (part, theirs) in parts.iter().enumerate() {
+            let tensor = files.tensor(theirs)?;
+            let found =
+                entry.views.get(part).map_or(tensor.bytes.len(), |view| view.size_bytes(&tensor));
             if row_bytes.checked_mul(rows) != Some(found) {
                 let expected = format!("{rows} rows of {row_bytes} bytes");
                 return Err(EngineError::inconsistent(theirs, expected, found));
@@ -190,15 +223,23 @@ impl WeightTable {
     ) -> Result<(), EngineError> {
         let WeightPlace { desc, lowering, layout } = place;
         let (name, quantizer) = (&desc.name, quantizer_of(desc, quantizers)?);
-        let (parts, row_bytes) = (&self.entries[name].theirs, row_bytes(desc, quantizer)?);
+        let (entry, row_bytes) = (&self.entries[name], row_bytes(desc, quantizer)?);
         let job = PackJob { desc, lowering, layout, quantizer };
-        let each = packed.len() / parts.len();
-        for (theirs, packed) in parts.iter().zip(packed.chunks_mut(each.max(1))) {
-            let bytes = files.tensor(theirs)?.bytes;
+        let each = packed.len() / entry.theirs.len();
+        for (part, packed) in packed.chunks_mut(each.max(1)).enumerate() {
+            let (theirs, (bytes, range)) = (&entry.theirs[part], entry.read(files, part)?);
+            let is_as_stored = matches!(bytes, Cow::Borrowed(_));
             // Packed rows have no use for what they were packed from.
-            let release = |part: Range<usize>| files.release(theirs, part);
-            job.run(bytes, row_bytes, packed, (backend, threads), &release)
+            let release = |rows: Range<usize>| {
+                if is_as_stored {
+                    files.release(theirs, range.start + rows.start..range.start + rows.end);
+                }
+            };
+            job.run(&bytes, row_bytes, packed, (backend, threads), &release)
                 .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+            if !is_as_stored {
+                files.release(theirs, range.clone());
+            }
         }
         Ok(())
     }
@@ -208,8 +249,9 @@ impl Entry {
     /// The format, which is that of every part.
     fn format(&self, files: &ModelFiles) -> Result<String, EngineError> {
         let mut all = None;
-        for theirs in &self.theirs {
+        for (part, theirs) in self.theirs.iter().enumerate() {
             let found = files.tensor(theirs)?.format;
+            let found = self.views.get(part).map_or(found, |view| view.format(found));
             match all {
                 None => all = Some(found),
                 Some(format) if format == found => {}
@@ -217,6 +259,20 @@ impl Entry {
             }
         }
         Ok(all.unwrap_or_default().to_owned())
+    }
+
+    /// The bytes of a part, and where in its tensor they come from.
+    fn read<'f>(
+        &self,
+        files: &'f ModelFiles,
+        part: usize,
+    ) -> Result<(Cow<'f, [u8]>, Range<usize>), EngineError> {
+        let theirs = &self.theirs[part];
+        if let Some(view) = self.views.get(part) {
+            return view.read(files, theirs);
+        }
+        let bytes = files.tensor(theirs)?.bytes;
+        Ok((bytes.into(), 0..bytes.len()))
     }
 }
 
@@ -242,6 +298,9 @@ impl WeightShapes for WeightTable {
         self.entries.get(name).map(|entry| &entry.dims[..])
     }
 }
+
+/// What names of the weights of experts contain.
+const EXPERTS: &str = ".experts.";
 
 /// Elements that one worker unpacks at a time: a few MiB of working memory.
 const CHUNK_ELEMENTS: usize = 1 << 19;

@@ -215,7 +215,7 @@ impl Shared {
         }
         // The plans read the memory that changes: nobody else may replace them meanwhile.
         lock(&self.state).claim_plans(ticket)?;
-        let layout = StateLayout::new(&model.states, pool, model.limits.num_seqs_max);
+        let layout = StateLayout::new(&model.states, pool);
         change.memory = Some(NewMemory {
             state: AlignedBytes::zeroed(layout.size_bytes),
             layout: Arc::new(layout),

@@ -93,7 +93,7 @@ impl Parameters {
         let mut architecture = Architecture::of(&files)?;
         let rows = InterleavedRows::of(&files, &architecture);
         let quantizers = wiring.quantizers(registry)?;
-        let table = WeightTable::of(&files, &architecture.blueprint)?;
+        let table = WeightTable::of(&files, &architecture)?;
         let mut parameters = Self::default();
         for name in table.names() {
             let dims = table.dims(name).unwrap_or_default().to_vec();

@@ -221,11 +221,11 @@ impl<S: Element> Values<'_, S> {
             *sums = self.sum::<L, 1, C>([*sums], r, first.max(to)..end, channel, width)[0];
         }
         for (row, sums) in self.rows.iter().zip(&sums) {
-            let Row { at, seen, old, new, .. } = *row;
+            let Row { to, seen, old, new, .. } = *row;
             if seen.0 == seen.1 {
                 continue;
             }
-            let out = &mut self.out[at + channel..][..width];
+            let out = &mut self.out[to + channel..][..width];
             for (sum, out) in sums.iter().zip(out.chunks_mut(LANES)) {
                 let merged = L::load_part(out, 0.0).mul(L::splat(old)).add(sum.mul(L::splat(new)));
                 merged.store_part(out);

@@ -1,9 +1,9 @@
 //! What a plugin's blocks are checked against.
 
 use crate::error::{Error, Result};
-use crate::kinds::kv_cache::{PoolLimits, PoolSpec};
+use crate::kinds::kv_cache::{PoolLimits, PoolSpec, bytes_per_block};
 use crate::native::abi::kv_cache::BlockTableV1;
-use crate::plan::{Part, Per, StateSpec};
+use crate::plan::StateSpec;
 
 /// The sizes that the plugin laid its pool out with; nothing fits before it has.
 #[derive(Default)]
@@ -17,13 +17,7 @@ impl Pool {
     /// The sizes of a pool that the host can afford to lay out.
     pub(super) fn of(spec: &PoolSpec, states: &[StateSpec], limits: &PoolLimits) -> Result<Self> {
         let PoolSpec { block_size, num_blocks, blocks_per_seq_max, .. } = *spec;
-        let elements = |state: &StateSpec| {
-            state.parts.iter().fold(0_u64, |sum, part| sum.saturating_add(Part::num_elements(part)))
-        };
-        let per_token = states.iter().filter(|state| matches!(state.per, Per::Token { .. }));
-        let per_token = per_token.fold(0_u64, |sum, state| sum.saturating_add(elements(state)));
-        let sizes = [block_size as u64, num_blocks as u64, spec.dtype.size_bytes() as u64];
-        let bytes = sizes.into_iter().try_fold(per_token, u64::checked_mul);
+        let bytes = bytes_per_block(states, spec.dtype, block_size).checked_mul(num_blocks as u64);
         let reach = block_size.checked_mul(blocks_per_seq_max);
         let is_usable = block_size > 0
             && (1..=u32::MAX as usize).contains(&num_blocks)

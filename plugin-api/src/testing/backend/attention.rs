@@ -22,6 +22,24 @@ struct Shape {
     head_dim: u64,
     window: u32,
     softcap: f64,
+    /// 0 for none.
+    chunk: i64,
+    /// 0 for values of their own.
+    value_dim: i64,
+    has_sinks: bool,
+}
+
+impl Shape {
+    const PLAIN: Self = Self {
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 16,
+        window: 0,
+        softcap: 0.0,
+        chunk: 0,
+        value_dim: 0,
+        has_sinks: false,
+    };
 }
 
 /// Consecutive tokens of a sequence that are computed in one step.
@@ -42,7 +60,7 @@ const SEQUENCES: usize = 3;
 const LENGTHS: [usize; SEQUENCES] = [300, 20, 9];
 
 pub(super) fn check(backend: &dyn Backend) {
-    let shape = Shape { heads: 4, kv_heads: 2, head_dim: 16, window: 0, softcap: 0.0 };
+    let shape = Shape::PLAIN;
     let mut computed = 0;
     for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
         computed += usize::from(check_shape(backend, shape, dtype));
@@ -61,6 +79,17 @@ pub(super) fn check(backend: &dyn Backend) {
         Shape { softcap: 0.5, ..shape },
     ] {
         assert!(check_shape(backend, shape, dtype), "attend of {shape:?} is refused");
+    }
+    // What a backend may go without.
+    for shape in [
+        Shape { chunk: 7, ..shape },
+        Shape { chunk: 270, window: 265, ..shape },
+        Shape { has_sinks: true, ..shape },
+        Shape { has_sinks: true, window: 5, heads: 9, kv_heads: 3, ..shape },
+        Shape { value_dim: 11, ..shape },
+        Shape { heads: 5, kv_heads: 1, head_dim: 72, value_dim: 64, has_sinks: true, ..shape },
+    ] {
+        check_shape(backend, shape, dtype);
     }
 }
 
@@ -117,7 +146,7 @@ fn compare(shape: Shape, dtype: DType, found: &Outputs, expected: &Outputs) {
 }
 
 pub(super) fn attend_plan() -> Plan {
-    plan_of(Shape { heads: 2, kv_heads: 1, head_dim: 4, window: 0, softcap: 0.0 })
+    plan_of(Shape { heads: 2, kv_heads: 1, head_dim: 4, ..Shape::PLAIN })
 }
 
 fn plan_of(shape: Shape) -> Plan {
@@ -126,21 +155,28 @@ fn plan_of(shape: Shape) -> Plan {
         let tensor = |heads: u64| Spec::f32([Dim::TOKENS, heads.into(), shape.head_dim.into()]);
         let q = b.input("q", tensor(shape.heads))?;
         let k = b.input("k", tensor(shape.kv_heads))?;
-        let v = b.input("v", tensor(shape.kv_heads))?;
+        let v = if shape.value_dim > 0 { k } else { b.input("v", tensor(shape.kv_heads))? };
         let dims = vec![shape.kv_heads as u32, shape.head_dim as u32];
-        let part = |name: &str| Part { name: name.to_owned(), dims: dims.clone() };
+        let parts = if shape.value_dim > 0 { &["key"][..] } else { &["key", "value"] };
+        let part = |name: &&str| Part { name: (*name).to_owned(), dims: dims.clone() };
         let state = b.state(StateSpec {
             name: "kv".to_owned(),
             per: Per::Token { window: shape.window },
-            parts: vec![part("key"), part("value")],
+            parts: parts.iter().map(part).collect(),
         })?;
         let positions = b.input("positions", Spec::u32([Dim::TOKENS]))?;
         let sequence_index = b.input("sequence_index", Spec::u32([Dim::TOKENS]))?;
         let block_table = b.input("block_table", Spec::u32([Dim::SEQS, Dim::BLOCKS]))?;
-        let attrs = Attrs::new()
+        let mut attrs = Attrs::new()
             .float("scale", (shape.head_dim as f64).powf(-0.5))
             .float("softcap", shape.softcap);
-        let inputs = [q, k, v, state, positions, sequence_index, block_table];
+        for (name, n) in [("chunk", shape.chunk), ("value_dim", shape.value_dim)] {
+            attrs = if n > 0 { attrs.int(name, n) } else { attrs };
+        }
+        let mut inputs = vec![q, k, v, state, positions, sequence_index, block_table];
+        if shape.has_sinks {
+            inputs.push(b.input("sinks", Spec::f32([shape.heads.into()]))?);
+        }
         let y = b.one(ops::ATTEND, &inputs, attrs)?;
         b.output("y", y)?;
         Ok(b.finish())
@@ -213,8 +249,9 @@ fn feed_of(shape: Shape, layout: Layout, step: &[Chunk]) -> Feed {
             sequence_index.push(chunk.sequence as u32);
         }
     }
-    Feed::new()
-        .size(Dim::TOKENS, positions.len())
+    let sinks: Vec<f32> = (0..shape.heads).map(|head| head as f32 - 1.5).collect();
+    let feed = Feed::new().reals("sinks", &sinks);
+    feed.size(Dim::TOKENS, positions.len())
         .size(Dim::SEQS, SEQUENCES)
         .size(Dim::BLOCKS, layout.blocks())
         .reals("q", &q)

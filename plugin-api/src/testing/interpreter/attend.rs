@@ -27,14 +27,20 @@ impl<T: Arithmetic> Call<'_, T> {
             Some(Per::Token { window }) => window as usize,
             _ => return Err(Error::unsupported(self.op, "a state that is not per token")),
         };
+        let value_dim = self.attrs.get_count_or_zero("value_dim")?;
         let spec = kernels::AttendSpec {
             scale: self.float("scale")?,
             window,
             softcap: self.float("softcap")?,
+            chunk: self.attrs.get_count_or_zero("chunk")?,
+            value_dim,
         };
         let shape = kernels::AttendShape { heads, kv_heads, head_dim };
         let width = kv_heads * head_dim;
-        let parts = [arena.check(index, 0, width)?, arena.check(index, 1, width)?];
+        // Values that are the first channels of the keys have no part of their own.
+        let num_parts = if value_dim == 0 { 2 } else { 1 };
+        let parts: Vec<_> =
+            (0..num_parts).map(|part| arena.check(index, part, width)).collect::<Result<_>>()?;
         let table = kernels::BlockTable {
             entries: self.value(6)?.indices()?,
             blocks_per_seq: self.shape(6)?[1],
@@ -44,7 +50,7 @@ impl<T: Arithmetic> Call<'_, T> {
             positions: self.value(4)?.indices()?,
             sequence_index: self.value(5)?.indices()?,
         };
-        let seen = Seen::new(refs, table, window, self.shape(6)?[0], parts[0].num_blocks)?;
+        let seen = Seen::new(refs, table, spec, self.shape(6)?[0], parts[0].num_blocks)?;
         for (part, rows) in parts.iter().zip([self.reals(1)?, self.reals(2)?]) {
             for t in 0..tokens {
                 let slot = table.slot(refs.sequence_index[t] as usize, refs.positions[t] as usize);
@@ -52,13 +58,19 @@ impl<T: Arithmetic> Call<'_, T> {
             }
         }
         let mut pools: [Vec<T>; 2] = [Vec::new(), Vec::new()];
-        for (pool, part) in pools.iter_mut().zip(parts) {
-            seen.slots.iter().for_each(|&slot| arena.read(part, slot, pool));
+        for (pool, part) in pools.iter_mut().zip(&parts) {
+            seen.slots.iter().for_each(|&slot| arena.read(*part, slot, pool));
         }
         let [k, v] = &mut pools;
-        let mut out = vec![T::zero(); tokens * heads * head_dim];
+        if value_dim > 0 {
+            v.clone_from(k);
+        }
+        let width = if value_dim == 0 { head_dim } else { value_dim };
+        let mut out = vec![T::zero(); tokens * heads * width];
         let state = kernels::KvState { k, v };
-        kernels::attend(spec, shape, &self.reals(0)?, refs, seen.table(), &state, &mut out);
+        let (q, table) = (self.reals(0)?, seen.table());
+        let sinks = if self.args.len() > SINKS { self.reals(SINKS)?.into_owned() } else { vec![] };
+        kernels::attend(spec, shape, &q, &sinks, refs, table, &state, &mut out);
         Ok(out)
     }
 
@@ -103,6 +115,9 @@ impl<T: Arithmetic> Call<'_, T> {
     }
 }
 
+/// Which input of `attend` its sinks are.
+const SINKS: usize = 7;
+
 /// The slots that the tokens of one `attend` read, each once, in the order of their positions.
 struct Seen {
     slots: Vec<usize>,
@@ -112,10 +127,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(
+    fn new<T>(
         tokens: kernels::TokenRefs<'_>,
         table: kernels::BlockTable<'_>,
-        window: usize,
+        spec: kernels::AttendSpec<T>,
         num_seqs: usize,
         num_blocks: usize,
     ) -> Result<Self> {
@@ -131,8 +146,7 @@ impl Seen {
             if sequence >= num_seqs {
                 return Err(Error::shape(ops::ATTEND, format!("{num_seqs} sequences"), sequence));
             }
-            let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
-            for p in first..=position {
+            for p in spec.first(position)..=position {
                 let entry = &mut seen.entries[sequence * end + p];
                 if *entry == u32::MAX {
                     let slot = table.slot(sequence, p);

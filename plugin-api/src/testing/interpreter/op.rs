@@ -32,6 +32,8 @@ impl<T: Arithmetic> Call<'_, T> {
             ops::TOP_K => self.top_k(),
             ops::ATTEND_WITHIN_GRAD => self.attend_within_grad(),
             ops::ATTEND => Ok(vec![Numbers::Reals(self.attend(states, state)?)]),
+            ops::CAUSAL_CONV => Ok(vec![Numbers::Reals(self.causal_conv(states, state)?)]),
+            ops::SELECTIVE_SCAN => Ok(vec![Numbers::Reals(self.selective_scan(states, state)?)]),
             ops::CAST => Ok(vec![self.cast()?]),
             ops::RESHAPE => Ok(vec![self.value(0)?.to_numbers()?]),
             ops::GATHER | ops::CONCAT | ops::SLICE | ops::TRANSPOSE => Ok(vec![self.moved()?]),

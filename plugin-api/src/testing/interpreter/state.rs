@@ -61,13 +61,24 @@ impl OwnedArena {
 impl StateArena<'_> {
     /// Checks that part `part` of state `state` with rows of `width` elements lies in the arena.
     pub(super) fn check(&self, state: usize, part: usize, width: usize) -> Result<PartAt> {
+        self.check_of(state, part, width, self.block_size)
+    }
+
+    /// The same with so many rows in a block.
+    pub(super) fn check_of(
+        &self,
+        state: usize,
+        part: usize,
+        width: usize,
+        per_block: usize,
+    ) -> Result<PartAt> {
         let outside = |found: &str| Error::shape("state", "parts inside of the arena", found);
         let place = self.places.get(state).ok_or_else(|| outside("no place"))?;
         let offset = *place.offsets.get(part).ok_or_else(|| outside("no part"))?;
         if !place.dtype.is_float() {
             return Err(Error::shape("state", "floats", place.dtype));
         }
-        let slots = place.num_blocks.checked_mul(self.block_size);
+        let slots = place.num_blocks.checked_mul(per_block);
         let row_bytes = width.checked_mul(place.dtype.size_bytes());
         let len = slots.zip(row_bytes).and_then(|(slots, row)| slots.checked_mul(row));
         let end = len.and_then(|len| len.checked_add(offset));

@@ -50,7 +50,7 @@ impl Capability for Contiguous {
 impl KvCache for Contiguous {
     fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec> {
         let tokens_max = limits.tokens_per_seq_max.max(1);
-        let block_bytes = bytes_per_token(states, self.dtype)?.max(1) * tokens_max as u64;
+        let block_bytes = bytes_per_block(states, self.dtype, tokens_max).max(1);
         let fitting = usize::try_from(limits.size_bytes_max / block_bytes).unwrap_or(usize::MAX);
         self.num_blocks = fitting.min(limits.num_seqs_max);
         if self.num_blocks == 0 {

@@ -63,7 +63,7 @@ impl Capability for Paged {
 
 impl KvCache for Paged {
     fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec> {
-        let block_bytes = bytes_per_token(states, self.dtype)?.max(1) * self.block_size as u64;
+        let block_bytes = bytes_per_block(states, self.dtype, self.block_size).max(1);
         let blocks_per_seq_max = limits.tokens_per_seq_max.div_ceil(self.block_size);
         let fitting = usize::try_from(limits.size_bytes_max / block_bytes).unwrap_or(usize::MAX);
         let num_blocks = fitting.min(limits.num_seqs_max * blocks_per_seq_max);

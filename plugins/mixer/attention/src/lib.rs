@@ -34,7 +34,10 @@ impl Traced for Attention {
         let sequence_index = g.input("sequence_index", Spec::u32([Dim::TOKENS]))?;
         let block_table = g.input("block_table", Spec::u32([Dim::SEQS, Dim::BLOCKS]))?;
         let attrs = Attrs::new().float("scale", sizes.scale).float("softcap", sizes.softcap);
-        let inputs = [q, k, v, state, positions, sequence_index, block_table];
+        let mut inputs = vec![q, k, v, state, positions, sequence_index, block_table];
+        if g.has_weight(SINKS) {
+            inputs.push(g.weight(SINKS)?);
+        }
         let mixed = g.one(ops::ATTEND, &inputs, attrs)?;
         let mixed = g.reshape(mixed, &[-1, sizes.heads * sizes.head_dim])?;
         Ok(vec![g.linear(mixed, "o_proj")?])
@@ -96,6 +99,9 @@ fn heads(g: &mut dyn OpSink, x: Val, name: &str, count: i64, head_dim: i64) -> R
 fn normed(g: &mut dyn OpSink, x: Val, scope: &str) -> Result<Val> {
     if g.has_weight(&format!("{scope}.weight")) { g.slot_one("norm", scope, &[x]) } else { Ok(x) }
 }
+
+/// The score of each head's sink.
+const SINKS: &str = "sinks.weight";
 
 export_plugin!(Attention);
 

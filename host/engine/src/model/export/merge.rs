@@ -68,7 +68,7 @@ pub fn merge(
 ) -> Result<Merged, EngineError> {
     let files = ModelFiles::open(model)?;
     let architecture = Architecture::of(&files)?;
-    let table = WeightTable::of(&files, &architecture.blueprint)?;
+    let table = WeightTable::of(&files, &architecture)?;
     let quantizers = wiring.quantizers(registry)?;
     let rows = InterleavedRows::of(&files, &architecture);
     let lora = AdapterFiles::open(adapter, &architecture, rows)?.read(&quantizers)?;
