@@ -50,7 +50,7 @@ impl<T: Arithmetic> Call<'_, T> {
             positions: self.value(4)?.indices()?,
             sequence_index: self.value(5)?.indices()?,
         };
-        let seen = Seen::new(refs, table, spec, self.shape(6)?[0], parts[0].num_blocks)?;
+        let seen = Seen::new(refs, table, &spec, self.shape(6)?[0], parts[0].num_blocks)?;
         for (part, rows) in parts.iter().zip([self.reals(1)?, self.reals(2)?]) {
             for t in 0..tokens {
                 let slot = table.slot(refs.sequence_index[t] as usize, refs.positions[t] as usize);
@@ -130,7 +130,7 @@ impl Seen {
     fn new<T>(
         tokens: kernels::TokenRefs<'_>,
         table: kernels::BlockTable<'_>,
-        spec: kernels::AttendSpec<T>,
+        spec: &kernels::AttendSpec<T>,
         num_seqs: usize,
         num_blocks: usize,
     ) -> Result<Self> {
