@@ -8,10 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jackfield_runtime::{Clock, Generation, Label, Registry};
-use plugin_api::kinds::backend::{Bindings, Fence, StreamId};
 use plugin_api::kinds::decoding_strategy::Want;
 use plugin_api::kinds::kv_cache::{BlockCopy, SeqId};
-use plugin_api::{Error, KvCache, TensorMut};
+use plugin_api::{Error, KvCache};
 
 use super::batch::StepBatch;
 use super::group::{Sequence, Slab};
@@ -30,8 +29,8 @@ pub(super) struct DraftModel {
     memory: Memory,
     rows: Rows,
     batch: StepBatch,
-    /// By the number of the sequence.
-    held: Vec<Held>,
+    /// By the number of the sequence, the tokens whose state is in the cache: its own, and guesses.
+    held: Vec<Vec<u32>>,
     /// Sequences that are guessed for in this step.
     active: Vec<Guessing>,
     moves: Vec<BlockCopy>,
@@ -47,12 +46,16 @@ pub(super) struct Memory {
     pub(super) scratch: AlignedBytes,
 }
 
-/// Tokens of a sequence whose state is in the cache of the draft model.
-#[derive(Default)]
-struct Held {
-    tokens: Vec<u32>,
-    /// Those of them that are known to be the sequence's: the others were guesses.
-    num_certain: usize,
+impl Memory {
+    fn run(
+        &mut self,
+        plan: &CompiledPlan,
+        batch: &StepBatch,
+        rows: &mut Rows,
+    ) -> Result<(), Error> {
+        let logits = rows.front_mut(batch.logit_rows.len());
+        plan.run(batch, logits, &mut self.state, &mut self.scratch)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -142,9 +145,9 @@ impl DraftModel {
 
     /// Forgets a sequence that has ended.
     pub(super) fn forget(&mut self, seq: SeqId) {
-        if let Some(held) = self.held.get_mut(seq.0 as usize).filter(|held| !held.tokens.is_empty())
-        {
-            (held.num_certain, _) = (0, held.tokens.clear());
+        let held = self.held.get_mut(seq.0 as usize);
+        if let Some(held) = held.filter(|held| !held.is_empty()) {
+            held.clear();
             self.cache.release(seq, 0);
         }
     }
@@ -157,11 +160,16 @@ impl DraftModel {
             let room = self.tokens_max - self.batch.num_tokens();
             let is_wanted = sequence.guesses > 0 && sequence.drafts.is_empty();
             let is_full = room == 0 || self.active.len() == self.seqs_max;
-            if !is_wanted || is_full || !self.is_readable(sequence) {
+            let has_room = sequence.tokens.len() + sequence.guesses < self.model.context_length;
+            if !is_wanted || is_full || !has_room || sequence.pending() == 0 {
                 continue;
             }
             let seen = self.reconcile(index, &sequence.tokens);
             let unseen = &sequence.tokens[seen..];
+            // The model may have tokens that mean nothing here.
+            if unseen.iter().any(|token| *token >= self.num_tokens_known) {
+                continue;
+            }
             let taken = unseen.len().min(room);
             if !self.push(index, &unseen[..taken], seen) {
                 continue;
@@ -173,33 +181,22 @@ impl DraftModel {
         }
     }
 
-    /// Whether every token means something to the draft model, and there is room for guesses.
-    fn is_readable(&self, sequence: &Sequence) -> bool {
-        let known = |token: &u32| *token < self.num_tokens_known;
-        let waiting = &sequence.tokens[sequence.num_evaluated..];
-        sequence.tokens.len() + sequence.guesses < self.model.context_length
-            && !waiting.is_empty()
-            && waiting.iter().all(known)
-    }
-
-    /// Lets go of guesses that did not come true; how many tokens of the sequence are left, not all.
+    /// Lets go of tokens that the sequence does not have; how many it begins with are held, not all.
     fn reconcile(&mut self, index: usize, tokens: &[u32]) -> usize {
         if self.held.len() <= index {
-            self.held.resize_with(index + 1, Held::default);
+            self.held.resize_with(index + 1, Vec::new);
         }
-        let Held { tokens: held, num_certain } = &mut self.held[index];
+        let held = &mut self.held[index];
         if held.capacity() == 0 {
             // All that it may grow to: no step allocates.
             held.reserve(self.model.context_length);
         }
-        let from = (*num_certain).min(held.len()).min(tokens.len());
-        let alike = held[from..].iter().zip(&tokens[from..]).take_while(|(a, b)| a == b).count();
-        let keep = (from + alike).min(tokens.len() - 1);
+        let alike = held.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let keep = alike.min(tokens.len() - 1);
         if keep < held.len() {
             self.cache.release(SeqId(index as u32), keep);
             held.truncate(keep);
         }
-        *num_certain = keep;
         keep
     }
 
@@ -209,7 +206,7 @@ impl DraftModel {
         match self.cache.reserve(seq, tokens.len(), &mut self.moves) {
             Ok(table) => {
                 self.batch.push(seq, tokens, position, table);
-                self.held[index].tokens.extend_from_slice(tokens);
+                self.held[index].extend_from_slice(tokens);
                 true
             }
             Err(_) => false,
@@ -226,7 +223,7 @@ impl DraftModel {
 
     fn run(&mut self) -> Result<(), Error> {
         self.batch.update_sizes(&self.plan.inputs);
-        let ran = run_plan(&self.plan, &self.batch, &mut self.rows, &mut self.memory);
+        let ran = self.memory.run(&self.plan, &self.batch, &mut self.rows);
         for entry in &self.batch.entries {
             let keep = if ran.is_ok() { entry.tokens } else { 0 };
             self.cache.commit(entry.seq, keep, &mut self.moves);
@@ -263,7 +260,7 @@ impl DraftModel {
         active.retain_mut(|guessing| {
             let index = guessing.index;
             let last = sequences.get(index).and_then(|sequence| sequence.drafts.last().copied());
-            let position = self.held[index].tokens.len();
+            let position = self.held[index].len();
             let is_in = last.is_some_and(|last| self.push(index, &[last], position));
             if is_in {
                 self.batch.want_last(Want::Argmax);
@@ -316,34 +313,10 @@ fn time_of(timed: &mut Timed<'_>, drafts: usize, clock: &dyn Clock) -> Result<f6
     let mut least = f64::INFINITY;
     for _ in 0..TIMED_RUNS {
         let before = clock.now_us();
-        run_plan(plan, &batch, rows, memory)?;
+        memory.run(plan, &batch, rows)?;
         least = least.min((clock.now_us() - before) as f64);
     }
     Ok(least.max(1.0))
-}
-
-fn run_plan(
-    plan: &CompiledPlan,
-    batch: &StepBatch,
-    rows: &mut Rows,
-    memory: &mut Memory,
-) -> Result<(), Error> {
-    let (inputs, num_inputs) = batch.inputs(&plan.inputs);
-    let len = batch.logit_rows.len() * rows.vocab_size();
-    let mut outputs = [TensorMut::F32(&mut rows.logits[..len])];
-    let mut bindings = Bindings {
-        sizes: batch.sizes(),
-        inputs: &inputs[..num_inputs],
-        weights: &plan.weights,
-        state: memory.state.as_mut_slice(),
-        scratch: memory.scratch.as_mut_slice(),
-        outputs: &mut outputs,
-    };
-    let backend = &plan.backend.instance;
-    match backend.run(&plan.exe, StreamId(0), &mut bindings)? {
-        Fence::Done => Ok(()),
-        fence @ Fence::Pending(_) => backend.wait(&plan.exe, fence, &mut bindings),
-    }
 }
 
 /// How many tokens mean the same to both, from the first on.

@@ -51,8 +51,10 @@ impl Spare {
 impl Engine {
     /// Lets the draft model guess where a strategy asked for it. One that fails guesses no more: nobody counts on it.
     pub(super) fn guess(&mut self) {
-        let is_asked = self.sequences.iter().any(|(_, sequence)| sequence.guesses > 0);
-        let Some((draft, _)) = self.draft.as_mut().filter(|_| is_asked) else { return };
+        let Some((draft, _)) = &mut self.draft else { return };
+        if !self.sequences.iter().any(|(_, sequence)| sequence.guesses > 0) {
+            return;
+        }
         if let Err(error) = draft.guess(&mut self.sequences) {
             self.draft = None;
             self.tell_fault(<dyn Backend>::NAME, "draft model", 0, &error);

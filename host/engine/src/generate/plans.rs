@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jackfield_runtime::{DRAINING_MAX, Generation, Label};
-use plugin_api::Backend;
-use plugin_api::kinds::backend::{Buf, Exe, MemoryMap, NodeView, Support};
+use plugin_api::kinds::backend::{
+    Bindings, Buf, Exe, Fence, MemoryMap, NodeView, StreamId, Support,
+};
 use plugin_api::plan::Plan;
+use plugin_api::{Backend, Error, TensorMut};
 
-use super::batch::PlanInputs;
+use super::batch::{PlanInputs, StepBatch};
 use crate::error::EngineError;
 use crate::model::adapter::LoadedAdapter;
 use crate::model::loaded::logits_width;
-use crate::model::memory::StateLayout;
+use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::trace::TracedParts;
 use crate::model::{LoadedModel, PlanDigest};
 
@@ -116,6 +118,34 @@ impl CompiledPlan {
             exe,
             backend,
         })
+    }
+
+    /// Runs a step over `batch`, whose sizes are up to date, into the front of `logits`.
+    ///
+    /// # Errors
+    ///
+    /// What the backend fails with.
+    pub(super) fn run(
+        &self,
+        batch: &StepBatch,
+        logits: &mut [f32],
+        state: &mut AlignedBytes,
+        scratch: &mut AlignedBytes,
+    ) -> Result<(), Error> {
+        let (inputs, num_inputs) = batch.inputs(&self.inputs);
+        let mut bindings = Bindings {
+            sizes: batch.sizes(),
+            inputs: &inputs[..num_inputs],
+            weights: &self.weights,
+            state: state.as_mut_slice(),
+            scratch: scratch.as_mut_slice(),
+            outputs: &mut [TensorMut::F32(logits)],
+        };
+        let backend = &self.backend.instance;
+        match backend.run(&self.exe, StreamId(0), &mut bindings)? {
+            Fence::Done => Ok(()),
+            fence @ Fence::Pending(_) => backend.wait(&self.exe, fence, &mut bindings),
+        }
     }
 
     /// Lets this build take the place of `old`: the same generation, the same requests.

@@ -48,6 +48,11 @@ impl Rows {
         View { rows: self, active }
     }
 
+    /// The first rows, for a backend to write.
+    pub(super) fn front_mut(&mut self, rows: usize) -> &mut [f32] {
+        &mut self.logits[..rows * self.vocab_size]
+    }
+
     pub(super) fn row(&self, row: usize) -> &[f32] {
         &self.logits[row * self.vocab_size..][..self.vocab_size]
     }

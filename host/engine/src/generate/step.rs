@@ -3,11 +3,10 @@
 use std::marker::PhantomData;
 
 use plugin_api::events::{AfterStep, BeforeStep};
-use plugin_api::kinds::backend::{Bindings, Fence, StreamId};
 use plugin_api::kinds::decoding_strategy::{Outcome, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
-use plugin_api::{Backend, Error, Kind, LogitsProcessor, TensorMut};
+use plugin_api::{Backend, Error, Kind, LogitsProcessor};
 
 use super::drafts::Spare;
 use super::engine::Engine;
@@ -258,29 +257,12 @@ impl Engine {
     pub(super) fn run(&mut self) -> Result<u64, EngineError> {
         let batch = &self.work.batch;
         let plan = self.plans.get(self.plans.turn());
-        let (inputs, num_inputs) = batch.inputs(&plan.inputs);
-        let rows = batch.logit_rows.len();
-        let logits = &mut self.rows.logits;
-        let width = logits.len() / self.logit_rows_max.max(1);
-        let mut outputs = [TensorMut::F32(&mut logits[..rows * width])];
-        let mut bindings = Bindings {
-            sizes: batch.sizes(),
-            inputs: &inputs[..num_inputs],
-            weights: &plan.weights,
-            state: self.state.as_mut_slice(),
-            scratch: self.scratch.as_mut_slice(),
-            outputs: &mut outputs,
-        };
+        let logits = self.rows.front_mut(batch.logit_rows.len());
         if let Some(conversion) = &mut self.conversion {
             conversion.written(batch, self.layout.pool.block_size);
         }
         let before = self.clock.now_us();
-        let backend = &plan.backend.instance;
-        let result = backend.run(&plan.exe, StreamId(0), &mut bindings);
-        let result = result.and_then(|fence| match fence {
-            Fence::Done => Ok(()),
-            Fence::Pending(_) => backend.wait(&plan.exe, fence, &mut bindings),
-        });
+        let result = plan.run(batch, logits, &mut self.state, &mut self.scratch);
         if let Err(error) = result {
             let name = plan.backend.label.name.clone();
             self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);
