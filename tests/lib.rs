@@ -150,6 +150,10 @@ impl Setup {
         let registry = jackfield::load_registry().expect("builtin plugins load");
         let mut wiring = Wiring::from_config(&Config::new()).expect("defaults are right");
         wiring.choose("backend", backend);
+        let services = Services::new();
+        wiring.lend(move |plugin, vocabulary| {
+            services.host_beside(plugin, Grants::for_builtin(), vocabulary)
+        });
         Self { registry, wiring, bus: Bus::new(), options: LoadOptions::default() }
     }
 

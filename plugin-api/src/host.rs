@@ -1,7 +1,7 @@
 //! What a plugin may ask of the host, and what it was granted.
 //!
-//! Plugins reach files, network, processes and clocks only through a [`Host`]. Everything is
-//! denied unless the configuration grants it; each denial is an error that names the line which
+//! Plugins reach files, network, processes, clocks and the tokens of the model only through a
+//! [`Host`]. Everything is denied unless the configuration grants it; each denial is an error that names the line which
 //! would allow it, and is recorded.
 
 use std::fmt;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::Result;
+use crate::vocabulary::Vocabulary;
 
 /// A plugin's handle on the host: services, with this plugin's grants.
 #[derive(Clone)]
@@ -111,6 +112,13 @@ pub trait HostServices: Send + Sync {
         offset: u64,
         piece: &mut dyn FnMut(HttpPiece<'_>) -> Result<()>,
     ) -> Result<()>;
+
+    /// The tokens of the model that the plugin works beside. Needs the grant `vocabulary`.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::Unsupported`](crate::Error::Unsupported) for plugins that work beside no model.
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>>;
 }
 
 /// A program with its arguments: no shell in between.

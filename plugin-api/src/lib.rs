@@ -25,6 +25,7 @@ pub mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod version;
+mod vocabulary;
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 pub mod wasm;
@@ -62,6 +63,7 @@ pub use kinds::scheduler::Scheduler;
 pub use kinds::{Capability, Handover, Implements, Kind, LayerRef, Pin, SemanticId, Traced};
 pub use registrar::{Builtin, Provided, Registrar, builtins};
 pub use tensor::{DType, TensorMut, TensorRef};
+pub use vocabulary::Vocabulary;
 
 // The Rust in the documents compiles and runs as doctests.
 #[cfg(doctest)]

@@ -40,3 +40,4 @@ pub use crate::plan::{
     Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, Spec, StateSpec, Val, fused, ops,
 };
 pub use crate::tensor::DType;
+pub use crate::vocabulary::Vocabulary;

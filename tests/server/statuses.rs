@@ -50,7 +50,7 @@ fn wrong_fields_are_named() {
         (CHAT, json!({ "model": MODEL, "messages": question, "wings": 2 }), 400, "unknown_parameter", Some("wings")),
         (CHAT, json!({ "model": MODEL, "messages": question, "top_logprobs": 2 }), 400, "invalid_value", Some("top_logprobs")),
         (CHAT, json!({ "model": MODEL, "messages": question, "logprobs": true, "top_logprobs": 21 }), 400, "invalid_value", Some("top_logprobs")),
-        (CHAT, json!({ "model": MODEL, "messages": question, "response_format": { "type": "json_object" } }), 400, "unsupported_parameter", Some("response_format")),
+        (CHAT, json!({ "model": MODEL, "messages": question, "response_format": { "type": "yaml" } }), 400, "invalid_value", Some("response_format.type")),
         (CHAT, json!({ "model": MODEL, "messages": question, "max_tokens": 3, "max_completion_tokens": 4 }), 400, "invalid_value", Some("max_completion_tokens")),
         (CHAT, json!({ "model": MODEL, "messages": question, "stream_options": {} }), 400, "invalid_value", Some("stream_options")),
         (CHAT, json!({ "model": MODEL, "messages": question, "stream": true, "stream_options": { "include_usage": 1 } }), 400, "invalid_type", Some("stream_options.include_usage")),

@@ -33,6 +33,7 @@ use plugin_grad_clip as _;
 use plugin_gradient_monitor as _;
 use plugin_greedy as _;
 use plugin_grpo as _;
+use plugin_guided as _;
 use plugin_hf_hub as _;
 use plugin_irope as _;
 use plugin_keywords as _;
@@ -89,4 +90,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    82 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    83 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

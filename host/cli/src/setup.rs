@@ -48,7 +48,7 @@ impl Session {
         let path = config_path(common);
         let file = path.as_deref().map(ConfigFile::read).transpose()?;
         let written = file.as_ref().map_or_else(Config::new, |file| file.config().clone());
-        let (config, wiring) = configured(&written, common)?;
+        let (config, mut wiring) = configured(&written, common)?;
         let models_folder = match &common.models_folder {
             Some(folder) => folder.clone(),
             None => match config.text("models_folder") {
@@ -67,9 +67,10 @@ impl Session {
             services: Services::new(),
             models_folder: models_folder.clone(),
         });
+        wiring.lend(hosts.lender(&builtins));
         let (bus, is_json) = (Bus::new(), common.json);
-        let live = LiveConfig::new(whole.clone(), common.clone(), &written, &wiring, &load)?;
-        let live = Arc::new(live);
+        let live =
+            Arc::new(LiveConfig::new(whole.clone(), common.clone(), &written, &wiring, &load)?);
         let (tables, grants) = (Arc::clone(&live), Arc::clone(&hosts));
         let parts = board::Parts {
             registry: Arc::clone(&registry),

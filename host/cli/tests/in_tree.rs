@@ -20,7 +20,7 @@ const NATIVE_ONLY: [&str; 2] = ["backend", "kv-cache"];
 const WITH_A_DEVICE: [&str; 1] = ["cuda"];
 
 /// Plugins with so much below them that they take minutes to build.
-const HEAVY: [&str; 2] = ["candle", "cuda"];
+const HEAVY: [&str; 3] = ["candle", "cuda", "guided"];
 
 /// Keys that a plugin cannot do without, or that make it act on a request.
 #[rustfmt::skip]

@@ -1,12 +1,14 @@
 //! Which plugins an engine is made of: read from configuration, made from the registry.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
-    Adapter, Backend, Config, Curriculum, Encoder, FeedForward, Kind, KvCache, Mixer, MoeRouter,
-    Norm, Quantizer, Residual, RotaryEmbedding, Scheduler, Traced, Value,
+    Adapter, Backend, Config, Curriculum, Encoder, FeedForward, Host, Kind, KvCache,
+    LogitsProcessor, Mixer, MoeRouter, Norm, Quantizer, Residual, RotaryEmbedding, Scheduler,
+    Traced, Value, Vocabulary,
 };
 
 use crate::error::EngineError;
@@ -21,6 +23,36 @@ use crate::model::weights::Quantizers;
 pub struct Wiring {
     chosen: BTreeMap<String, Vec<String>>,
     tables: BTreeMap<String, Config>,
+    hosts: Hosts,
+}
+
+/// Makes the handle on the host of a plugin, by its name, beside a model with these tokens.
+type MakeHost = dyn Fn(&str, &Arc<Vocabulary>) -> Host + Send + Sync;
+
+/// What plugins are lent of the host; nothing where nobody says how.
+#[derive(Clone, Default)]
+pub(crate) struct Hosts(Option<Arc<MakeHost>>);
+
+impl Hosts {
+    /// Opens a processor, if there is something to lend.
+    ///
+    /// # Errors
+    ///
+    /// What the processor says.
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        processor: &mut dyn LogitsProcessor,
+        vocabulary: &Arc<Vocabulary>,
+    ) -> plugin_api::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |make| processor.open(&make(name, vocabulary)))
+    }
+}
+
+impl fmt::Debug for Hosts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "hosts" } else { "no hosts" })
+    }
 }
 
 /// What runs where nothing is configured.
@@ -31,7 +63,7 @@ const DEFAULTS: [(&str, &[&str]); 13] = [
     ("curriculum",        &["sequential"]),
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
-    ("logits-processor",  &["repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
+    ("logits-processor",  &["guided", "repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
     ("decoding-strategy", &["sample", "greedy", "prompt-lookup", "speculative"]),
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
@@ -76,6 +108,15 @@ impl Wiring {
     /// The table of a plugin, to add to.
     pub fn table_mut(&mut self, name: &str) -> &mut Config {
         self.tables.entry(name.to_owned()).or_insert_with(|| Config::at(&format!("plugin.{name}")))
+    }
+
+    /// Says what plugins beside a model are lent of the host, by their names; without, nothing.
+    pub fn lend(&mut self, host: impl Fn(&str, &Arc<Vocabulary>) -> Host + Send + Sync + 'static) {
+        self.hosts = Hosts(Some(Arc::new(host)));
+    }
+
+    pub(crate) fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// The tables of plugins, by their names.

@@ -15,6 +15,7 @@ pub struct Grants {
     network: Vec<String>,
     process: Vec<String>,
     clock: bool,
+    vocabulary: bool,
 }
 
 impl Grants {
@@ -24,7 +25,7 @@ impl Grants {
     }
 
     /// Reads a table with the keys `read`, `write` (paths), `network` (hosts), `process`
-    /// (programs) and `clock`.
+    /// (programs), `clock` and `vocabulary`.
     ///
     /// # Errors
     ///
@@ -37,6 +38,7 @@ impl Grants {
             network: texts(config, "network")?,
             process: texts(config, "process")?,
             clock: config.flag_or("clock", false)?,
+            vocabulary: config.flag_or("vocabulary", false)?,
         })
     }
 
@@ -49,7 +51,13 @@ impl Grants {
             network: HUB_HOSTS.map(str::to_owned).to_vec(),
             process: vec!["python3".to_owned()],
             clock: false,
+            vocabulary: false,
         }
+    }
+
+    /// The tokens of the model, and nothing else: what every plugin that comes with the product is granted.
+    pub fn for_builtin() -> Self {
+        Self { vocabulary: true, ..Self::none() }
     }
 
     /// The same grants, and reading below `path`: for a path that the operator names.
@@ -69,6 +77,7 @@ impl Grants {
             network: if has(Permission::Network) { self.network } else { Vec::new() },
             process: if has(Permission::Process) { self.process } else { Vec::new() },
             clock: has(Permission::Clock) && self.clock,
+            vocabulary: has(Permission::Vocabulary) && self.vocabulary,
         }
     }
 
@@ -98,6 +107,11 @@ impl Grants {
     /// Whether running `program` is granted: the very same name or path.
     pub(crate) fn allows_program(&self, program: &str) -> bool {
         self.process.iter().any(|granted| granted == program)
+    }
+
+    /// Whether the tokens of the model are granted.
+    pub(crate) fn allows_vocabulary(&self) -> bool {
+        self.vocabulary
     }
 
     /// Whether the time of day is granted.

@@ -65,6 +65,18 @@ impl ApiError {
         }
     }
 
+    /// The same, if it is about a field that the client wrote as another.
+    pub(crate) fn moved(self, from: &str, to: &str) -> Self {
+        if self.param.as_deref() != Some(from) {
+            return self;
+        }
+        let message = match self.message.strip_prefix(from) {
+            Some(rest) => format!("{to}{rest}"),
+            None => self.message.clone(),
+        };
+        Self { message, ..self }.about(to)
+    }
+
     /// A value that a field cannot have.
     pub(crate) fn invalid(param: &str, expected: &str, found: &str) -> Self {
         let message = format!("{param}: expected {expected}, found {}", shortened(found));

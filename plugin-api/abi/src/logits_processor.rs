@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use crate::host::HostV1;
 use crate::{Code, Out, RSlice, RSliceMut, StableAbi};
 
 /// The interface id.
@@ -13,6 +14,8 @@ pub const ID: &str = "jackfield.logits-processor/1";
 pub struct LogitsProcessorV1 {
     /// Bytes of this table as the plugin was built.
     pub size: u32,
+    /// Lends the host's services, once, before anything else. [any thread but the step thread]
+    pub open: unsafe extern "C" fn(this: *mut c_void, host: *const HostV1, out: *const Out) -> Code,
     /// Follows the batch; `out` gets an error, or the marks of an added row's parameters.
     /// [step thread]
     pub batch: unsafe extern "C" fn(

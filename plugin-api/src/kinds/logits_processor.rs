@@ -6,15 +6,29 @@
 use super::kind;
 use crate::config::Config;
 use crate::error::Result;
+use crate::host::Host;
 
 /// Edits rows of logits.
 pub trait LogitsProcessor: Send {
+    /// The time to ask the host for what rows will need, such as the tokens of the model, and to compute
+    /// from it. Called once, before anything else, where the host has services to lend; components are
+    /// lent none. [any thread but the step thread; may take its time]
+    ///
+    /// # Errors
+    ///
+    /// Any error refuses the plugin. One that can do a part of its work without a service says so to
+    /// the requests that need it.
+    fn open(&mut self, host: &Host) -> Result<()> {
+        let _ = host;
+        Ok(())
+    }
+
     /// Follows the batch: called before [`apply`](Self::apply) with what has changed. [step thread]
     ///
     /// # Errors
     ///
     /// [`Error::Config`](crate::Error::Config) for a request parameter outside its range: the
-    /// request is then refused, the others go on.
+    /// request is then refused, the others go on. Any error ends the request of the row, and only that.
     fn batch(&mut self, change: &BatchChange<'_>) -> Result<()>;
 
     /// What rows must be able to answer. [any thread]

@@ -19,6 +19,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("../plan/bytes.rs"),
     include_bytes!("../plan/ops.rs"),
     include_bytes!("../tensor.rs"),
+    include_bytes!("../vocabulary.rs"),
     include_bytes!("../events.rs"),
     include_bytes!("../events/hook_state.rs"),
     include_bytes!("../events/plugins.rs"),

@@ -3,13 +3,16 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use super::abi::host::HostV1;
 use super::abi::logits_processor::{BatchChangeV1, LogitsProcessorV1, RowsV1};
 use super::abi::{Code, Opened, Out, RSlice};
 use super::call::Remote;
 use super::guard::{self, guard, instance};
+use super::host::{Lender, Lent};
 use super::{Owner, rows};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, Need, RowId};
 use crate::wire::{Wire, from_bytes, marks, take_marks};
 
@@ -23,6 +26,7 @@ struct Exported {
 
 static TABLE: LogitsProcessorV1 = LogitsProcessorV1 {
     size: size_of::<LogitsProcessorV1>() as u32,
+    open,
     batch,
     need,
     is_argmax_invariant,
@@ -36,6 +40,17 @@ const NEEDS: [Need; 5] = [Need::Nothing, Need::Max, Need::Top, Need::Ids, Need::
 pub(super) fn export(processor: Box<Instance>) -> (*mut c_void, *const c_void) {
     let exported = Exported { processor, top: rows::Top::default() };
     (guard::export(Box::new(exported)), (&raw const TABLE).cast())
+}
+
+unsafe extern "C" fn open(this: *mut c_void, host: *const HostV1, out: *const Out) -> Code {
+    // SAFETY: the host opened this instance here, calls it from one thread at a time, and lends its
+    // services and `out` for the call.
+    unsafe {
+        guard(out, || {
+            let processor = &mut instance::<Exported>(this).processor;
+            Lent::default().with(host, |host| processor.open(host))
+        })
+    }
 }
 
 unsafe extern "C" fn batch(
@@ -134,6 +149,15 @@ pub(super) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) -> Box<Instan
 }
 
 impl LogitsProcessor for Adapter {
+    fn open(&mut self, host: &Host) -> Result<()> {
+        let (table, lender) = (self.table, Lender::new(host));
+        let host = lender.lend();
+        self.remote.call(&mut self.bytes, |this, out| {
+            // SAFETY: the table belongs to the instance; the services live until the call ends.
+            unsafe { (table.open)(this, &raw const host, out) }
+        })
+    }
+
     fn batch(&mut self, change: &BatchChange<'_>) -> Result<()> {
         let (mut params_bytes, mut params_here) = (Vec::new(), None);
         let none: &[u32] = &[];

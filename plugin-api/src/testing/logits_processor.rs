@@ -1,11 +1,13 @@
 //! Contract suite of logits processors.
 
+use super::machine::Machine;
 use super::random::Random;
 use super::rows::Rows;
 use super::{Make, make};
 use crate::config::Config;
 use crate::kinds::Capability;
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
+use crate::vocabulary::Vocabulary;
 
 /// Runs the whole suite; `params` are parameters of a request that make the processor act.
 ///
@@ -85,8 +87,24 @@ fn apply_grown(
     edit(&mut *processor, &[0], &[logits.to_vec()]).remove(0)
 }
 
+/// A processor with a host beside a model whose tokens are the 256 bytes and one that ends an answer.
 fn open(make: Make<'_, dyn LogitsProcessor>) -> Box<dyn LogitsProcessor> {
-    make(&Config::new()).expect("every key has a default")
+    let mut processor = make(&Config::new()).expect("every key has a default");
+    let machine = Machine::new();
+    machine.speak(bytes_and_end());
+    processor.open(&machine.host("suite")).expect("it takes what the host lends");
+    processor
+}
+
+/// A vocabulary of the 256 bytes, each under its own number, and the token 256, which ends an answer.
+///
+/// # Panics
+///
+/// Never.
+pub fn bytes_and_end() -> Vocabulary {
+    let bytes: Vec<[u8; 1]> = (0..=255).map(|byte| [byte]).collect();
+    let tokens = bytes.iter().map(|byte| &byte[..]).chain([&b"<end>"[..]]);
+    Vocabulary::new(tokens, vec![256], vec![256]).expect("ids of the vocabulary")
 }
 
 fn add(processor: &mut dyn LogitsProcessor, row: u32, params: &Config, history: &[u32]) {

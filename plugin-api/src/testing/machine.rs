@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::host::{Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek};
+use crate::vocabulary::Vocabulary;
 
 /// The machine. Clones are the same machine.
 #[derive(Clone, Default)]
@@ -41,6 +42,7 @@ struct State {
     requests: Vec<(String, u64)>,
     commands: Vec<Command>,
     log: Vec<String>,
+    vocabulary: Option<Arc<Vocabulary>>,
 }
 
 impl Machine {
@@ -83,7 +85,12 @@ impl Machine {
         self.state().programs.insert(program.to_owned(), Arc::new(run));
     }
 
-    /// Denies a service from now on: `files`, `network`, `processes` or `clock`.
+    /// Lets plugins see the tokens of a model; without, there is none.
+    pub fn speak(&self, vocabulary: Vocabulary) {
+        self.state().vocabulary = Some(Arc::new(vocabulary));
+    }
+
+    /// Denies a service from now on: `files`, `network`, `processes`, `clock` or `vocabulary`.
     pub fn deny(&self, service: &'static str) {
         self.state().denied.insert(service);
     }
@@ -234,6 +241,12 @@ impl HostServices for Machine {
             return Err(Error::outside(url, "the connection broke"));
         }
         Ok(())
+    }
+
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
+        self.check("vocabulary", "the tokens of the model")?;
+        let vocabulary = self.state().vocabulary.clone();
+        vocabulary.ok_or_else(|| Error::unsupported("vocabulary", "no model is there"))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::error::error_of;
 use super::offers::jackfield::plugin::{files, host as wit, network, processes};
+use crate::Vocabulary;
 use crate::error::{Error, Result};
 use crate::host::{Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek};
 
@@ -96,6 +97,10 @@ impl HostServices for Services {
                 return Err(Error::malformed(url, "the rest of the answer (status 206)", found));
             }
         }
+    }
+
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
+        Err(Error::unsupported("vocabulary", "components have no such service"))
     }
 }
 

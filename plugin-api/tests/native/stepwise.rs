@@ -1,6 +1,8 @@
 //! Schedulers, curricula, rewards, logits processors and decoding strategies over the boundary.
 
 use plugin_api::prelude::*;
+use plugin_api::testing::logits_processor::bytes_and_end;
+use plugin_api::testing::machine::Machine;
 use plugin_api::testing::rows::Rows;
 
 use crate::rig::{both, check, import, told};
@@ -179,6 +181,26 @@ fn logits_processors_behave_as_the_original() {
 }
 
 #[test]
+fn logits_processors_are_lent_the_tokens_of_the_model() {
+    let found = both::<dyn LogitsProcessor>().map(|mut processor| {
+        let machine = Machine::new();
+        let none = processor.open(&machine.host("test")).unwrap_err();
+        machine.deny("vocabulary");
+        let denied = processor.open(&machine.host("test")).unwrap_err();
+        let machine = Machine::new();
+        machine.speak(bytes_and_end());
+        processor.open(&machine.host("test")).unwrap();
+        let mut rows = Rows::new(&[&[0.5; 8]]);
+        processor.apply(&mut LogitsRows::new(&mut rows)).unwrap();
+        (none, denied, rows.logits)
+    });
+    assert_eq!(found[0], found[1]);
+    let (none, denied, logits) = &found[0];
+    assert!(matches!(none, Error::Unsupported { .. }) && matches!(denied, Error::Denied { .. }));
+    assert!(logits[0][3] > 2610.0, "256 bytes and `<end>`, ten times, and one end: {logits:?}");
+}
+
+#[test]
 fn panics_and_errors_of_logits_processors_are_contained() {
     check::<dyn LogitsProcessor>(&[
         ("need", &|p| {
@@ -189,6 +211,7 @@ fn panics_and_errors_of_logits_processors_are_contained() {
             assert!(!p.is_argmax_invariant());
             None
         }),
+        ("open", &|p| p.open(&Machine::new().host("test")).err()),
         ("batch", &|p| p.batch(&BatchChange::Removed { row: RowId(0) }).err()),
         ("apply", &|p| p.apply(&mut LogitsRows::new(&mut Rows::new(&[]))).err()),
     ]);

@@ -1,5 +1,6 @@
 //! A plugin of every kind whose methods do as they are told: work, fail, panic or lie.
 
+mod processor;
 mod training;
 
 use std::io::{Read, Seek, SeekFrom};
@@ -107,56 +108,6 @@ impl Scheduler for Subject {
     fn handover(&mut self) -> Option<&mut dyn Handover> {
         self.at_most_panics("handover");
         if self.lies == "no handover" { None } else { Some(self) }
-    }
-}
-
-impl LogitsProcessor for Subject {
-    fn batch(&mut self, change: &BatchChange<'_>) -> Result<()> {
-        self.at("batch")?;
-        match *change {
-            BatchChange::Added { row, params, history } => {
-                let bias = params.number_or("bias", 0.0, 0.0..=9.0)?;
-                self.seqs[row.0 as usize] = bias as u32 + history.len() as u32;
-            }
-            BatchChange::Advanced { row, token } => self.seqs[row.0 as usize] += token,
-            BatchChange::RolledBack { row, history } => {
-                self.seqs[row.0 as usize] = history.iter().sum();
-            }
-            BatchChange::Forked { parent, child } => {
-                self.seqs[child.0 as usize] = self.seqs[parent.0 as usize];
-            }
-            BatchChange::Removed { row } => self.seqs[row.0 as usize] = 0,
-        }
-        Ok(())
-    }
-
-    fn need(&self) -> Need {
-        self.at_most_panics("need");
-        Need::All
-    }
-
-    fn is_argmax_invariant(&self) -> bool {
-        self.at_most_panics("is_argmax_invariant");
-        true
-    }
-
-    fn apply(&mut self, logits: &mut LogitsRows<'_>) -> Result<()> {
-        self.at("apply")?;
-        let (vocab_size, seqs) = (logits.vocab_size(), &self.seqs);
-        logits.for_each(|row| {
-            let seen = seqs[row.id().0 as usize] as f32;
-            let sum = row.max() + row.log_sum_exp() + row.logit(1) + row.logit(9_999) * 0.0;
-            let top: f32 = row.top_k(3).iter().map(|(token, logit)| *token as f32 * logit).sum();
-            row.scale(0.5);
-            row.set(2, if sum.is_nan() { seen } else { sum });
-            row.set(3, top + seen);
-            row.keep_above(-1.0e6);
-            row.keep_top_k(vocab_size - 1);
-            row.keep_top_p(0.9999);
-            row.mask(&[!1]);
-            row.whole()[4] += 0.25;
-            Ok(())
-        })
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
             },
             question => {
                 messages.push(Message::new("user", question));
-                let asked = request(session, chat_prompt(&engine, &messages)?, sampling);
+                let asked = request(session, chat_prompt(&engine, &messages)?, sampling)?;
                 match answer(&mut engine, asked, true) {
                     Ok(answer) => messages.push(Message::new("assistant", &answer.text)),
                     Err(error) => {

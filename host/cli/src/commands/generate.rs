@@ -1,6 +1,7 @@
 //! `jackfield generate`: one prompt, one answer.
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use jackfield_engine::model::Message;
@@ -28,7 +29,7 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
     } else {
         Prompt::Text(prompt)
     };
-    let request = request(session, prompt, &args.sampling);
+    let request = request(session, prompt, &args.sampling)?;
     let answer = answer(&mut engine, request, !session.is_json)?;
     session.bus.flush();
     report(session, &engine, &answer)
@@ -78,7 +79,7 @@ pub(crate) fn answer(engine: &mut Engine, request: Request, is_shown: bool) -> R
 }
 
 /// A request with the parameters that the command line gave.
-pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) -> Request {
+pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) -> Result<Request> {
     let mut request = Request::new(prompt);
     // A flag, else what the configuration gives the plugin, else what suits a terminal.
     let number = |flag: Option<f32>, plugin: &str, key: &str, default: f32| {
@@ -112,7 +113,24 @@ pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) ->
         Some(name) => request = request.strategy(name),
         None => {}
     }
-    request
+    if let Some((key, grammar)) = constraint(sampling)? {
+        request.params.set(key, grammar);
+    }
+    Ok(request)
+}
+
+/// What the answer has to be: the parameter and its value.
+fn constraint(sampling: &Sampling) -> Result<Option<(&'static str, String)>> {
+    let read = |key, path: &PathBuf| {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Ok(Some((key, text)))
+    };
+    match (&sampling.json_schema, &sampling.grammar, &sampling.regex) {
+        (Some(path), _, _) => read("guided_json", path),
+        (_, Some(path), _) => read("guided_grammar", path),
+        (_, _, Some(pattern)) => Ok(Some(("guided_regex", pattern.clone()))),
+        _ => Ok(None),
+    }
 }
 
 /// What people at a terminal expect of small models: mostly the likeliest, now and then another.

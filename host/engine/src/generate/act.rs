@@ -21,8 +21,10 @@ impl Engine {
         for i in 0..self.work.actions.list.len() {
             match self.work.actions.list[i] {
                 Action::Emit { seq, token, logprob } => {
-                    if let Some(reason) = self.emit(index, seq, token, logprob, sink) {
-                        return self.finish(index, reason, None, sink);
+                    match self.emit(index, seq, token, logprob, sink) {
+                        Ok(None) => {}
+                        Ok(Some(reason)) => return self.finish(index, reason, None, sink),
+                        Err(error) => return self.abort(index, &error, sink),
                     }
                 }
                 Action::Fork { parent, child } => {
@@ -30,13 +32,17 @@ impl Engine {
                         return self.abort(index, &error, sink);
                     }
                 }
-                Action::Release { seq, upto } => self.release(index, seq, upto),
+                Action::Release { seq, upto } => {
+                    if let Err(error) = self.release(index, seq, upto) {
+                        return self.abort(index, &error, sink);
+                    }
+                }
                 Action::Finish { reason } => return self.finish(index, reason, None, sink),
             }
         }
     }
 
-    /// Adds a token to an answer; the reason if it ends there.
+    /// Adds a token to an answer; the reason if it ends there. An error if a processor cannot follow.
     fn emit(
         &mut self,
         index: usize,
@@ -44,15 +50,14 @@ impl Engine {
         token: u32,
         logprob: f32,
         sink: Sink<'_>,
-    ) -> Option<FinishReason> {
-        let group = self.groups.get_mut(index)?;
+    ) -> Result<Option<FinishReason>, Error> {
+        let Some(group) = self.groups.get_mut(index) else { return Ok(None) };
         let now = self.clock.now_us();
         group.first_token_us.get_or_insert(now);
-        group.answer.push(token, &self.model.tokenizer);
         let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
-        // A processor that cannot follow its row says so again when it is applied.
         let change = BatchChange::Advanced { row: RowId(seq.0), token };
-        let _ = follow(&mut self.processors, on_fault, request, &group.processors, &change);
+        follow(&mut self.processors, on_fault, request, &group.processors, &change)?;
+        group.answer.push(token, &self.model.tokenizer);
         let mut event = AfterToken {
             request: group.request.0,
             index: group.answer.num_tokens - 1,
@@ -76,12 +81,12 @@ impl Engine {
         let prompt = group.scores.as_deref().filter(|_| is_first).unwrap_or_default();
         sink(Output::Token { request, token, logprob, top_logprobs, prompt, text, digest });
         self.load.tokens += 1;
-        match flow {
+        Ok(match flow {
             Flow::Finish(reason) => Some(reason),
             Flow::Refuse => Some(FinishReason::Refused),
             _ if self.is_context_full(seq) => Some(FinishReason::Length),
             _ => None,
-        }
+        })
     }
 
     fn is_context_full(&self, seq: SeqId) -> bool {
@@ -117,8 +122,8 @@ impl Engine {
         follow(&mut self.processors, on_fault, request, &group.processors, &change)
     }
 
-    fn release(&mut self, index: usize, seq: SeqId, upto: usize) {
-        let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return };
+    fn release(&mut self, index: usize, seq: SeqId, upto: usize) -> Result<(), Error> {
+        let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return Ok(()) };
         let keep = upto.min(sequence.num_evaluated);
         let resumed = self.layout.resumable(keep, sequence.num_evaluated);
         self.cache.get_mut().release(seq, resumed);
@@ -126,10 +131,10 @@ impl Engine {
         (sequence.num_evaluated, sequence.num_unconfirmed) = (resumed, 0);
         sequence.want = Want::Nothing;
         sequence.chain.cut(keep, self.layout.pool.block_size);
-        let Some(group) = self.groups.get_mut(index) else { return };
+        let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
         let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
-        let _ = follow(&mut self.processors, on_fault, request, &group.processors, &change);
+        follow(&mut self.processors, on_fault, request, &group.processors, &change)
     }
 
     pub(super) fn abort_seq(&mut self, seq: SeqId, error: &Error, sink: Sink<'_>) {

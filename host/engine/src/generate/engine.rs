@@ -163,7 +163,13 @@ impl Engine {
         let scheduler = Slot::new(&scheduler_name, scheduler);
         let quantizers = first.quantizers.into_iter().map(|(name, q)| Slot::new(&name, q));
         let quantizers: Vec<Slot<dyn Quantizer>> = quantizers.collect();
-        let processors = request_slots(wiring.make_all::<dyn LogitsProcessor>(registry)?);
+        let hosts = (wiring.hosts().clone(), Arc::new(model.tokenizer.vocabulary()));
+        let mut processors = wiring.make_all::<dyn LogitsProcessor>(registry)?;
+        for (name, processor) in &mut processors {
+            let opened = hosts.0.open(name, &mut **processor, &hosts.1);
+            opened.map_err(EngineError::plugin(name.clone()))?;
+        }
+        let processors = request_slots(processors);
         let strategies = request_slots(wiring.make_all::<dyn DecodingStrategy>(registry)?);
         let filled = Filled {
             plan: &plan,
@@ -177,6 +183,7 @@ impl Engine {
         let quantized = quantizers.iter().map(|slot| (slot.get().format(), slot.get().lowering()));
         let shared = Shared::new(
             &model,
+            hosts,
             quantized.collect(),
             state,
             SwapTopics::of(bus),

@@ -269,14 +269,21 @@ impl RowAccess for View<'_> {
 
     fn mask(&mut self, row: usize, allowed: &[u32]) {
         let row = self.active[row];
-        let is_allowed = |id: usize| allowed.get(id / 32).is_some_and(|w| w >> (id % 32) & 1 == 1);
+        let word = |at: usize| allowed.get(at).copied().unwrap_or(0);
         if self.rows.rows[row].is_cut {
-            self.rows.rows[row].candidates.retain(|(id, _)| is_allowed(*id as usize));
+            let is_allowed = |id: u32| word(id as usize / 32) >> (id % 32) & 1 == 1;
+            self.rows.rows[row].candidates.retain(|(id, _)| is_allowed(*id));
             return;
         }
-        for (id, x) in self.rows.row_mut(row).iter_mut().enumerate() {
-            if !is_allowed(id) {
-                *x = f32::NEG_INFINITY;
+        // Most words of a mask allow nothing or everything.
+        for (at, logits) in self.rows.row_mut(row).chunks_mut(32).enumerate() {
+            match word(at) {
+                0 => logits.fill(f32::NEG_INFINITY),
+                u32::MAX => {}
+                word => {
+                    let cut = logits.iter_mut().enumerate().filter(|(i, _)| word >> i & 1 == 0);
+                    cut.for_each(|(_, x)| *x = f32::NEG_INFINITY);
+                }
             }
         }
     }

@@ -21,6 +21,7 @@ use std::cell::Cell;
 use std::fmt::Debug;
 
 pub use bytes::byte_tokenizer_json;
+use plugin_api::Vocabulary;
 pub use stream::StreamDecoder;
 pub use to_gguf::GgufTokenizer;
 use vocab::{TokenKind, Vocab};
@@ -123,6 +124,19 @@ impl Tokenizer {
     /// Number of ids, holes included; the model's logits may have more columns.
     pub fn vocab_size(&self) -> usize {
         self.vocab.len()
+    }
+
+    /// The tokens as plugins may see them.
+    ///
+    /// # Panics
+    ///
+    /// Never: a vocabulary that was read has text below 4 GiB, and ids of its own.
+    pub fn vocabulary(&self) -> Vocabulary {
+        let ids = 0..self.vocab_size() as u32;
+        let special = ids.clone().filter(|id| self.is_special(*id)).collect();
+        let tokens = ids.map(|id| self.decode_bytes(id));
+        let vocabulary = Vocabulary::new(tokens, special, self.end_ids().to_vec());
+        vocabulary.expect("ids of the vocabulary")
     }
 
     /// What a text begins with.

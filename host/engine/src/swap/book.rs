@@ -7,16 +7,19 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
 use jackfield_runtime::{Backstage, Bus, Clock, Label, Mailbox, Reach, SwapError, Swapped, Topic};
 use plugin_api::events::{AfterRollback, AfterSwap, BeforeSwap, Flow};
-use plugin_api::{FormatDesc, Lowering};
+use plugin_api::{FormatDesc, Lowering, Vocabulary};
 
 use super::change::Offer;
 use super::state::{Member, State, lock};
 use crate::model::LoadedModel;
+use crate::wiring::Hosts;
 
 /// What an engine shares with its swappers.
 pub(crate) struct Shared {
     /// The engine's: a swapper that outlives it keeps no weights.
     pub(super) model: Weak<LoadedModel>,
+    /// What plugins are lent of the host, and the tokens of the model.
+    pub(super) hosts: (Hosts, Arc<Vocabulary>),
     /// Format and lowering of each quantizer that weights were packed with.
     pub(super) quantized: Vec<(FormatDesc, Lowering)>,
     pub(crate) mailbox: Mailbox<Offer>,
@@ -108,6 +111,7 @@ pub(crate) type Leftover = Vec<Box<dyn Any + Send>>;
 impl Shared {
     pub(crate) fn new(
         model: &Arc<LoadedModel>,
+        hosts: (Hosts, Arc<Vocabulary>),
         quantized: Vec<(FormatDesc, Lowering)>,
         state: State,
         topics: SwapTopics,
@@ -115,6 +119,7 @@ impl Shared {
     ) -> Self {
         Self {
             model: Arc::downgrade(model),
+            hosts,
             quantized,
             mailbox: Mailbox::new(),
             state: Mutex::new(state),

@@ -8,8 +8,8 @@ use jackfield_runtime::{DRAINING_MAX, Generation, Reach, Replacement, SwapError}
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
-    Adapter, Backend, DType, FeedForward, Kind, KvCache, Mixer, MoeRouter, Norm, Quantizer,
-    Residual, RotaryEmbedding, Traced,
+    Adapter, Backend, DType, FeedForward, Kind, KvCache, LogitsProcessor, Mixer, MoeRouter, Norm,
+    Quantizer, Residual, RotaryEmbedding, Traced,
 };
 
 use super::adapters::NewAdapter;
@@ -73,7 +73,11 @@ impl Shared {
                     change.quantizers.push((place, next));
                 }
                 Role::Processor(place) => {
-                    let next = member.generation(instance)?;
+                    let mut processor = member.unpack::<dyn LogitsProcessor>(instance)?;
+                    let (hosts, vocabulary) = &self.hosts;
+                    let opened = hosts.open(&member.next.name, &mut *processor, vocabulary);
+                    opened.map_err(|source| member.at().failed("open", source))?;
+                    let next = Generation::new(member.next.clone(), processor);
                     pinned = Some(Arc::downgrade(&next.requests));
                     change.processors.push((place, next));
                 }

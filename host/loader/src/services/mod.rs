@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use plugin_api::host::{Command, Ended, HostServices, HttpPiece, Level, ReadSeek};
-use plugin_api::{Error, Host, Result};
+use plugin_api::{Error, Host, Result, Vocabulary};
 
 use crate::grants::Grants;
 
@@ -55,8 +55,17 @@ impl Services {
 
     /// The handle of the plugin called `plugin`, with its grants.
     pub fn host(&self, plugin: &str, grants: Grants) -> Host {
-        let services =
-            PluginServices { plugin: plugin.to_owned(), grants, shared: Arc::clone(&self.shared) };
+        self.host_of(plugin, grants, None)
+    }
+
+    /// The same beside a model with these tokens.
+    pub fn host_beside(&self, plugin: &str, grants: Grants, vocabulary: &Arc<Vocabulary>) -> Host {
+        self.host_of(plugin, grants, Some(Arc::clone(vocabulary)))
+    }
+
+    fn host_of(&self, plugin: &str, grants: Grants, vocabulary: Option<Arc<Vocabulary>>) -> Host {
+        let (name, shared) = (plugin.to_owned(), Arc::clone(&self.shared));
+        let services = PluginServices { plugin: name, grants, vocabulary, shared };
         Host::new(plugin, Arc::new(services))
     }
 
@@ -101,6 +110,8 @@ struct Shared {
 struct PluginServices {
     plugin: String,
     grants: Grants,
+    /// Of the model that the plugin works beside.
+    vocabulary: Option<Arc<Vocabulary>>,
     shared: Arc<Shared>,
 }
 
@@ -192,6 +203,14 @@ impl HostServices for PluginServices {
             Err(self.deny("network", &format!("{host}:{port}"), &format!("network = [{host:?}]")))
         };
         http::get(&self.shared.agent, url, offset, &check, piece)
+    }
+
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
+        if !self.grants.allows_vocabulary() {
+            return Err(self.deny("vocabulary", "the tokens of the model", "vocabulary = true"));
+        }
+        let none = || Error::unsupported("vocabulary", "this plugin works beside no model");
+        self.vocabulary.clone().ok_or_else(none)
     }
 }
 

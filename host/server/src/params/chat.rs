@@ -28,9 +28,6 @@ pub(crate) struct ChatFields {
     /// Alternatives for each token; only with `logprobs`.
     #[schema(minimum = 0, maximum = 20)]
     top_logprobs: Option<u32>,
-    /// Only `{"type": "text"}`.
-    #[schema(value_type = Option<ResponseFormat>)]
-    response_format: Option<Value>,
     /// Only `none`: there are no tools.
     tool_choice: Option<String>,
     /// Without effect: there are no tools.
@@ -95,15 +92,6 @@ pub(crate) enum PartType {
     Text,
 }
 
-/// What the answer looks like.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[allow(dead_code, reason = "a schema")]
-pub(crate) struct ResponseFormat {
-    /// Only `text`.
-    r#type: PartType,
-}
-
 /// A chat: the fields of every request beside those of a chat.
 #[derive(Debug)]
 pub(crate) struct ChatRequest {
@@ -156,12 +144,6 @@ impl ChatRequest {
 }
 
 fn refuse_other_formats(chat: &ChatFields) -> Result<(), ApiError> {
-    if let Some(format) = &chat.response_format
-        && *format != serde_json::json!({ "type": "text" })
-    {
-        let why = "only {\"type\": \"text\"}: there is no plugin that constrains answers";
-        return Err(ApiError::unsupported("response_format", why));
-    }
     if chat.tool_choice.as_deref().is_some_and(|choice| choice != "none") {
         return Err(ApiError::unsupported("tool_choice", "there are no tools to choose"));
     }

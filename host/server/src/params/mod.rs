@@ -3,6 +3,7 @@
 
 mod chat;
 mod completion;
+mod constraint;
 mod fields;
 mod sampling;
 mod unsupported;

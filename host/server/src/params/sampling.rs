@@ -12,6 +12,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::constraint::{Constraint, ResponseFormat, StructuredOutputs};
 use super::fields::kind_of;
 use crate::error::ApiError;
 
@@ -65,6 +66,24 @@ pub(crate) struct Sampling {
     pub(crate) priority: Option<i32>,
     /// The decoding strategy, such as `greedy`.
     pub(crate) decoding_strategy: Option<String>,
+    /// What the answer looks like.
+    #[schema(value_type = Option<ResponseFormat>)]
+    pub(crate) response_format: Option<Value>,
+    /// What the answer is, in one of several ways.
+    #[schema(value_type = Option<StructuredOutputs>)]
+    pub(crate) structured_outputs: Option<Value>,
+    /// A JSON Schema, as an object or as text: the answer is JSON that it allows.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) guided_json: Option<Value>,
+    /// A regular expression that matches the whole answer.
+    #[schema(value_type = Option<String>)]
+    pub(crate) guided_regex: Option<Value>,
+    /// The answer is one of these.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub(crate) guided_choice: Option<Value>,
+    /// A grammar in the syntax of Lark, which the answer is a text of.
+    #[schema(value_type = Option<String>)]
+    pub(crate) guided_grammar: Option<Value>,
     /// Who asks; without effect.
     #[allow(dead_code, reason = "accepted, and says nothing")]
     user: Option<String>,
@@ -130,9 +149,20 @@ const READERS: [(&str, &str, f64); 7] = [
     ("frequency_penalty",  "occurrence-penalty", 0.0),
 ];
 
+/// Parameters that name a grammar.
+const GUIDED: [&str; 6] = [
+    "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+];
+
 /// Parameters that none of these plugins reads.
 pub(crate) fn unread(readers: &BTreeSet<String>) -> impl Iterator<Item = &'static str> {
     let others = [("logit_bias", "logit-bias", 0.0), ("stop", "stop-words", 0.0)];
+    let others = others.into_iter().chain(GUIDED.map(|param| (param, "guided", 0.0)));
     let all = READERS.into_iter().chain(others);
     all.filter(|(_, reader, _)| !readers.contains(*reader)).map(|(param, _, _)| param)
 }
@@ -184,12 +214,24 @@ impl Sampling {
             read_by("stop", "stop-words", readers)?;
             params.set("stop", Param::List(stop));
         }
+        if let Some(Constraint { place, key, value }) = Constraint::of(self)? {
+            read_by(place, "guided", readers)?;
+            params.set(key, value);
+        }
         params.set("ignore_eos", self.ignore_eos == Some(true));
         params.set("logprobs", logprobs.is_wanted);
         if logprobs.top > 0 {
             params.set("top_logprobs", logprobs.top as i64);
         }
         Ok(params)
+    }
+
+    /// What the engine says of a parameter, in the words of the field that it came from.
+    pub(crate) fn placed(&self, error: ApiError) -> ApiError {
+        match Constraint::of(self) {
+            Ok(Some(constraint)) => constraint.placed(error),
+            _ => error,
+        }
     }
 
     /// The request for one of the answers.

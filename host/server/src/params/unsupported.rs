@@ -7,15 +7,11 @@ use crate::error::ApiError;
 
 /// Fields, and what is missing.
 #[rustfmt::skip]
-const UNSUPPORTED: [(&str, &str); 14] = [
+const UNSUPPORTED: [(&str, &str); 10] = [
     ("audio",                "answers are text"),
     ("best_of",              "ask for n answers and choose"),
     ("function_call",        "there is no plugin that reads tool calls"),
     ("functions",            "there is no plugin that reads tool calls"),
-    ("guided_json",          "there is no plugin that constrains answers"),
-    ("guided_regex",         "there is no plugin that constrains answers"),
-    ("guided_choice",        "there is no plugin that constrains answers"),
-    ("guided_grammar",       "there is no plugin that constrains answers"),
     ("prediction",           "there is no plugin that speculates"),
     ("reasoning_effort",     "there is no plugin that reads reasoning"),
     ("suffix",               "there is no model that fills in"),

@@ -134,7 +134,8 @@ pub(crate) async fn complete(
         request.prompt = prompt.clone();
         request
     });
-    let answers = generate::start(&app, requests.collect(), "messages").await?;
+    let answers = generate::start(&app, requests.collect(), "messages").await;
+    let answers = answers.map_err(|error| sampling.placed(error))?;
     let digest = answers.digest;
     let answer = Answer {
         id: format!("chatcmpl-{}", Id::new()),

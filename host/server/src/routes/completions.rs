@@ -91,7 +91,8 @@ pub(crate) async fn complete(
         }
         echoed.push(if request.echoes { text_of(&prompt, &model) } else { String::new() });
     }
-    let answers = generate::start(&app, requests, "prompt").await?;
+    let answers = generate::start(&app, requests, "prompt").await;
+    let answers = answers.map_err(|error| sampling.placed(error))?;
     let digest = answers.digest;
     let num_choices = answers.streams.len();
     let answer = Answer {

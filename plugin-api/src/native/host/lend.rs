@@ -145,6 +145,7 @@ fn serve(
                 give(&part)
             })?;
         }
+        "vocabulary" => services.vocabulary()?.put(out),
         other => return Err(Error::unsupported(format!("service `{other}`"), "no such service")),
     }
     Ok(())

@@ -13,6 +13,7 @@ use crate::native::abi::OK;
 use crate::native::abi::host::{HostV1, PieceV1};
 use crate::native::call::{Answer, error_of};
 use crate::native::piece::{Taker, nowhere};
+use crate::vocabulary::Vocabulary;
 use crate::wire::{Wire, from_bytes, put_text};
 
 /// A handle on the host that is good for one call after the other.
@@ -164,5 +165,9 @@ impl HostServices for Services {
         let mut pieces = Taker::new(&mut take);
         let answer = self.call("http_get", &arguments, pieces.lend());
         pieces.finish(answer).map(drop)
+    }
+
+    fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
+        self.ask::<Vocabulary>("vocabulary", &[]).map(Arc::new)
     }
 }

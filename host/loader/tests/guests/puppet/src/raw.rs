@@ -4,6 +4,7 @@
 
 use std::ffi::c_void;
 
+use plugin_api::native::abi::host::HostV1;
 use plugin_api::native::abi::logits_processor::{BatchChangeV1, LogitsProcessorV1, RowsV1};
 use plugin_api::native::abi::{Code, Entry, FAILED, OK, Open, Opened, Out};
 use plugin_api::native::entry_of;
@@ -14,11 +15,11 @@ use crate::mode;
 static MANIFEST: [u8; include_bytes!("../plugin.toml").len()] = *include_bytes!("../plugin.toml");
 
 #[unsafe(export_name = "plugin_entry_plugin_puppet")]
-static ENTRY: Entry =
-    entry_of::<dyn plugin_api::LogitsProcessor>(&MANIFEST, open);
+static ENTRY: Entry = entry_of::<dyn plugin_api::LogitsProcessor>(&MANIFEST, open);
 
 static TABLE: LogitsProcessorV1 = LogitsProcessorV1 {
     size: size_of::<LogitsProcessorV1>() as u32,
+    open: lend,
     batch,
     need,
     is_argmax_invariant,
@@ -47,6 +48,10 @@ unsafe extern "C" fn open(_: *const Open<'_>, opened: *mut Opened, out: *const O
     // SAFETY: the host's, for this call.
     unsafe { *opened = Opened { this: std::ptr::null_mut(), table } };
     answer("open", out)
+}
+
+unsafe extern "C" fn lend(_: *mut c_void, _: *const HostV1, out: *const Out) -> Code {
+    answer("lend", out)
 }
 
 unsafe extern "C" fn batch(_: *mut c_void, _: *const BatchChangeV1<'_>, out: *const Out) -> Code {
