@@ -55,6 +55,7 @@ pub use kinds::moe_router::MoeRouter;
 pub use kinds::norm::Norm;
 pub use kinds::objective::Objective;
 pub use kinds::optimizer::Optimizer;
+pub use kinds::output_parser::OutputParser;
 pub use kinds::quantizer::{FormatDesc, Lowering, Quantizer, Scales};
 pub use kinds::residual::Residual;
 pub use kinds::reward::Reward;

@@ -28,6 +28,7 @@ pub use crate::kinds::moe_router::MoeRouter;
 pub use crate::kinds::norm::Norm;
 pub use crate::kinds::objective::Objective;
 pub use crate::kinds::optimizer::Optimizer;
+pub use crate::kinds::output_parser::{AnswerId, OutputParser, Piece};
 pub use crate::kinds::quantizer::{
     AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
 };

@@ -4,6 +4,8 @@ Arguments: the base URL, the names of the models that generate and make embeddin
 The server wants the key `secret`.
 """
 
+import json
+import re
 import sys
 import urllib.request
 
@@ -81,6 +83,106 @@ def logprobs():
         assert [top.logprob for top in token.top_logprobs] == sorted((t.logprob for t in token.top_logprobs), reverse=True)
 
 
+def structured():
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 30}, "people": {"type": "integer", "minimum": 0, "maximum": 10**8}},
+        "required": ["city", "people"],
+        "additionalProperties": False,
+    }
+    named = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}}
+    params = dict(model=MODEL, messages=QUESTION, max_completion_tokens=100)
+    for seed in range(6):
+        answer = client.chat.completions.create(**params, seed=seed, temperature=1.0, response_format=named)
+        assert answer.choices[0].finish_reason == "stop", answer
+        found = json.loads(answer.choices[0].message.content)
+        assert list(found) == ["city", "people"] and type(found["people"]) is int and len(found["city"]) <= 30, found
+    chosen = client.completions.create(
+        model=MODEL, prompt="The sky is", max_tokens=10, extra_body={"guided_choice": ["blue", "green"]}
+    )
+    assert chosen.choices[0].text in ("blue", "green"), chosen
+    matched = client.completions.create(
+        model=MODEL, prompt="It is", max_tokens=10, extra_body={"structured_outputs": {"regex": "[0-2][0-9]:[0-5][0-9]"}}
+    )
+    assert re.fullmatch("[0-2][0-9]:[0-5][0-9]", matched.choices[0].text), matched
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"$ref": "#/$defs/name"}, "unit": {"enum": ["celsius", "fahrenheit"]}},
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+            "$defs": {"name": {"type": "string", "maxLength": 20}},
+        },
+    },
+}
+CLOCK = {"type": "function", "function": {"name": "get_time", "parameters": {"type": "object", "properties": {}, "additionalProperties": False}}}
+
+
+def gathered(stream):
+    # What a stream comes to: content, calls, and why it ended.
+    content, calls, reasons = "", [], []
+    for chunk in stream:
+        for choice in chunk.choices:
+            content += choice.delta.content or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+            for call in choice.delta.tool_calls or []:
+                if call.index == len(calls):
+                    assert call.id and call.type == "function", call
+                    calls.append([call.function.name, ""])
+                calls[call.index][1] += call.function.arguments or ""
+    return content, calls, reasons
+
+
+def tools():
+    ask = client.chat.completions.create
+    question = [{"role": "user", "content": "What is the weather in Paris, in celsius?"}]
+    params = dict(model=MODEL, messages=question, tools=[WEATHER, CLOCK], max_completion_tokens=120, seed=1, temperature=0.8)
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice, reason in ((named, "stop"), ("required", "tool_calls")):
+        answer = ask(**params, tool_choice=choice).choices[0]
+        assert answer.finish_reason == reason and answer.message.content is None, answer
+        (call,) = answer.message.tool_calls
+        arguments = json.loads(call.function.arguments)
+        if call.function.name == "get_weather":
+            assert set(arguments) == {"city", "unit"} and arguments["unit"] in ("celsius", "fahrenheit"), arguments
+        else:
+            assert call.function.name == "get_time" and arguments == {} and choice == "required"
+        streamed = gathered(ask(**params, tool_choice=choice, stream=True))
+        assert streamed == ("", [[call.function.name, call.function.arguments]], [reason]), (streamed, answer)
+    # What the model likes: whether or not it calls, a stream comes to the same.
+    for seed in range(3):
+        params["seed"] = seed
+        answer = ask(**params).choices[0]
+        calls = [[call.function.name, call.function.arguments] for call in answer.message.tool_calls or []]
+        assert gathered(ask(**params, stream=True)) == (answer.message.content or "", calls, [answer.finish_reason])
+    # An answer that is known: a grammar allows nothing else.
+    text = 'I look.\n<tool_call>{"name": "get_time", "arguments": {}}</tool_call>\n<tool_call>{"name": "get_time"}</tool_call>'
+    forced = dict(params, extra_body={"guided_choice": [text]})
+    answer = ask(**forced).choices[0]
+    assert answer.message.content == "I look." and answer.finish_reason == "tool_calls", answer
+    assert [call.function.name for call in answer.message.tool_calls] == ["get_time"] * 2
+    assert gathered(ask(**forced, stream=True)) == ("I look.", [["get_time", "{}"]] * 2, ["tool_calls"])
+    assert len(ask(**forced, parallel_tool_calls=False).choices[0].message.tool_calls) == 1
+    plain = ask(**forced, tool_choice="none").choices[0]
+    assert plain.message.content == text and not plain.message.tool_calls and plain.finish_reason == "stop"
+    # The way back: the call and its result are in the conversation.
+    call = answer.message.tool_calls[0]
+    messages = question + [
+        answer.message.model_dump(exclude_none=True),
+        {"role": "tool", "tool_call_id": call.id, "content": "12:00"},
+    ]
+    assert ask(**dict(params, messages=messages)).choices[0].message.role == "assistant"
+    thought = ask(model=MODEL, messages=question, extra_body={"guided_choice": ["<think>\nhm\n</think>\n\nSunny."]})
+    message = thought.choices[0].message
+    assert message.content == "Sunny." and message.model_extra["reasoning_content"] == "hm", message
+
+
 def embeddings():
     texts = ["That is a happy person", "That is a very happy person", "Today is a sunny day"]
     ask = client.embeddings.create
@@ -116,9 +218,19 @@ def errors():
     refused(
         openai.BadRequestError, "invalid_value", "temperature", lambda: ask(model=MODEL, messages=QUESTION, temperature=3)
     )
-    tools = [{"type": "function", "function": {"name": "now"}}]
+    tools = [{"type": "function", "function": {"name": "now", "parameters": {"type": "strange"}}}]
     refused(
-        openai.BadRequestError, "unsupported_parameter", "tools", lambda: ask(model=MODEL, messages=QUESTION, tools=tools)
+        openai.BadRequestError,
+        "invalid_value",
+        "tools",
+        lambda: ask(model=MODEL, messages=QUESTION, tools=tools, tool_choice="required"),
+    )
+    schema = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "array", "uniqueItems": True}}}
+    refused(
+        openai.BadRequestError,
+        "invalid_value",
+        "response_format.json_schema.schema",
+        lambda: ask(model=MODEL, messages=QUESTION, response_format=schema),
     )
     refused(
         openai.BadRequestError,
@@ -144,6 +256,6 @@ def cancellation():
         pass
 
 
-for part in (models, chat, completions, logprobs, embeddings, errors, cancellation):
+for part in (models, chat, completions, logprobs, structured, tools, embeddings, errors, cancellation):
     part()
     print(part.__name__, "as expected", flush=True)

@@ -13,7 +13,7 @@ use jackfield_tests::{Setup, tiny_encoder, tiny_model};
 use plugin_api::events::{Flow, Subscriptions};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::testing::machine::Machine;
-use plugin_api::{Config, Hook, Kind};
+use plugin_api::{Config, Hook, Kind, OutputParser};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Connection, bytes, json_bytes};
@@ -106,7 +106,7 @@ impl Service {
         let mut config = ServerConfig::read(&config, "".as_ref()).unwrap();
         config.model_names.insert(0, MODEL.to_owned());
         config.embedding_model = models.encoder.is_some().then(|| EMBEDDING_MODEL.to_owned());
-        let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME];
+        let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME, <dyn OutputParser>::NAME];
         let readers = kinds.into_iter().flat_map(|kind| setup.wiring.names(kind)).collect();
         let facts = EngineFacts { readers, num_seqs_max: setup.options.num_seqs_max, board: None };
         let server = Server::start(config, facts).unwrap();

@@ -46,7 +46,7 @@ fn wrong_fields_are_named() {
         (CHAT, json!({ "model": MODEL, "messages": [{ "role": "user", "content": [{ "type": "image_url" }] }] }), 400, "unsupported_parameter", Some("messages[0].content[0].type")),
         (CHAT, json!({ "model": "gpt-5", "messages": question }),   404, "model_not_found", Some("model")),
         (CHAT, json!({ "model": 3, "messages": question }),         400, "invalid_type", Some("model")),
-        (CHAT, json!({ "model": MODEL, "messages": question, "tools": [] }), 400, "unsupported_parameter", Some("tools")),
+        (CHAT, json!({ "model": MODEL, "messages": question, "tools": {} }), 400, "invalid_value", Some("tools")),
         (CHAT, json!({ "model": MODEL, "messages": question, "wings": 2 }), 400, "unknown_parameter", Some("wings")),
         (CHAT, json!({ "model": MODEL, "messages": question, "top_logprobs": 2 }), 400, "invalid_value", Some("top_logprobs")),
         (CHAT, json!({ "model": MODEL, "messages": question, "logprobs": true, "top_logprobs": 21 }), 400, "invalid_value", Some("top_logprobs")),

@@ -238,16 +238,26 @@ fn a_failing_processor_ends_its_request_and_is_told() {
 }
 
 #[test]
-fn a_processor_that_cannot_follow_its_rows_is_told() {
+fn a_processor_that_cannot_follow_a_row_ends_its_request_and_is_told() {
     let folder = tiny_model("tiny");
     let setup = setup().with("logits-processor", "stumbling");
     let heard = listen(&setup);
     let mut engine = setup.load(folder.path()).unwrap();
-    let (_, tokens) = answer(&mut engine, request(3));
-    let told = tokens.iter().map(|token| {
-        format!("fault logits-processor/stumbling: stumbling: this one fails to follow {token}")
-    });
-    assert_eq!((tokens.len(), take(&heard)), (3, told.collect()));
+    engine.submit(request(3)).unwrap();
+    let mut ends = Vec::new();
+    engine
+        .run_to_end(&mut |output| match output {
+            jackfield_engine::Output::Finished { error, .. } => {
+                ends.push(error.unwrap().to_string());
+            }
+            jackfield_engine::Output::Token { token, .. } => panic!("{token} is not followed"),
+        })
+        .unwrap();
+    let told: Vec<String> =
+        ends.iter().map(|error| format!("fault logits-processor/stumbling: {error}")).collect();
+    assert_eq!((ends.len(), take(&heard)), (1, told));
+    assert!(ends[0].starts_with("stumbling: this one fails to follow "), "{ends:?}");
+    assert_eq!(engine.cache_usage().used, 0);
 }
 
 #[test]

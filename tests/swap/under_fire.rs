@@ -157,8 +157,8 @@ fn swap_all(
 /// Replaces what fills some slots at one boundary: each has another generation after it, or none.
 fn swap_some(swapper: &dyn SwapTarget, make: &Make<'_>, random: &mut Random, tally: &mut Tally) {
     // Kinds of requests are most often full: of them one in eight, of the others every other.
-    let is_of_requests =
-        |slot: &SlotStatus| ["logits-processor", "decoding-strategy"].contains(&slot.kind.as_str());
+    let of_requests = ["logits-processor", "decoding-strategy", "output-parser"];
+    let is_of_requests = |slot: &SlotStatus| of_requests.contains(&slot.kind.as_str());
     let before = swapper.slots();
     let chosen: Vec<bool> = before
         .iter()

@@ -69,6 +69,7 @@ use plugin_q5_1 as _;
 use plugin_q5_k as _;
 use plugin_q6_k as _;
 use plugin_q8_0 as _;
+use plugin_reasoning as _;
 use plugin_repetition_penalty as _;
 use plugin_reservoir_replay as _;
 use plugin_reward_model as _;
@@ -83,6 +84,7 @@ use plugin_stop_words as _;
 use plugin_swiglu as _;
 use plugin_switch as _;
 use plugin_temperature as _;
+use plugin_tool_calls as _;
 use plugin_top_k as _;
 use plugin_top_p as _;
 use plugin_wsd as _;
@@ -90,4 +92,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    83 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    85 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

@@ -41,7 +41,7 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{verdict}"))
 }
 
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 22] = [
     "adapter",
     "backend",
     "curriculum",
@@ -58,6 +58,7 @@ const KINDS: [&str; 21] = [
     "norm",
     "objective",
     "optimizer",
+    "output-parser",
     "quantizer",
     "residual",
     "reward",

@@ -57,7 +57,7 @@ impl fmt::Debug for Hosts {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 13] = [
+const DEFAULTS: [(&str, &[&str]); 14] = [
     ("adapter",           &["lora"]),
     ("backend",           &["cpu"]),
     ("curriculum",        &["sequential"]),
@@ -71,6 +71,7 @@ const DEFAULTS: [(&str, &[&str]); 13] = [
     ("model-source",      &["file", "pypi", "hf-hub"]),
     ("objective",         &["causal-lm"]),
     ("optimizer",         &["adamw"]),
+    ("output-parser",     &["reasoning", "tool-calls"]),
 ];
 
 impl Wiring {

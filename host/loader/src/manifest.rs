@@ -139,7 +139,7 @@ impl Table<'_> {
     }
 
     fn permissions(&self) -> Result<Vec<Permission>, LoadError> {
-        let expected = "a list of read, write, network, process, clock";
+        let expected = "a list of read, write, network, process, clock, vocabulary";
         let list = self.value("permissions").and_then(|value| value.get_ref().as_array());
         let list = list.ok_or_else(|| self.wrong("permissions", expected))?;
         let permission = |item: &Spanned<DeValue<'_>>| {

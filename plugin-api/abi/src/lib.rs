@@ -21,6 +21,7 @@ pub mod kv_cache;
 pub mod logits_processor;
 pub mod model_source;
 pub mod op_sink;
+pub mod output_parser;
 pub mod prefix_caching;
 pub mod quantizer;
 pub mod reward;
@@ -126,6 +127,7 @@ pub const DIGEST: [u64; 2] = digest(&[
     include_bytes!("logits_processor.rs"),
     include_bytes!("model_source.rs"),
     include_bytes!("op_sink.rs"),
+    include_bytes!("output_parser.rs"),
     include_bytes!("prefix_caching.rs"),
     include_bytes!("quantizer.rs"),
     include_bytes!("reward.rs"),

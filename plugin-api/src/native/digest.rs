@@ -57,6 +57,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("logits_processor.rs"),
     include_bytes!("model_source.rs"),
     include_bytes!("op_sink.rs"),
+    include_bytes!("output_parser.rs"),
     include_bytes!("owner.rs"),
     include_bytes!("piece.rs"),
     include_bytes!("quantizer/mod.rs"),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use super::abi::{
     Code, Entry, MAGIC, OK, Open, Opened, Out, PANICKED, RStr, StableAbi, TypeLayout, backend as b,
     curriculum as cu, decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp,
-    model_source as ms, quantizer as q, reward as rw, scheduler as s, traced as t,
+    model_source as ms, output_parser as op, quantizer as q, reward as rw, scheduler as s,
+    traced as t,
 };
 use super::call::{Answer, error_of};
 use super::guard::{guard, write};
 use super::{
     DIGEST, Owner, backend, curriculum, decoding_strategy, hook, kv_cache, logits_processor,
-    model_source, quantizer, reward, scheduler, traced,
+    model_source, output_parser, quantizer, reward, scheduler, traced,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -33,6 +34,7 @@ use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
+use crate::kinds::output_parser::OutputParser;
 use crate::kinds::quantizer::Quantizer;
 use crate::kinds::residual::Residual;
 use crate::kinds::reward::Reward;
@@ -289,6 +291,7 @@ rows! {
     Norm: traced, TracedV1, t;
     Objective: traced, TracedV1, t;
     Optimizer: traced, TracedV1, t;
+    OutputParser: output_parser, OutputParserV1, op;
     Quantizer: quantizer, QuantizerV1, q;
     Residual: traced, TracedV1, t;
     Reward: reward, RewardV1, rw;

@@ -23,6 +23,7 @@ mod kv_cache;
 mod logits_processor;
 mod model_source;
 mod op_sink;
+mod output_parser;
 mod owner;
 mod piece;
 mod quantizer;

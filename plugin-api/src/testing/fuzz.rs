@@ -8,7 +8,7 @@ mod traced;
 
 pub(super) use called::{
     backend, curriculum, decoding_strategy, hook, kv_cache, logits_processor, model_source,
-    quantizer, reward, scheduler,
+    output_parser, quantizer, reward, scheduler,
 };
 pub(super) use traced::{
     adapter, encoder, feed_forward, lr_schedule, mixer, moe_router, norm, objective, optimizer,

@@ -25,6 +25,7 @@ pub mod moe_router;
 pub mod norm;
 pub mod objective;
 pub mod optimizer;
+pub mod output_parser;
 pub mod provided;
 pub mod quantizer;
 pub mod random;

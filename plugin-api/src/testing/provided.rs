@@ -5,7 +5,7 @@ use super::random::Random;
 use super::{
     Make, adapter, backend, curriculum, decoding_strategy, encoder, feed_forward, fuzz, hook,
     kv_cache, logits_processor, lr_schedule, mixer, model_source, moe_router, norm, objective,
-    optimizer, quantizer, residual, reward, rotary_embedding, scheduler,
+    optimizer, output_parser, quantizer, residual, reward, rotary_embedding, scheduler,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -26,6 +26,7 @@ use crate::kinds::moe_router::MoeRouter;
 use crate::kinds::norm::Norm;
 use crate::kinds::objective::Objective;
 use crate::kinds::optimizer::Optimizer;
+use crate::kinds::output_parser::OutputParser;
 use crate::kinds::quantizer::{Lowering, Quantizer};
 use crate::kinds::residual::Residual;
 use crate::kinds::reward::Reward;
@@ -131,6 +132,9 @@ rows! {
     Norm: norm, |p, c| over(p, c, |make| norm::suite_of(make));
     Objective: objective, |p, c| over(p, c, |make| objective::suite_of(make));
     Optimizer: optimizer, |p, c| over(p, c, |make| optimizer::suite_of(make));
+    OutputParser: output_parser, |p, c| {
+        over(p, c, |make| output_parser::suite_of(make, c, &[]));
+    };
     Quantizer: quantizer, |p, c| over::<dyn Quantizer, _>(p, c, |make| {
         let steps = steps_of(&make(c).expect("it has started before").lowering());
         quantizer::suite_of(make, steps);

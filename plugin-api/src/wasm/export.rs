@@ -53,6 +53,9 @@ macro_rules! export_wasm {
     ("scheduler", $register:path) => {
         $crate::export_wasm!(@ Scheduler, $register, __export_scheduler_plugin_impl, scheduler);
     };
+    ("output-parser", $register:path) => {
+        $crate::export_wasm!(@ OutputParser, $register, __export_output_parser_plugin_impl, output_parser);
+    };
     ("reward", $register:path) => {
         $crate::export_wasm!(@ Reward, $register, __export_reward_plugin_impl, reward);
     };

@@ -58,6 +58,7 @@ pub mod logits_processor;
 pub mod mixer;
 pub mod model_source;
 pub mod offers;
+pub mod output_parser;
 pub mod quantizer;
 pub mod reward;
 pub mod rotary_embedding;

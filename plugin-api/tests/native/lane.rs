@@ -35,6 +35,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     check::<dyn Norm>();
     check::<dyn Objective>();
     check::<dyn Optimizer>();
+    check::<dyn OutputParser>();
     check::<dyn Quantizer>();
     check::<dyn Residual>();
     check::<dyn Reward>();
@@ -97,6 +98,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
         Norm,
         Objective,
         Optimizer,
+        OutputParser,
         Quantizer,
         Residual,
         Reward,

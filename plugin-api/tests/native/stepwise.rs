@@ -201,6 +201,44 @@ fn logits_processors_are_lent_the_tokens_of_the_model() {
 }
 
 #[test]
+fn output_parsers_behave_as_the_original() {
+    let found = both::<dyn OutputParser>().map(|mut parser| {
+        let params = Config::at("request").with("depth", 4).with("misspelt", 1);
+        let (answer, mut out) = (AnswerId(1), vec![Piece::Content("before".to_owned())]);
+        parser.open(answer, &params).unwrap();
+        parser.push(answer, "naïve", &mut out).unwrap();
+        parser.push(answer, "", &mut out).unwrap();
+        parser.finish(answer, &mut out).unwrap();
+        parser.close(answer);
+        parser.finish(answer, &mut out).unwrap();
+        let unread: Vec<String> = params.unread().map(str::to_owned).collect();
+        let wrong = Config::at("request").with("depth", 40);
+        (out, unread, parser.open(answer, &wrong).unwrap_err())
+    });
+    assert_eq!(found[0], found[1]);
+    assert_eq!(found[0].0.len(), 11);
+    assert_eq!(found[0].1, ["misspelt"]);
+}
+
+#[test]
+fn panics_and_errors_of_output_parsers_are_contained() {
+    let mut out = Vec::new();
+    let (mut parser, watch) = import::<dyn OutputParser>(&told("panics", "push"));
+    let first = parser.push(AnswerId(0), "a", &mut out).unwrap_err();
+    watch.expect("panicked: on purpose, in push");
+    assert_eq!(first, watch.faults()[0]);
+    let again = parser.finish(AnswerId(0), &mut out).unwrap_err().to_string();
+    assert!(again.contains("has to be replaced"), "{again}");
+    let (mut parser, watch) = import::<dyn OutputParser>(&told("fails", "finish"));
+    for _ in 0..3 {
+        let error = parser.finish(AnswerId(0), &mut out).unwrap_err();
+        assert_eq!(error, crate::subject::denied("finish"));
+        assert_eq!(watch.faults(), [crate::subject::denied("finish")]);
+    }
+    assert_eq!(out, []);
+}
+
+#[test]
 fn panics_and_errors_of_logits_processors_are_contained() {
     check::<dyn LogitsProcessor>(&[
         ("need", &|p| {

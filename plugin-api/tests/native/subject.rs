@@ -43,6 +43,7 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn Norm, Subject>();
     registrar.provide::<dyn Objective, Subject>();
     registrar.provide::<dyn Optimizer, Subject>();
+    registrar.provide::<dyn OutputParser, Subject>();
     registrar.provide::<dyn Quantizer, Subject>();
     registrar.provide::<dyn Residual, Subject>();
     registrar.provide::<dyn Reward, Subject>();

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use jackfield_runtime::SwapTarget;
 use jackfield_server::{Board, EngineFacts, Exchange, Server, ServerConfig};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
-use plugin_api::{Config, Hook, Kind};
+use plugin_api::{Config, Hook, Kind, OutputParser};
 
 use super::adapter;
 use crate::args::Serve;
@@ -34,7 +34,7 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     let mut config = configured(&session.config, session.live.folder(), args, &own_name)?;
     config.embedding_model = embedding_model.as_deref().map(self::own_name);
     let jobs_max = config.max_queued.max(1);
-    let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME];
+    let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME, <dyn OutputParser>::NAME];
     let readers = kinds.into_iter().flat_map(|kind| session.wiring.names(kind)).collect();
     let exchange = Exchange::default();
     let (plugins, bus) = (Arc::clone(&session.plugins), session.bus.clone());

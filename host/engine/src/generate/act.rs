@@ -6,6 +6,7 @@ use plugin_api::events::{AfterGenerate, AfterToken, Flow};
 use plugin_api::kinds::decoding_strategy::{Action, FinishReason, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{BatchChange, RowId};
+use plugin_api::kinds::output_parser::AnswerId;
 use plugin_api::plan::Per;
 use plugin_api::{Error, Kind, KvCache};
 
@@ -76,10 +77,20 @@ impl Engine {
         }
         let is_first = group.answer.num_tokens == 1;
         let (request, text) = (group.request, group.answer.show(hold));
+        self.work.read.pieces.clear();
+        if let Some(parsers) = &group.parsers {
+            let answer = AnswerId(group.id.0);
+            let read = self.work.read.read(&mut self.parsers, parsers, answer, text, false);
+            if let Err((place, error)) = read {
+                self.parser_failed(place, request.0, &error);
+                return Err(error);
+            }
+        }
+        let pieces = &self.work.read.pieces[..];
         let top_logprobs = self.work.alternatives.of(seq, token);
         let digest = &group.digest;
         let prompt = group.scores.as_deref().filter(|_| is_first).unwrap_or_default();
-        sink(Output::Token { request, token, logprob, top_logprobs, prompt, text, digest });
+        sink(Output::Token { request, token, logprob, top_logprobs, prompt, text, pieces, digest });
         self.load.tokens += 1;
         Ok(match flow {
             Flow::Finish(reason) => Some(reason),
@@ -154,11 +165,13 @@ impl Engine {
         error: Option<&Error>,
         sink: Sink<'_>,
     ) {
+        let failed = self.read_end(index, reason, error.is_none());
+        let (reason, error) = match &failed {
+            Some(failed) => (FinishReason::Aborted, Some(failed)),
+            None => (reason, error),
+        };
         let Some(mut group) = self.remove_group(index) else { return };
         let now = self.clock.now_us();
-        if reason != FinishReason::Stop {
-            group.answer.finish();
-        }
         let stats = Stats {
             prompt_tokens: group.prompt_tokens,
             cached_tokens: group.cached_tokens.unwrap_or(0).min(group.prompt_tokens),
@@ -179,7 +192,25 @@ impl Engine {
         let answer = group.answer.text.clone();
         let text = group.answer.show(0);
         let request = group.request;
-        sink(Output::Finished { request, reason, text, answer: &answer, stats, error });
+        let pieces = &self.work.read.pieces[..];
+        sink(Output::Finished { request, reason, text, pieces, answer: &answer, stats, error });
+    }
+
+    /// Completes the text of an answer and lets parsers read the rest of it, if nothing has failed; what
+    /// fails now.
+    fn read_end(&mut self, index: usize, reason: FinishReason, is_fair: bool) -> Option<Error> {
+        self.work.read.pieces.clear();
+        let group = self.groups.get_mut(index)?;
+        if reason != FinishReason::Stop {
+            group.answer.finish();
+        }
+        let (parsers, request) = (group.parsers.as_ref().filter(|_| is_fair)?, group.request.0);
+        let (answer, rest) = (AnswerId(group.id.0), group.answer.rest());
+        let read = self.work.read.read(&mut self.parsers, parsers, answer, rest, true);
+        let (place, error) = read.err()?;
+        self.work.read.pieces.clear();
+        self.parser_failed(place, request, &error);
+        Some(error)
     }
 
     /// Ends requests whose time is over. The clock is read if anybody has a deadline.

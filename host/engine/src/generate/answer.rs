@@ -34,6 +34,11 @@ impl Answer {
         &self.text[start..end]
     }
 
+    /// What was not shown yet.
+    pub(super) fn rest(&self) -> &str {
+        &self.text[self.shown..]
+    }
+
     /// Shortens the answer; what was shown stays shown.
     pub(super) fn cut(&mut self, keep_bytes: usize) {
         let mut keep = keep_bytes.clamp(self.shown, self.text.len());

@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use jackfield_runtime::{DRAINING_MAX, SwapError};
-use plugin_api::{DecodingStrategy, Handover, Kind, KvCache, LogitsProcessor, Scheduler};
+use plugin_api::{
+    DecodingStrategy, Handover, Kind, KvCache, LogitsProcessor, OutputParser, Scheduler,
+};
 
 use super::convert::Conversion;
 use super::engine::Engine;
@@ -75,6 +77,12 @@ impl Engine {
                 return Err(too_many_draining(format!("{}/{name}", <dyn DecodingStrategy>::NAME)));
             }
         }
+        for (place, _) in &change.parsers {
+            let (name, slot) = &self.parsers[*place];
+            if !slot.has_room() {
+                return Err(too_many_draining(format!("{}/{name}", <dyn OutputParser>::NAME)));
+            }
+        }
         if let Some(successor) = &mut change.scheduler {
             self.tell_scheduler(successor)?;
         }
@@ -134,6 +142,10 @@ impl Engine {
         }
         for (place, next) in change.strategies.drain(..) {
             let (Ok(retired) | Err(retired)) = self.strategies[place].1.replace(next).map_err(Some);
+            leftover.push(Box::new(retired));
+        }
+        for (place, next) in change.parsers.drain(..) {
+            let (Ok(retired) | Err(retired)) = self.parsers[place].1.replace(next).map_err(Some);
             leftover.push(Box::new(retired));
         }
     }

@@ -15,7 +15,9 @@ use plugin_api::kinds::kv_cache::{BlockCopy, PoolUsage};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::kinds::scheduler::{Limits, Picked, Waiting};
 use plugin_api::plan::Plan;
-use plugin_api::{Backend, DecodingStrategy, Error, Kind, KvCache, Quantizer, Scheduler};
+use plugin_api::{
+    Backend, DecodingStrategy, Error, Kind, KvCache, OutputParser, Quantizer, Scheduler,
+};
 
 use super::alternatives::Alternatives;
 use super::batch::StepBatch;
@@ -24,6 +26,7 @@ use super::draft_model::{DraftCosts, DraftModel, Memory, Timed};
 use super::drafts::Spare;
 use super::group::{Group, Sequence, Slab};
 use super::load::{Load, Numbers};
+use super::parse::{Parsers, Read};
 use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
 use crate::error::EngineError;
@@ -46,6 +49,7 @@ pub struct Engine {
     pub(super) scheduler_faults: Vec<Error>,
     pub(super) processors: Vec<(String, RequestSlot<dyn LogitsProcessor>)>,
     pub(super) strategies: Vec<(String, RequestSlot<dyn DecodingStrategy>)>,
+    pub(super) parsers: Parsers,
     /// How `state` lies.
     pub(super) layout: Arc<StateLayout>,
     pub(super) state: AlignedBytes,
@@ -112,6 +116,7 @@ pub(super) struct Work {
     pub(super) alternatives: Alternatives,
     pub(super) moves: Vec<BlockCopy>,
     pub(super) spare: Spare,
+    pub(super) read: Read,
 }
 
 impl Engine {
@@ -171,6 +176,7 @@ impl Engine {
         }
         let processors = request_slots(processors);
         let strategies = request_slots(wiring.make_all::<dyn DecodingStrategy>(registry)?);
+        let parsers = request_slots(wiring.make_all::<dyn OutputParser>(registry)?);
         let filled = Filled {
             plan: &plan,
             cache: &cache,
@@ -178,6 +184,7 @@ impl Engine {
             quantizers: &quantizers,
             processors: &processors,
             strategies: &strategies,
+            parsers: &parsers,
         };
         let state = State::new(filled.slots(), &plan, &layout);
         let quantized = quantizers.iter().map(|slot| (slot.get().format(), slot.get().lowering()));
@@ -208,6 +215,7 @@ impl Engine {
             scheduler_faults: Vec::new(),
             processors,
             strategies,
+            parsers,
             groups: Slab::new(),
             sequences: Slab::new(),
             limits: Limits { tokens: options.tokens_per_step_max, seqs: options.num_seqs_max },
@@ -308,7 +316,10 @@ impl Engine {
         let processors = processors.map(|label| (<dyn LogitsProcessor>::NAME, label));
         let strategies = self.strategies.iter().map(|(_, slot)| &slot.active().label);
         let strategies = strategies.map(|label| (<dyn DecodingStrategy>::NAME, label));
+        let parsers = self.parsers.iter().map(|(_, slot)| &slot.active().label);
+        let parsers = parsers.map(|label| (<dyn OutputParser>::NAME, label));
         let labels = self.engine_labels(self.plans.active()).chain(processors).chain(strategies);
+        let labels = labels.chain(parsers);
         labels.map(|(kind, label)| (kind.to_owned(), label.clone())).collect()
     }
 }

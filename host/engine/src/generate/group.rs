@@ -23,6 +23,8 @@ pub(super) struct Group {
     pub(super) strategy: (usize, u32),
     /// Pinned generation of each processor, in the order of the processors.
     pub(super) processors: Vec<u32>,
+    /// Pinned generation of each parser, where the text of the answer is read.
+    pub(super) parsers: Option<Vec<u32>>,
     /// In the order they began.
     pub(super) seqs: Vec<SeqId>,
     /// Evaluations that have not been observed.

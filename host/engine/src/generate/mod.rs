@@ -13,6 +13,7 @@ mod evaluate;
 mod fault;
 mod group;
 mod load;
+mod parse;
 pub mod perplexity;
 pub(crate) mod plans;
 mod prefix;

@@ -2,6 +2,7 @@
 
 use plugin_api::Config;
 use plugin_api::kinds::decoding_strategy::FinishReason;
+use plugin_api::kinds::output_parser::Piece;
 
 use crate::model::{PlanDigest, Tokenizer};
 
@@ -144,6 +145,9 @@ pub enum Output<'a> {
         prompt: &'a [PromptToken],
         /// Text that can be shown because of it; characters in the making are held back.
         text: &'a str,
+        /// What parsers make of the text, if the request asked for `parse_output`: they hold back what
+        /// could still become something else. Empty otherwise.
+        pieces: &'a [Piece],
         /// The plan and plugins that made it.
         digest: &'a PlanDigest,
     },
@@ -155,6 +159,8 @@ pub enum Output<'a> {
         reason: FinishReason,
         /// Text that was held back until here.
         text: &'a str,
+        /// What parsers make of it, and what they held back.
+        pieces: &'a [Piece],
         /// The whole answer.
         answer: &'a str,
         /// How it went.

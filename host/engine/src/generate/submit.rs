@@ -88,6 +88,17 @@ impl Engine {
             self.close_processors(seq, 0, &processors);
             return Err(EngineError::plugin("request")(error));
         }
+        let parsers = match self.open_parsers(group, &params) {
+            Ok(parsers) => parsers,
+            Err(error) => {
+                let (_, slot) = &mut self.strategies[strategy];
+                slot.get_mut(generation).close(group);
+                let drained = slot.close(generation);
+                self.dispose(drained);
+                self.close_processors(seq, 0, &processors);
+                return Err(error);
+            }
+        };
         let plan = self.plans.open();
         let digest = self.digest_of(self.plans.get(plan), &processors, (strategy, generation));
         let seed_key = self.seed_of(self.plans.get(plan), &params);
@@ -113,6 +124,7 @@ impl Engine {
             priority,
             strategy: (strategy, generation),
             processors,
+            parsers,
             seqs: vec![seq],
             outstanding: 0,
             seed,
@@ -257,6 +269,7 @@ impl Engine {
                 self.forget_row(seq, group.request.0, &group.processors);
             }
         }
+        self.close_parsers(group.id, group.parsers.as_deref().unwrap_or_default());
         let (strategy, generation) = group.strategy;
         let (_, slot) = &mut self.strategies[strategy];
         slot.get_mut(generation).close(group.id);
@@ -269,7 +282,7 @@ impl Engine {
     }
 
     /// Drops what has drained, but not on the step thread.
-    fn dispose(&self, drained: Option<impl Send + 'static>) {
+    pub(super) fn dispose(&self, drained: Option<impl Send + 'static>) {
         if let Some(drained) = drained {
             self.shared.reaper.dispose(drained);
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use jackfield_runtime::Generation;
-use plugin_api::{DecodingStrategy, KvCache, LogitsProcessor, Quantizer, Scheduler};
+use plugin_api::{DecodingStrategy, KvCache, LogitsProcessor, OutputParser, Quantizer, Scheduler};
 
 use crate::generate::plans::CompiledPlan;
 use crate::model::memory::{AlignedBytes, StateLayout};
@@ -30,6 +30,7 @@ pub(crate) struct Change {
     /// Which of the processors, and what follows it; likewise below.
     pub(crate) processors: Vec<(usize, Generation<dyn LogitsProcessor>)>,
     pub(crate) strategies: Vec<(usize, Generation<dyn DecodingStrategy>)>,
+    pub(crate) parsers: Vec<(usize, Generation<dyn OutputParser>)>,
     pub(crate) quantizers: Vec<(usize, Generation<dyn Quantizer>)>,
 }
 

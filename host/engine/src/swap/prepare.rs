@@ -86,6 +86,11 @@ impl Shared {
                     pinned = Some(Arc::downgrade(&next.requests));
                     change.strategies.push((place, next));
                 }
+                Role::Parser(place) => {
+                    let next = member.generation(instance)?;
+                    pinned = Some(Arc::downgrade(&next.requests));
+                    change.parsers.push((place, next));
+                }
             }
             requests.push(pinned);
         }
@@ -96,7 +101,7 @@ impl Shared {
         let moved = moved.filter(|_| change.memory.is_some());
         let is_same = self.prepare_plans(&model, planning, moved, &mut change)?;
         let reach = |member: &Member| match member.role {
-            Role::Processor(_) | Role::Strategy(_) => Reach::NewRequests,
+            Role::Processor(_) | Role::Strategy(_) | Role::Parser(_) => Reach::NewRequests,
             Role::Traced | Role::Adapter if !is_same => Reach::NewRequests,
             _ => Reach::MidStream,
         };

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jackfield_runtime::{RequestSlot, Slot};
 use plugin_api::{
-    Adapter, Backend, DecodingStrategy, Kind, KvCache, LogitsProcessor, Quantizer, Scheduler,
+    Adapter, Backend, DecodingStrategy, Kind, KvCache, LogitsProcessor, OutputParser, Quantizer,
+    Scheduler,
 };
 
 use super::state::{Role, SlotState};
@@ -19,6 +20,7 @@ pub(crate) struct Filled<'a> {
     pub(crate) quantizers: &'a [Slot<dyn Quantizer>],
     pub(crate) processors: &'a [(String, RequestSlot<dyn LogitsProcessor>)],
     pub(crate) strategies: &'a [(String, RequestSlot<dyn DecodingStrategy>)],
+    pub(crate) parsers: &'a [(String, RequestSlot<dyn OutputParser>)],
 }
 
 impl Filled<'_> {
@@ -42,6 +44,7 @@ impl Filled<'_> {
         }));
         slots.extend(of_requests(self.processors, Role::Processor));
         slots.extend(of_requests(self.strategies, Role::Strategy));
+        slots.extend(of_requests(self.parsers, Role::Parser));
         slots
     }
 }

@@ -27,6 +27,7 @@ pub(crate) enum Role {
     /// The index among the processors; likewise below.
     Processor(usize),
     Strategy(usize),
+    Parser(usize),
     Quantizer(usize),
 }
 

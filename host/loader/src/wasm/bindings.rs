@@ -44,6 +44,7 @@ macro_rules! world {
 }
 
 world!(curriculum, "curriculum-plugin");
+world!(output_parser, "output-parser-plugin");
 world!(decoding_strategy, "decoding-strategy-plugin");
 world!(hook, "hook-plugin");
 world!(logits_processor, "logits-processor-plugin");

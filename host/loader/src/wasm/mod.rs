@@ -19,6 +19,7 @@ mod logits_processor;
 mod mixer;
 mod model_source;
 mod norm;
+mod output_parser;
 mod quantizer;
 mod reward;
 mod rotary_embedding;
@@ -239,6 +240,7 @@ fn provided(
     match kind {
         "adapter" => norm::adapter(plugin, linked),
         "curriculum" => curriculum::provided(plugin, linked),
+        "output-parser" => output_parser::provided(plugin, linked),
         "decoding-strategy" => decoding_strategy::provided(plugin, linked),
         "encoder" => norm::encoder(plugin, linked),
         "lr-schedule" => norm::lr_schedule(plugin, linked),

@@ -61,6 +61,7 @@ const WORLDS: &[World] = &[
     ("norm",               &["graph"],          &["traced"]),
     ("objective",          &["graph"],          &["traced"]),
     ("optimizer",          &["graph"],          &["traced"]),
+    ("output-parser",      &[],                 &["output-parser"]),
     ("quantizer",          &[],                 &["quantizer"]),
     ("residual",           &["graph"],          &["traced"]),
     ("reward",             &[],                 &["reward"]),

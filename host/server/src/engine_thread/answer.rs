@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use jackfield_engine::model::PlanDigest;
 use jackfield_engine::{PromptToken, Stats};
 use plugin_api::kinds::decoding_strategy::FinishReason;
+use plugin_api::kinds::output_parser::Piece;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, Receiver};
 
@@ -24,6 +25,8 @@ pub(crate) struct Token {
     pub(crate) prompt: Vec<PromptToken>,
     /// Text that can be shown because of it.
     pub(crate) text: String,
+    /// What parsers make of it, where that is asked for.
+    pub(crate) pieces: Vec<Piece>,
     /// What made it.
     pub(crate) digest: PlanDigest,
 }
@@ -46,6 +49,15 @@ pub(crate) enum Ending {
 pub(crate) struct End {
     pub(crate) ending: Ending,
     pub(crate) text: String,
+    /// What parsers make of it.
+    pub(crate) pieces: Vec<Piece>,
+}
+
+impl End {
+    /// An end with nothing left to be told.
+    fn bare(ending: Ending) -> Self {
+        Self { ending, text: String::new(), pieces: Vec::new() }
+    }
 }
 
 /// The engine's side.
@@ -60,7 +72,7 @@ impl AnswerSender {
         match self.tokens.try_send(token) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
-                let _ = self.end.set(End { ending: Ending::Unread, text: String::new() });
+                let _ = self.end.set(End::bare(Ending::Unread));
                 false
             }
             Err(TrySendError::Closed(_)) => false,
@@ -68,8 +80,8 @@ impl AnswerSender {
     }
 
     /// Ends the answer.
-    pub(super) fn end(self, ending: Ending, text: &str) {
-        let _ = self.end.set(End { ending, text: text.to_owned() });
+    pub(super) fn end(self, ending: Ending, text: &str, pieces: &[Piece]) {
+        let _ = self.end.set(End { ending, text: text.to_owned(), pieces: pieces.to_vec() });
     }
 }
 
@@ -100,7 +112,7 @@ impl AnswerStream {
 
     fn ended(&mut self) -> Next {
         self.has_ended = true;
-        let stopped = || End { ending: Ending::Stopped, text: String::new() };
+        let stopped = || End::bare(Ending::Stopped);
         Next::End(self.end.get().cloned().unwrap_or_else(stopped))
     }
 }

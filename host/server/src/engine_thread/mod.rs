@@ -180,26 +180,36 @@ impl EngineThread {
         // One moment serves all tokens of a step.
         let mut now = None;
         let result = self.engine.step(&mut |output| match output {
-            Output::Token { request, token, logprob, top_logprobs, prompt, text, digest } => {
+            Output::Token {
+                request,
+                token,
+                logprob,
+                top_logprobs,
+                prompt,
+                text,
+                pieces,
+                digest,
+            } => {
                 let Some(to) = running.get_mut(&request) else { return };
                 let now = *now.get_or_insert_with(Instant::now);
                 if let Some(last) = to.last_token.replace(now) {
                     metrics.inter_token_seconds.observe(now - last);
                 }
                 let (text, top, prompt) = (text.to_owned(), top_logprobs.to_vec(), prompt.to_vec());
-                let token = Token { token, logprob, top, prompt, text, digest: *digest };
+                let (pieces, digest) = (pieces.to_vec(), *digest);
+                let token = Token { token, logprob, top, prompt, text, pieces, digest };
                 if !to.answer.push(token) {
                     gone.push(request);
                 }
             }
-            Output::Finished { request, reason, text, stats, error, .. } => {
+            Output::Finished { request, reason, text, pieces, stats, error, .. } => {
                 let Some(to) = running.remove(&request) else { return };
                 tickets.remove(&to.ticket);
                 metrics.finished(reason, &stats, error.is_some());
                 let ending = Ending::Done { reason, stats, error: error.cloned() };
                 // Whoever is answered may ask again at once: there is room by then.
                 drop(to.permit);
-                to.answer.end(ending, text);
+                to.answer.end(ending, text, pieces);
             }
         });
         for request in std::mem::take(&mut self.gone) {
@@ -240,7 +250,7 @@ impl EngineThread {
         for (request, running) in std::mem::take(&mut self.running) {
             self.engine.cancel(request);
             drop(running.permit);
-            running.answer.end(ending.clone(), "");
+            running.answer.end(ending.clone(), "", &[]);
         }
         self.tickets.clear();
     }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use jackfield_engine::Stats;
+use plugin_api::kinds::output_parser::{Piece, append};
 
 use super::{Answers, finish_reason};
 use crate::engine_thread::{End, Ending, Next, Token};
@@ -12,6 +13,8 @@ use crate::error::ApiError;
 /// One whole answer.
 pub(crate) struct Collected {
     pub(crate) text: String,
+    /// What parsers make of it, where that is asked for.
+    pub(crate) pieces: Vec<Piece>,
     pub(crate) tokens: Vec<Token>,
     pub(crate) finish_reason: &'static str,
     pub(crate) stats: Stats,
@@ -21,6 +24,7 @@ pub(crate) struct Collected {
 #[derive(Default)]
 struct Part {
     text: String,
+    pieces: Vec<Piece>,
     tokens: Vec<Token>,
     end: Option<End>,
 }
@@ -32,7 +36,8 @@ pub(crate) async fn collect(mut answers: Answers) -> Result<Vec<Collected>, ApiE
         for (part, stream) in parts.iter_mut().zip(&mut answers.streams) {
             while let Poll::Ready(Some(next)) = stream.poll_next(cx) {
                 match next {
-                    Next::Token(token) => {
+                    Next::Token(mut token) => {
+                        token.pieces.drain(..).for_each(|piece| append(&mut part.pieces, piece));
                         part.text.push_str(&token.text);
                         part.tokens.push(token);
                     }
@@ -49,8 +54,8 @@ pub(crate) async fn collect(mut answers: Answers) -> Result<Vec<Collected>, ApiE
 }
 
 fn whole(part: Part, unread_max: usize) -> Result<Collected, ApiError> {
-    let Part { mut text, tokens, end } = part;
-    let Some(End { ending, text: rest }) = end else {
+    let Part { mut text, mut pieces, tokens, end } = part;
+    let Some(End { ending, text: rest, pieces: last }) = end else {
         return Err(ApiError::failed("the answer has no end"));
     };
     let finish_reason = finish_reason(&ending, unread_max)?;
@@ -58,5 +63,6 @@ fn whole(part: Part, unread_max: usize) -> Result<Collected, ApiError> {
         return Err(ApiError::failed("the answer has no end"));
     };
     text.push_str(&rest);
-    Ok(Collected { text, tokens, finish_reason, stats })
+    last.into_iter().for_each(|piece| append(&mut pieces, piece));
+    Ok(Collected { text, pieces, tokens, finish_reason, stats })
 }

@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures_util::Stream;
 use jackfield_engine::Stats;
+use plugin_api::kinds::output_parser::Piece;
 use serde::Serialize;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep};
 
@@ -24,8 +25,8 @@ pub(crate) enum Stage<'a> {
     Begin,
     /// Tokens came; the last of them may have held text back.
     Token(&'a Token),
-    /// It ended, with this text left.
-    End { text: &'a str, reason: &'static str },
+    /// It ended, with this text left, and what parsers make of it.
+    End { text: &'a str, pieces: &'a [Piece], reason: &'static str },
 }
 
 /// How a stream looks on the wire.
@@ -119,7 +120,8 @@ impl<W: Wire> Events<W> {
                     }
                     Poll::Ready(Some(Next::End(end))) => {
                         let reason = finish_reason(&end.ending, self.answers.unread_max)?;
-                        self.tell(choice, Stage::End { text: &end.text, reason }, text);
+                        let (rest, pieces) = (&*end.text, &end.pieces[..]);
+                        self.tell(choice, Stage::End { text: rest, pieces, reason }, text);
                         if let Ending::Done { stats, .. } = end.ending {
                             self.stats[choice] = Some(stats);
                         }

@@ -12,6 +12,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::fields::{Fields, kind_of, read, side_by_side, typed};
 use super::sampling::{LogprobsWanted, Sampling};
+use super::tools::{Tool, ToolChoice, Tools};
 use crate::error::ApiError;
 
 /// What a chat has besides the fields of every request.
@@ -28,10 +29,13 @@ pub(crate) struct ChatFields {
     /// Alternatives for each token; only with `logprobs`.
     #[schema(minimum = 0, maximum = 20)]
     top_logprobs: Option<u32>,
-    /// Only `none`: there are no tools.
-    tool_choice: Option<String>,
-    /// Without effect: there are no tools.
-    #[allow(dead_code, reason = "accepted, and says nothing")]
+    /// Tools that the answer may call.
+    #[schema(value_type = Option<Vec<Tool>>, max_items = 128)]
+    tools: Option<Value>,
+    /// Which of them it calls: `none`, what the model likes (`auto`), any of them (`required`), or one.
+    #[schema(value_type = Option<ToolChoice>)]
+    tool_choice: Option<Value>,
+    /// With `false`, calls after the first are left out.
     parallel_tool_calls: Option<bool>,
     /// Only `["text"]`.
     modalities: Option<Vec<String>>,
@@ -50,6 +54,42 @@ pub(crate) struct ChatMessage {
     name: Option<String>,
     /// Only null, as answers have it.
     refusal: Option<String>,
+    /// What led to it, as answers have it.
+    reasoning_content: Option<String>,
+    /// Tools that an answer called.
+    #[schema(value_type = Option<Vec<CalledTool>>)]
+    tool_calls: Option<Value>,
+    /// Which call a tool answers.
+    tool_call_id: Option<String>,
+}
+
+/// A tool that an answer called.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "a schema")]
+pub(crate) struct CalledTool {
+    id: String,
+    /// `function`.
+    r#type: CalledType,
+    function: CalledFunction,
+}
+
+/// What a called tool is.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code, reason = "a schema")]
+pub(crate) enum CalledType {
+    Function,
+}
+
+/// Name and arguments of a call.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "a schema")]
+pub(crate) struct CalledFunction {
+    name: String,
+    /// JSON, as text.
+    arguments: String,
 }
 
 /// Who says something. `developer` is what newer clients call `system`.
@@ -60,6 +100,7 @@ pub(crate) enum Role {
     Developer,
     User,
     Assistant,
+    Tool,
 }
 
 /// A text, or parts of one.
@@ -98,6 +139,7 @@ pub(crate) struct ChatRequest {
     pub(crate) sampling: Sampling,
     pub(crate) messages: Vec<Message>,
     pub(crate) logprobs: LogprobsWanted,
+    pub(crate) tools: Option<Tools>,
     /// Most tokens of an answer, if the client says so.
     pub(crate) max_tokens: Option<u32>,
 }
@@ -123,6 +165,8 @@ impl ChatRequest {
         let (sampling, chat): (Sampling, ChatFields) = read(body, &FIELDS)?;
         refuse_other_formats(&chat)?;
         let logprobs = wanted(&chat)?;
+        let is_parallel = chat.parallel_tool_calls != Some(false);
+        let tools = Tools::read(chat.tools.as_ref(), chat.tool_choice.as_ref(), is_parallel)?;
         let max_tokens = match (sampling.max_tokens, chat.max_completion_tokens) {
             (Some(old), Some(new)) if old != new => {
                 let expected = "the same as max_tokens, or one of both";
@@ -139,14 +183,11 @@ impl ChatRequest {
         let messages = chat.messages.into_iter().enumerate();
         let messages = messages.map(|(i, message)| read_message(i, message));
         let messages = messages.collect::<Result<_, _>>()?;
-        Ok(Self { sampling, messages, logprobs, max_tokens })
+        Ok(Self { sampling, messages, logprobs, tools, max_tokens })
     }
 }
 
 fn refuse_other_formats(chat: &ChatFields) -> Result<(), ApiError> {
-    if chat.tool_choice.as_deref().is_some_and(|choice| choice != "none") {
-        return Err(ApiError::unsupported("tool_choice", "there are no tools to choose"));
-    }
     if chat.modalities.as_ref().is_some_and(|list| list != &["text"]) {
         return Err(ApiError::unsupported("modalities", "answers are text"));
     }
@@ -167,21 +208,21 @@ fn wanted(chat: &ChatFields) -> Result<LogprobsWanted, ApiError> {
 fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message, ApiError> {
     message.retain(|_, value| !value.is_null());
     let at = |field: &str| format!("messages[{index}].{field}");
-    for field in ["tool_calls", "tool_call_id", "function_call", "audio"] {
+    for field in ["function_call", "audio"] {
         if message.contains_key(field) {
-            let why = "there is no plugin that reads tool calls or sounds";
+            let why = "calls are in `tool_calls`, and answers are text";
             return Err(ApiError::unsupported(&at(field), why));
         }
     }
+    // An answer that called tools may have said nothing.
+    let is_call = message.contains_key("tool_calls");
     for field in ["role", "content"] {
-        if !message.contains_key(field) {
+        if !message.contains_key(field) && !(is_call && field == "content") {
             return Err(ApiError::missing(&at(field)));
         }
     }
-    let mut map = Map::new();
-    std::mem::swap(&mut map, &mut message);
     let message: ChatMessage =
-        typed(map).map_err(|error| error.within(&format!("messages[{index}]")))?;
+        typed(message).map_err(|error| error.within(&format!("messages[{index}]")))?;
     if message.refusal.is_some() {
         return Err(ApiError::unsupported(&at("refusal"), "answers have none"));
     }
@@ -189,13 +230,59 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
         Role::System | Role::Developer => "system",
         Role::User => "user",
         Role::Assistant => "assistant",
+        Role::Tool => "tool",
     };
-    let content = text_of(message.content.unwrap_or_default(), &at("content"))?;
+    let content = message.content.map_or(Ok(String::new()), |it| text_of(it, &at("content")))?;
     let mut read = Message::new(role, content);
-    if let Some(name) = message.name {
-        read.extra.insert("name".to_owned(), Value::String(name));
+    let texts = [
+        ("name", message.name),
+        ("reasoning_content", message.reasoning_content),
+        ("tool_call_id", message.tool_call_id),
+    ];
+    for (field, text) in texts {
+        if let Some(text) = text {
+            read.extra.insert(field.to_owned(), Value::String(text));
+        }
+    }
+    if let Some(calls) = message.tool_calls {
+        if role != "assistant" {
+            let expected = "a message of the role assistant";
+            return Err(ApiError::invalid(&at("tool_calls"), expected, role));
+        }
+        read.extra.insert("tool_calls".to_owned(), called(calls, &at("tool_calls"))?);
     }
     Ok(read)
+}
+
+/// Calls as templates take them: with the arguments as an object.
+fn called(mut calls: Value, at: &str) -> Result<Value, ApiError> {
+    let expected =
+        "a list of calls with an id, the type function, and a function with name and arguments";
+    let list = calls.as_array_mut().filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| ApiError::invalid(at, expected, "something else"))?;
+    for (i, call) in list.iter_mut().enumerate() {
+        let at = format!("{at}[{i}]");
+        let is_fair = call.get("id").is_some_and(Value::is_string)
+            && call.get("type").is_some_and(|kind| kind == "function")
+            && call.get("function").and_then(|f| f.get("name")).is_some_and(Value::is_string);
+        let arguments = call.get_mut("function").and_then(|f| f.get_mut("arguments"));
+        let Some(arguments) = arguments.filter(|_| is_fair) else {
+            return Err(ApiError::invalid(&at, expected, "something else"));
+        };
+        let text = arguments.as_str().unwrap_or_default();
+        match serde_json::from_str::<Value>(text) {
+            Ok(object @ Value::Object(_)) => *arguments = object,
+            _ => {
+                let at = format!("{at}.function.arguments");
+                return Err(ApiError::invalid(
+                    &at,
+                    "a text of a JSON object",
+                    &arguments.to_string(),
+                ));
+            }
+        }
+    }
+    Ok(calls)
 }
 
 /// The text of a message: as it is, or its parts with a line between two.

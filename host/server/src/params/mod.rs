@@ -6,9 +6,11 @@ mod completion;
 mod constraint;
 mod fields;
 mod sampling;
+mod tools;
 mod unsupported;
 
 pub(crate) use chat::{ChatMessage, ChatRequest, Content};
 pub(crate) use completion::{CompletionRequest, Prompts, token_ids};
 pub(crate) use fields::{Fields, kind_of, read_one};
-pub(crate) use sampling::{LogprobsWanted, Stop, unread};
+pub(crate) use sampling::{LogprobsWanted, Sampling, Stop, unread};
+pub(crate) use tools::{Choice, Tools};

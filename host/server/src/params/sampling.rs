@@ -226,6 +226,11 @@ impl Sampling {
         Ok(params)
     }
 
+    /// Whether the answer is to keep to a grammar.
+    pub(crate) fn has_grammar(&self) -> Result<bool, ApiError> {
+        Ok(Constraint::of(self)?.is_some())
+    }
+
     /// What the engine says of a parameter, in the words of the field that it came from.
     pub(crate) fn placed(&self, error: ApiError) -> ApiError {
         match Constraint::of(self) {

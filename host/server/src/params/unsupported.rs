@@ -7,15 +7,14 @@ use crate::error::ApiError;
 
 /// Fields, and what is missing.
 #[rustfmt::skip]
-const UNSUPPORTED: [(&str, &str); 10] = [
+const UNSUPPORTED: [(&str, &str); 9] = [
     ("audio",                "answers are text"),
     ("best_of",              "ask for n answers and choose"),
-    ("function_call",        "there is no plugin that reads tool calls"),
-    ("functions",            "there is no plugin that reads tool calls"),
+    ("function_call",        "ask with `tools` and `tool_choice`"),
+    ("functions",            "ask with `tools` and `tool_choice`"),
     ("prediction",           "there is no plugin that speculates"),
     ("reasoning_effort",     "there is no plugin that reads reasoning"),
     ("suffix",               "there is no model that fills in"),
-    ("tools",                "there is no plugin that reads tool calls"),
     ("verbosity",            "say in the prompt how long the answer should be"),
     ("web_search_options",   "there is no plugin that searches"),
 ];

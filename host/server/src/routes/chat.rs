@@ -10,6 +10,7 @@ use jackfield_engine::{Prompt, Stats};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::calls::{self, CallDelta, ToolCall};
 use super::responses::Errors;
 use super::wire::{StreamEvent, TokenLogprob, Usage, digests, tell_digests, token_logprob};
 use crate::app::{App, now};
@@ -18,7 +19,7 @@ use crate::engine_thread::Token;
 use crate::error::ApiError;
 use crate::generate::{self, Collected, Stage, Wire};
 use crate::ids::Id;
-use crate::params::ChatRequest;
+use crate::params::{ChatRequest, Choice, Tools};
 
 /// A whole answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,7 +43,7 @@ pub(crate) struct ChatChoice {
     message: AnswerMessage,
     #[schema(required)]
     logprobs: Option<ChatLogprobs>,
-    /// `stop`, `length` or `content_filter`.
+    /// `stop`, `length`, `tool_calls` or `content_filter`.
     finish_reason: &'static str,
 }
 
@@ -51,10 +52,26 @@ pub(crate) struct ChatChoice {
 pub(crate) struct AnswerMessage {
     /// `assistant`.
     role: &'static str,
-    content: String,
+    /// Null where the answer is calls of tools and nothing else.
+    #[schema(required)]
+    pub(super) content: Option<String>,
+    /// What led to it, of models that think aloud.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<String>,
+    /// Tools to be called.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<ToolCall>,
     /// Null.
     #[schema(required)]
     refusal: Option<String>,
+}
+
+impl AnswerMessage {
+    /// A message that says nothing.
+    pub(crate) fn empty() -> Self {
+        let (content, reasoning_content, refusal) = (None, None, None);
+        Self { role: "assistant", content, reasoning_content, tool_calls: Vec::new(), refusal }
+    }
 }
 
 /// Logarithms of the tokens' probabilities.
@@ -98,7 +115,11 @@ pub(crate) struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
+    pub(super) content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<CallDelta>,
 }
 
 /// Answer a conversation.
@@ -125,9 +146,12 @@ pub(crate) async fn complete(
     let n = sampling.num_choices();
     generate::check_choices(&app, 1, n)?;
     let max_tokens = request.max_tokens.map_or(model.context_length as u64, u64::from);
-    let params = sampling.params(max_tokens, request.logprobs, &app.readers)?;
-    let (messages, of) = (request.messages, Arc::clone(&model));
-    let prompt = generate::blocking(move || templated(&of, &messages)).await??;
+    let mut params = sampling.params(max_tokens, request.logprobs, &app.readers)?;
+    let tools = request.tools;
+    calls::set(tools.as_ref(), &sampling, &app.readers, &mut params)?;
+    let (messages, of, offered) = (request.messages, Arc::clone(&model), tools.clone());
+    let prompt = generate::blocking(move || templated(&of, &messages, offered.as_ref())).await??;
+    params.set("reasoning_begun", calls::begins_to_reason(&prompt));
     let prompt = generate::check_length(&app, prompt, "messages").await?;
     let requests = (0..n).map(|choice| {
         let mut request = sampling.request(&params, choice);
@@ -135,7 +159,11 @@ pub(crate) async fn complete(
         request
     });
     let answers = generate::start(&app, requests.collect(), "messages").await;
-    let answers = answers.map_err(|error| sampling.placed(error))?;
+    let is_guided = tools.as_ref().is_some_and(Tools::is_guided);
+    let answers = answers.map_err(|error| match is_guided {
+        true => error.moved("guided_json", "tools"),
+        false => sampling.placed(error),
+    })?;
     let digest = answers.digest;
     let answer = Answer {
         id: format!("chatcmpl-{}", Id::new()),
@@ -145,6 +173,8 @@ pub(crate) async fn complete(
         has_logprobs: request.logprobs.is_wanted,
         includes_usage: sampling.includes_usage(),
         n,
+        calls: vec![Vec::new(); n],
+        is_named: tools.is_some_and(|tools| matches!(tools.choice, Choice::Named(_))),
         model,
     };
     let (mut response, made_by) = if sampling.is_stream() {
@@ -159,14 +189,18 @@ pub(crate) async fn complete(
 }
 
 /// The text that the model's chat template makes of a conversation.
-fn templated(model: &LoadedModel, messages: &[Message]) -> Result<Prompt, ApiError> {
+fn templated(
+    model: &LoadedModel,
+    messages: &[Message],
+    tools: Option<&Tools>,
+) -> Result<Prompt, ApiError> {
     let Some(template) = &model.chat_template else {
         let why = "this model has no chat template; ask /v1/completions";
         return Err(ApiError::unsupported("messages", why));
     };
     let token = |id: Option<u32>| id.and_then(|id| model.tokenizer.id_to_token(id)).unwrap_or("");
     let (bos, eos) = (token(model.tokenizer.bos()), token(model.tokenizer.eos()));
-    let text = template.render(messages, true, None, bos, eos);
+    let text = template.render(messages, true, tools.map(|tools| &tools.list), bos, eos);
     let text = text.map_err(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         ApiError::invalid(
@@ -192,27 +226,37 @@ struct Answer {
     has_logprobs: bool,
     includes_usage: bool,
     n: usize,
+    /// The calls that each choice has been told to make, by their ids.
+    calls: Vec<Vec<String>>,
+    /// The client chose the tool: that it is called is no reason to end.
+    is_named: bool,
     model: Arc<LoadedModel>,
 }
 
 impl Answer {
-    fn whole(self, collected: Vec<Collected>) -> ChatCompletion {
+    fn whole(&self, collected: Vec<Collected>) -> ChatCompletion {
         let stats: Vec<Stats> = collected.iter().map(|answer| answer.stats).collect();
-        let choices = collected.into_iter().enumerate().map(|(index, answer)| ChatChoice {
-            index,
-            logprobs: self.has_logprobs.then(|| self.logprobs(&answer.tokens)),
-            message: AnswerMessage { role: "assistant", content: answer.text, refusal: None },
-            finish_reason: answer.finish_reason,
+        let choices = collected.into_iter().enumerate().map(|(index, answer)| {
+            let (logprobs, reason) = (&answer.tokens, answer.finish_reason);
+            let logprobs = self.has_logprobs.then(|| self.logprobs(logprobs));
+            let message = calls::message(answer.pieces);
+            let finish_reason = self.reason(reason, !message.tool_calls.is_empty());
+            ChatChoice { index, message, logprobs, finish_reason }
         });
         ChatCompletion {
             choices: choices.collect(),
             usage: Usage::of(&stats, self.n),
-            id: self.id,
+            id: self.id.clone(),
             object: "chat.completion",
             created: self.created,
-            model: self.model_name,
-            system_fingerprint: self.fingerprint,
+            model: self.model_name.clone(),
+            system_fingerprint: self.fingerprint.clone(),
         }
+    }
+
+    /// Why an answer ended, in the words of the interface.
+    fn reason(&self, reason: &'static str, has_calls: bool) -> &'static str {
+        if reason == "stop" && has_calls && !self.is_named { "tool_calls" } else { reason }
     }
 
     fn logprobs(&self, tokens: &[Token]) -> ChatLogprobs {
@@ -240,16 +284,17 @@ impl Wire for Answer {
         let (mut delta, mut logprobs, mut finish_reason) = (Delta::default(), None, None);
         match stage {
             Stage::Begin => {
-                delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+                let (role, content) = (Some("assistant"), Some(String::new()));
+                delta = Delta { role, content, ..Delta::default() };
             }
-            Stage::Token(token) if token.text.is_empty() && !self.has_logprobs => return None,
+            Stage::Token(token) if token.pieces.is_empty() && !self.has_logprobs => return None,
             Stage::Token(token) => {
-                delta.content = Some(token.text.clone());
+                delta.take(&token.pieces, &mut self.calls[index]);
                 logprobs = self.has_logprobs.then(|| self.logprobs(std::slice::from_ref(token)));
             }
-            Stage::End { text, reason } => {
-                delta.content = (!text.is_empty()).then(|| text.to_owned());
-                finish_reason = Some(reason);
+            Stage::End { pieces, reason, .. } => {
+                delta.take(pieces, &mut self.calls[index]);
+                finish_reason = Some(self.reason(reason, !self.calls[index].is_empty()));
             }
         }
         Some(self.chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason }], None))

@@ -219,7 +219,7 @@ impl Wire for Answer {
                 logprobs = self.logprobs(index, std::slice::from_ref(token));
                 if self.is_prompt_only { String::new() } else { token.text.clone() }
             }
-            Stage::End { text, reason } => {
+            Stage::End { text, reason, .. } => {
                 finish_reason = Some(self.finish_reason(reason));
                 if self.is_prompt_only { String::new() } else { text.to_owned() }
             }

@@ -1,5 +1,6 @@
 //! Paths: one file for each group.
 
+mod calls;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod documents;

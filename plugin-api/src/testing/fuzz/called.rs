@@ -15,6 +15,7 @@ use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::{KvCache, PoolLimits, SeqId};
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
 use crate::kinds::model_source::{ModelEntry, ModelSource};
+use crate::kinds::output_parser::{AnswerId, OutputParser};
 use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
 use crate::kinds::reward::{RatedAnswer, Reward};
 use crate::kinds::scheduler::{Limits, Scheduler, Waiting};
@@ -97,6 +98,31 @@ pub(in crate::testing) fn scheduler(
         }
     }
     Vec::new()
+}
+
+/// Returns the request parameters that it reads.
+pub(in crate::testing) fn output_parser(
+    make: Make<'_, dyn OutputParser>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let asked = Asked::of(config, config, |params| {
+        if let Ok(mut parser) = make(config) {
+            let _ = parser.open(AnswerId(0), params);
+        }
+    });
+    let Ok(mut parser) = make(config) else { return asked.keys };
+    let mut out = Vec::new();
+    for _ in 0..ROUNDS {
+        let answer = AnswerId(random.below(4) as u32);
+        match random.below(8) {
+            0 => _ = parser.open(answer, &asked.params(random)),
+            1 => _ = parser.finish(answer, &mut out),
+            2 => parser.close(answer),
+            _ => _ = parser.push(answer, &text(random), &mut out),
+        }
+    }
+    asked.keys
 }
 
 pub(in crate::testing) fn curriculum(

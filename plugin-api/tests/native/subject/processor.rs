@@ -1,8 +1,38 @@
-//! The subject as a logits processor.
+//! The subject as a logits processor, and as an output parser.
 
 use plugin_api::prelude::*;
 
 use super::Subject;
+
+impl OutputParser for Subject {
+    fn open(&mut self, answer: AnswerId, params: &Config) -> Result<()> {
+        self.at("open")?;
+        self.seqs[answer.0 as usize] = params.count_or("depth", 0, 0..=9)? as u32;
+        Ok(())
+    }
+
+    fn push(&mut self, answer: AnswerId, text: &str, out: &mut Vec<Piece>) -> Result<()> {
+        self.at("push")?;
+        let index = self.seqs[answer.0 as usize];
+        self.seqs[answer.0 as usize] += text.len() as u32;
+        out.push(Piece::Content(text.to_uppercase()));
+        out.push(Piece::Reasoning(format!("{index} é")));
+        out.push(Piece::ToolCall { index, name: "f".to_owned() });
+        out.push(Piece::Arguments { index, text: "{}".to_owned() });
+        Ok(())
+    }
+
+    fn finish(&mut self, answer: AnswerId, out: &mut Vec<Piece>) -> Result<()> {
+        self.at("finish")?;
+        out.push(Piece::Content(self.seqs[answer.0 as usize].to_string()));
+        Ok(())
+    }
+
+    fn close(&mut self, answer: AnswerId) {
+        self.at_most_panics("close");
+        self.seqs[answer.0 as usize] = 0;
+    }
+}
 
 impl LogitsProcessor for Subject {
     fn open(&mut self, host: &Host) -> Result<()> {

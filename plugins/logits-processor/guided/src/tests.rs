@@ -1,3 +1,5 @@
+//! Grammars over tokens that are bytes: what may follow, what may not, and what is refused.
+
 use plugin_api::testing::logits_processor::{self, bytes_and_end};
 use plugin_api::testing::machine::Machine;
 use plugin_api::testing::rows::Rows;

@@ -6,7 +6,7 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 21] = [
+const RUST: [(&str, &str, &str); 22] = [
     ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     (
@@ -43,6 +43,7 @@ const RUST: [(&str, &str, &str); 21] = [
         include_str!("../../../../../plugins/objective/causal-lm/src/lib.rs"),
     ),
     ("optimizer", "sgd", include_str!("../../../../../plugins/optimizer/sgd/src/lib.rs")),
+    ("output-parser", "my-plugin", include_str!("../../../templates/rust/output_parser.rs")),
     ("quantizer", "my-plugin", include_str!("../../../templates/rust/quantizer.rs")),
     ("residual", "my-plugin", include_str!("../../../templates/rust/residual.rs")),
     ("reward", "length", include_str!("../../../../../plugins/reward/length/src/lib.rs")),
@@ -51,7 +52,7 @@ const RUST: [(&str, &str, &str); 21] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 21] {
+pub(super) fn kinds() -> [&'static str; 22] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -103,7 +104,7 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 19] = [
+pub(super) const WASM: [&str; 20] = [
     "adapter",
     "curriculum",
     "decoding-strategy",
@@ -118,6 +119,7 @@ pub(super) const WASM: [&str; 19] = [
     "norm",
     "objective",
     "optimizer",
+    "output-parser",
     "quantizer",
     "residual",
     "reward",
