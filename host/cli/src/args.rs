@@ -3,8 +3,10 @@
 
 mod adapter;
 mod checkpoint;
+mod config;
 mod evaluate;
 mod plugin;
+mod quantize;
 mod sampling;
 mod serve;
 mod train;
@@ -15,9 +17,11 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use adapter::{Adapter, Merge};
 pub(crate) use checkpoint::{Checkpoint, Dtype, Export, Layout};
+pub(crate) use config::Config;
 pub(crate) use evaluate::{Cut, Evaluate};
 pub use plugin::BuildLane;
 pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Running, Seal, Swap};
+pub(crate) use quantize::Quantize;
 pub(crate) use sampling::Sampling;
 pub(crate) use serve::Serve;
 pub(crate) use train::Train;
@@ -95,6 +99,8 @@ pub(crate) enum Command {
     /// List and verify checkpoints, and make models of them for other programs
     #[command(subcommand)]
     Checkpoint(Checkpoint),
+    /// Write a model in fewer bits, and measure what that loses
+    Quantize(Quantize),
     /// Merge an adapter into the weights that it stands beside
     #[command(subcommand)]
     Adapter(Adapter),
@@ -174,15 +180,6 @@ pub(crate) enum Model {
         #[arg(long)]
         tensors: bool,
     },
-}
-
-/// `jackfield config`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Config {
-    /// Explain every mistake in the configuration
-    Check,
-    /// Print the configuration that is in effect
-    Show,
 }
 
 fn parse_choice(text: &str) -> Result<(String, String), String> {

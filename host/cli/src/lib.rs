@@ -68,6 +68,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Serve(args) => commands::serve::run(&session, args),
         Command::Train(args) => commands::train::run(&session, args),
         Command::Checkpoint(command) => commands::checkpoint::run(&session, command),
+        Command::Quantize(args) => commands::quantize::run(&session, args),
         Command::Adapter(command) => commands::adapter::run(&session, command),
         Command::Evaluate(args) => commands::evaluate::run(&session, args),
         Command::Bench(args) => commands::bench::run(&session, args),

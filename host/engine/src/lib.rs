@@ -6,6 +6,7 @@ pub mod encode;
 pub mod error;
 pub mod generate;
 pub mod model;
+pub mod quantize;
 pub mod swap;
 pub mod train;
 pub mod wiring;

@@ -198,6 +198,7 @@ impl Configured {
 const LIMIT: Duration = Duration::from_secs(10);
 /// Whose logits are compared.
 const TOKENS: usize = 64;
-const TEXT: &str = "The studio was quiet when the engineer came in. She moved one cable from the left row of the \
+/// A short text to compare models on.
+pub(crate) const TEXT: &str = "The studio was quiet when the engineer came in. She moved one cable from the left row of the \
     panel to the right, listened, and wrote down what she heard: the voice was a little warmer, the drums \
     a little further away. Nobody who listened at home noticed that anything had been changed at all.";

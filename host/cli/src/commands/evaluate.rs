@@ -73,14 +73,15 @@ fn load(session: &Session, args: &Evaluate) -> Result<Engine> {
     session.engine_of(&path, &options)
 }
 
-fn tokens(engine: &Engine, text: &str) -> Vec<u32> {
+/// A text as the model reads one.
+pub(crate) fn tokens(engine: &Engine, text: &str) -> Vec<u32> {
     let tokenizer = &engine.model().tokenizer;
     let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
     bos.into_iter().chain(tokenizer.encode(text, false)).collect()
 }
 
 /// One text, or that of each line.
-fn read(file: &Path, field: &str) -> Result<Vec<String>> {
+pub(crate) fn read(file: &Path, field: &str) -> Result<Vec<String>> {
     let name = file.display();
     let bytes = std::fs::read(file).with_context(|| format!("{name}: expected a file to read"))?;
     let text = String::from_utf8(bytes).with_context(|| format!("{name}: expected UTF-8"))?;
@@ -134,4 +135,4 @@ fn print(
 }
 
 /// Rows of logits in a step.
-const ROWS: usize = 64;
+pub(crate) const ROWS: usize = 64;

@@ -10,6 +10,7 @@ pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod model;
 pub(crate) mod plugin;
+pub(crate) mod quantize;
 pub(crate) mod run_page;
 pub(crate) mod serve;
 pub(crate) mod train;

@@ -6,6 +6,7 @@ mod answer;
 mod batch;
 mod boundary;
 mod convert;
+pub mod divergence;
 mod draft_model;
 mod drafts;
 mod engine;

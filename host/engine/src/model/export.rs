@@ -51,18 +51,30 @@ pub struct Exported {
     pub size_bytes: u64,
 }
 
+/// Weights that are written in place of those of the model, by our names, in the order of rows that the layout
+/// has.
+pub(crate) trait Parts {
+    /// The format of a weight; nothing for one that stays as it is.
+    fn format(&self, ours: &str) -> Option<&str>;
+
+    /// Its bytes.
+    fn bytes(&self, ours: &str) -> Result<Vec<u8>, EngineError>;
+}
+
 /// A model to be written in another layout.
-struct Exporter<'a> {
-    files: &'a ModelFiles,
-    architecture: Architecture,
-    table: WeightTable,
-    quantizers: Quantizers,
+pub(crate) struct Exporter<'a> {
+    pub(crate) files: &'a ModelFiles,
+    pub(crate) architecture: Architecture,
+    pub(crate) table: WeightTable,
+    pub(crate) quantizers: Quantizers,
     /// Of matrices; vectors of GGUF files are F32. Nothing leaves all tensors as they are.
-    format: Option<&'a str>,
+    pub(crate) format: Option<&'a str>,
     /// Where the tokenizer lies, if not beside the weights.
-    tokenizer: Option<&'a Path>,
+    pub(crate) tokenizer: Option<&'a Path>,
     /// Bytes that take the place of tensors, by the names in the file.
-    replaced: BTreeMap<String, Vec<u8>>,
+    pub(crate) replaced: BTreeMap<String, Vec<u8>>,
+    /// Weights that were made in other formats.
+    pub(crate) parts: Option<&'a dyn Parts>,
 }
 
 /// Writes the model at `from`, a folder as Hugging Face or a training run leaves it, to `to`, where nothing is.
@@ -98,8 +110,9 @@ pub fn export(
         let what = folder.display().to_string();
         return Err(EngineError::inconsistent(what, "a folder with `tokenizer.json`", "none"));
     }
-    let (files, format, replaced) = (&files, Some(format), BTreeMap::new());
-    let exporter = Exporter { files, architecture, table, quantizers, format, tokenizer, replaced };
+    let (files, format, replaced, parts) = (&files, Some(format), BTreeMap::new(), None);
+    let exporter =
+        Exporter { files, architecture, table, quantizers, format, tokenizer, replaced, parts };
     match layout {
         ExportLayout::Gguf => exporter.to_gguf(to, progress),
         ExportLayout::HuggingFace => exporter.to_folder(to, progress),
@@ -113,6 +126,17 @@ impl Exporter<'_> {
             Some(bytes) => Ok(bytes.into()),
             None => Ok(self.files.tensor(name)?.bytes.into()),
         }
+    }
+
+    /// The format that a weight is made in, if it does not stay as it is.
+    fn made(&self, ours: &str) -> Option<&str> {
+        self.parts.and_then(|parts| parts.format(ours))
+    }
+
+    /// The bytes of a weight that was made in another format.
+    fn bytes_of_part(&self, ours: &str) -> Option<Result<Vec<u8>, EngineError>> {
+        let parts = self.parts.filter(|parts| parts.format(ours).is_some())?;
+        Some(parts.bytes(ours))
     }
 
     /// Where files of the tokenizer are; nothing where tokens are bytes.

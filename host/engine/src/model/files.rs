@@ -122,7 +122,7 @@ impl ModelFiles {
         });
         gguf.chain(hf.iter().map(|tensor| TensorDesc {
             name: &tensor.name,
-            format: Some(tensor.format),
+            format: Some(&tensor.format),
             dims: &tensor.dims,
             size_bytes: tensor.size_bytes(),
         }))
@@ -149,7 +149,7 @@ impl ModelFiles {
             Weights::Hf { tensors, .. } => {
                 let tensor = tensors.tensor(name).ok_or_else(|| self.missing(name))?;
                 let bytes = tensors.bytes(tensor);
-                Ok(TensorView { format: tensor.format, dims: &tensor.dims, bytes })
+                Ok(TensorView { format: &tensor.format, dims: &tensor.dims, bytes })
             }
         }
     }
@@ -224,7 +224,7 @@ impl ModelFiles {
 fn open_folder(path: &Path) -> Result<Weights, ModelError> {
     let config = read_json(&path.join("config.json"), CONFIG_BYTES_MAX, "config.json")?;
     let (one, index) = (path.join("model.safetensors"), path.join("model.safetensors.index.json"));
-    let tensors = if one.exists() {
+    let mut tensors = if one.exists() {
         Safetensors::open(&one)?
     } else if index.exists() {
         Safetensors::open_index(&index)?
@@ -235,16 +235,40 @@ fn open_folder(path: &Path) -> Result<Weights, ModelError> {
             found: "neither".to_owned(),
         });
     };
+    read_blocks(path, &config, &mut tensors)?;
     Ok(Weights::Hf { config, tensors })
 }
 
+/// Which tensors are blocks, as `quantization_config` says: `weights` has format and row length by name.
+fn read_blocks(
+    path: &Path,
+    config: &Value,
+    tensors: &mut Safetensors,
+) -> Result<(), ModelError> {
+    let blocks = &config["quantization_config"];
+    if blocks["quant_method"] != BLOCKS_METHOD {
+        return Ok(());
+    }
+    for (name, said) in blocks["weights"].as_object().into_iter().flatten() {
+        let cols = said["cols"].as_u64().filter(|cols| (1..=1 << 32).contains(cols));
+        let known = said["format"].as_str().zip(cols);
+        if known.and_then(|(format, cols)| tensors.say_blocks(name, format, cols)).is_none() {
+            let expected = "the format and the row length of a tensor of bytes";
+            let (path, item) = (path.join("config.json"), format!("blocks of `{name}`"));
+            return Err(ModelError::malformed(&path, item, expected, said.to_string()));
+        }
+    }
+    Ok(())
+}
+
 fn open_lone(path: &Path) -> Result<Weights, ModelError> {
-    let tensors = Safetensors::open(path)?;
+    let mut tensors = Safetensors::open(path)?;
     let config = path.with_file_name("config.json");
     let config = match config.exists() {
         true => read_json(&config, CONFIG_BYTES_MAX, "config.json")?,
         false => Value::Null,
     };
+    read_blocks(path.parent().unwrap_or(Path::new("")), &config, &mut tensors)?;
     Ok(Weights::Hf { config, tensors })
 }
 
@@ -287,6 +311,8 @@ pub(crate) fn read_bounded(
     Ok(bytes)
 }
 
+/// What `quantization_config` of `config.json` calls blocks that quantizers of this project read.
+pub(crate) const BLOCKS_METHOD: &str = "jackfield";
 /// Real ones have some kilobytes.
 pub(super) const CONFIG_BYTES_MAX: u64 = 16 << 20;
 

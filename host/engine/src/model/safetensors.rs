@@ -3,6 +3,7 @@
 //! The `safetensors` crate checks a header against its file (sizes, bounds, no holes, no overlap);
 //! here its tensors become views, and shards one table.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -30,8 +31,8 @@ pub struct SafetensorsTensor {
     pub name: String,
     /// Outermost first, as in the file.
     pub dims: Vec<u64>,
-    /// The dtype as in the header: `"BF16"`.
-    pub format: &'static str,
+    /// The dtype as in the header: `"BF16"`; of blocks that `config.json` tells of, theirs.
+    pub format: Cow<'static, str>,
     /// Which file.
     shard: usize,
     /// Bytes in that file.
@@ -121,6 +122,15 @@ impl Safetensors {
             .release(tensor.range.start + part.start..tensor.range.start + part.end);
     }
 
+    /// Takes bytes of a tensor for rows of `cols` elements in blocks of `format`. `None` if there is no such
+    /// tensor of bytes.
+    pub(super) fn say_blocks(&mut self, name: &str, format: &str, cols: u64) -> Option<()> {
+        let tensor = &mut self.tensors[*self.index.get(name)?];
+        let last = tensor.dims.last_mut().filter(|_| tensor.format == "U8")?;
+        (*last, tensor.format) = (cols, format.to_owned().into());
+        Some(())
+    }
+
     /// The same with other bytes for the tensors that `change` has some for, as many as there were. Everything is
     /// in memory then.
     pub(super) fn changed(
@@ -176,7 +186,7 @@ fn read_table(bytes: &ModelBytes, shard: usize) -> Result<Vec<SafetensorsTensor>
         let (start, end) = tensor.data_offsets;
         tensors.push(SafetensorsTensor {
             dims: tensor.shape.iter().map(|dim| *dim as u64).collect(),
-            format: dtype_name(tensor.dtype).ok_or_else(|| {
+            format: dtype_name(tensor.dtype).map(Cow::Borrowed).ok_or_else(|| {
                 let found = format!("{:?}", tensor.dtype);
                 ModelError::malformed(bytes.path(), name.as_str(), "a known dtype", found)
             })?,
@@ -243,7 +253,7 @@ pub(crate) mod tests {
         let names: Vec<_> = model.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         let b = model.tensor("b").unwrap();
-        assert_eq!((b.format, b.dims.as_slice(), model.bytes(b)), ("F32", &[1, 2][..], &data[4..]));
+        assert_eq!((&*b.format, b.dims.as_slice(), model.bytes(b)), ("F32", &[1, 2][..], &data[4..]));
     }
 
     #[test]

@@ -22,7 +22,7 @@ struct Row<'a> {
 }
 
 impl Exporter<'_> {
-    pub(super) fn to_gguf(
+    pub(crate) fn to_gguf(
         &self,
         to: &Path,
         progress: &mut dyn FnMut(u64, u64),
@@ -40,28 +40,35 @@ impl Exporter<'_> {
     }
 
     /// The same file, with what takes the place of tensors.
-    pub(super) fn to_same_gguf(
+    pub(crate) fn to_same_gguf(
         &self,
         to: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Exported, EngineError> {
         let mut writer = GgufWriter::new();
         if let Metadata::Gguf(metadata) = self.files.metadata() {
-            let pairs = metadata.keys().filter(|key| *key != ALIGNMENT_KEY);
+            let is_made =
+                |key: &str| self.parts.is_some() && [TYPE_KEY, VERSION_KEY].contains(&key);
+            let pairs = metadata.keys().filter(|key| *key != ALIGNMENT_KEY && !is_made(key));
             for (key, value) in pairs.filter_map(|key| Some((key, metadata.get(key)?))) {
                 writer.pair(key, &value);
             }
+            self.write_formats(&mut writer);
         }
         let tensors: Vec<TensorDesc<'_>> = self.files.tensors().collect();
+        let ours = |name: &str| self.architecture.blueprint.gguf_weight(name).unwrap_or_default();
         for tensor in &tensors {
-            let format = self.files.tensor(tensor.name)?.format;
+            let stored = self.files.tensor(tensor.name)?.format;
+            let ours = ours(tensor.name);
+            let format = self.made(&ours).unwrap_or(stored);
             if writer.tensor(tensor.name, tensor.dims, format).is_none() {
                 return self.refuse(tensor.name, "rows of whole blocks", format);
             }
         }
         let size_bytes = write(to, &writer, |index| {
             progress(index as u64, tensors.len() as u64);
-            Ok(self.stored(tensors[index].name)?.into_owned())
+            let name = tensors[index].name;
+            self.bytes_of_part(&ours(name)).unwrap_or_else(|| Ok(self.stored(name)?.into_owned()))
         })?;
         Ok(Exported { tensors: tensors.len(), size_bytes })
     }
@@ -110,12 +117,7 @@ impl Exporter<'_> {
         writer.pair("general.architecture", &GgufValue::Str(name));
         writer.pair("general.type", &GgufValue::Str("model"));
         writer.pair("general.name", &GgufValue::Str(&stem));
-        let file_type = match self.format {
-            Some("F16") => 1,
-            Some("BF16") => 32,
-            _ => 0,
-        };
-        writer.pair("general.file_type", &GgufValue::U32(file_type));
+        self.write_formats(writer);
         let has_windows = name == "gemma3";
         for (theirs, ours) in COUNTS {
             let is_read = has_windows || ours != "sliding_window";
@@ -141,6 +143,21 @@ impl Exporter<'_> {
             writer.pair(&format!("{name}.rope.scaling.type"), &GgufValue::Str("linear"));
             let factor = GgufValue::F32(factor as f32);
             writer.pair(&format!("{name}.rope.scaling.factor"), &factor);
+        }
+    }
+
+    /// What most matrices are made of, as llama.cpp numbers it.
+    fn write_formats(&self, writer: &mut GgufWriter) {
+        let format = self.parts.map_or(self.format, |_| self.made(FIRST_MATRIX));
+        let known = FILE_TYPES.iter().find(|(name, _)| Some(*name) == format);
+        // Without a key readers count tensors.
+        match (known, self.parts) {
+            (Some((_, file_type)), _) => writer.pair(TYPE_KEY, &GgufValue::U32(*file_type)),
+            (None, None) => writer.pair(TYPE_KEY, &GgufValue::U32(0)),
+            (None, Some(_)) => {}
+        }
+        if self.parts.is_some() {
+            writer.pair(VERSION_KEY, &GgufValue::U32(2));
         }
     }
 
@@ -173,7 +190,8 @@ impl Exporter<'_> {
             };
             let dims = self.table.dims(ours).unwrap_or_default();
             // As the converter has it: norms and biases stay whole.
-            let format = self.format.filter(|_| dims.len() > 1).unwrap_or("F32");
+            let whole = self.format.filter(|_| dims.len() > 1).unwrap_or("F32");
+            let format = self.made(ours).unwrap_or(whole);
             if writer.tensor(&theirs, dims, format).is_none() {
                 return self.refuse(ours, "rows of whole blocks", format);
             }
@@ -183,6 +201,9 @@ impl Exporter<'_> {
     }
 
     fn tensor(&self, row: &Row<'_>) -> Result<Vec<u8>, EngineError> {
+        if let Some(bytes) = self.bytes_of_part(row.ours) {
+            return bytes;
+        }
         let mut values = self.table.values(self.files, row.ours, &self.quantizers)?;
         let blueprint = &self.architecture.blueprint;
         let rows = InterleavedRows::in_gguf(&self.architecture);
@@ -230,3 +251,24 @@ const ARCHITECTURES: [&str; 4] = ["llama", "qwen2", "qwen3", "gemma3"];
 
 /// Of tensors in the file that was read: what is written has its own.
 const ALIGNMENT_KEY: &str = "general.alignment";
+const TYPE_KEY: &str = "general.file_type";
+const VERSION_KEY: &str = "general.quantization_version";
+
+/// A matrix that every model here has.
+const FIRST_MATRIX: &str = "layers.0.self_attn.q_proj.weight";
+
+/// `llama_ftype` of `llama.h`.
+const FILE_TYPES: [(&str, u32); 12] = [
+    ("F32", 0),
+    ("F16", 1),
+    ("Q4_0", 2),
+    ("Q4_1", 3),
+    ("Q8_0", 7),
+    ("Q5_0", 8),
+    ("Q5_1", 9),
+    ("Q4_K", 15),
+    ("Q5_K", 17),
+    ("Q6_K", 18),
+    ("BF16", 32),
+    ("MXFP4", 38),
+];

@@ -12,13 +12,15 @@ use serde_json::{Value, json};
 use super::whole::whole;
 use super::{Exported, Exporter, outside};
 use crate::error::EngineError;
-use crate::model::files::{Metadata, TensorDesc};
+use crate::model::files::{BLOCKS_METHOD, Metadata, TensorDesc};
 use crate::model::tokenizer::byte_tokenizer_json;
 
 /// One tensor, whose bytes are made when they are written.
 struct Lazy<'a> {
     exporter: &'a Exporter<'a>,
     tensor: TensorDesc<'a>,
+    /// What it is written in.
+    format: String,
     dtype: Dtype,
     shape: Vec<usize>,
     size_bytes: usize,
@@ -49,7 +51,7 @@ impl View for &Lazy<'_> {
         (written.progress)(done, total);
         let bytes = match written.failed {
             Some(_) => Err(None),
-            None => self.exporter.bytes_of(&self.tensor).map_err(Some),
+            None => self.exporter.bytes_of(&self.tensor, &self.format).map_err(Some),
         };
         Cow::Owned(bytes.unwrap_or_else(|error| {
             written.failed = written.failed.take().or(error);
@@ -63,7 +65,7 @@ impl View for &Lazy<'_> {
 }
 
 impl Exporter<'_> {
-    pub(super) fn to_folder(
+    pub(crate) fn to_folder(
         &self,
         to: &Path,
         progress: &mut dyn FnMut(u64, u64),
@@ -91,16 +93,21 @@ impl Exporter<'_> {
         let written = Written { done: 0, total: total as u64, progress, failed: None };
         let written = RefCell::new(written);
         let lazy = self.files.tensors().map(|tensor| {
-            let dtype = match self.format.or(tensor.format).unwrap_or("?") {
-                "F32" => Dtype::F32,
-                "BF16" => Dtype::BF16,
-                "F16" => Dtype::F16,
-                other => return self.refuse(tensor.name, "F32, BF16 or F16", other),
+            let format = self.format_of(&tensor).to_owned();
+            let mut shape: Vec<usize> = tensor.dims.iter().map(|&n| n as usize).collect();
+            let (dtype, width) = match &*format {
+                "F32" => (Dtype::F32, 4),
+                "BF16" => (Dtype::BF16, 2),
+                "F16" => (Dtype::F16, 2),
+                blocks => {
+                    let cols = shape.pop().unwrap_or(0);
+                    shape.push(self.row_bytes(tensor.name, blocks, cols)?);
+                    (Dtype::U8, 1)
+                }
             };
-            let shape: Vec<usize> = tensor.dims.iter().map(|&n| n as usize).collect();
-            let bits = if dtype == Dtype::F32 { 4 } else { 2 };
-            let size_bytes = shape.iter().product::<usize>() * bits;
-            Ok(Lazy { exporter: self, tensor, dtype, shape, size_bytes, written: &written })
+            let size_bytes = shape.iter().product::<usize>() * width;
+            let written = &written;
+            Ok(Lazy { exporter: self, tensor, format, dtype, shape, size_bytes, written })
         });
         let lazy: Vec<Lazy<'_>> = lazy.collect::<Result<_, EngineError>>()?;
         let views = lazy.iter().map(|tensor| (tensor.tensor.name, tensor));
@@ -116,11 +123,32 @@ impl Exporter<'_> {
         Ok(total)
     }
 
-    fn bytes_of(&self, tensor: &TensorDesc<'_>) -> Result<Vec<u8>, EngineError> {
-        let stored = self.files.tensor(tensor.name)?;
-        let Some(format) = self.format.filter(|format| *format != stored.format) else {
-            return Ok(self.stored(tensor.name)?.into_owned());
+    /// What a tensor is written in.
+    fn format_of<'t>(&'t self, tensor: &TensorDesc<'t>) -> &'t str {
+        let (ours, _) = self.architecture.blueprint.hf_weight(tensor.name);
+        self.made(&ours).or(self.format).or(tensor.format).unwrap_or("?")
+    }
+
+    /// Bytes of a row in blocks.
+    fn row_bytes(&self, name: &str, format: &str, cols: usize) -> Result<usize, EngineError> {
+        let Some((_, quantizer)) = self.quantizers.get(format) else {
+            return self.refuse(name, "a format with a quantizer", format);
         };
+        let size = quantizer.format().size_bytes(cols);
+        size.map_err(EngineError::plugin(format!("weight `{name}`")))
+    }
+
+    fn bytes_of(&self, tensor: &TensorDesc<'_>, format: &str) -> Result<Vec<u8>, EngineError> {
+        let (ours, expert) = self.architecture.blueprint.hf_weight(tensor.name);
+        if let Some(bytes) = self.bytes_of_part(&ours) {
+            let (bytes, experts) = (bytes?, self.table.names_in_file(&ours).len().max(1));
+            let each = (bytes.len() / experts).max(1);
+            return Ok(bytes.chunks(each).nth(expert.unwrap_or(0)).unwrap_or_default().to_vec());
+        }
+        let stored = self.files.tensor(tensor.name)?;
+        if format == stored.format {
+            return Ok(self.stored(tensor.name)?.into_owned());
+        }
         let Some((_, quantizer)) = self.quantizers.get(stored.format) else {
             return self.refuse(tensor.name, "a format with a quantizer", stored.format);
         };
@@ -134,6 +162,13 @@ impl Exporter<'_> {
     fn config(&self) -> Value {
         let Metadata::Hf(config) = self.files.metadata() else { return Value::Null };
         let (mut config, ours) = (config.clone(), &self.architecture);
+        // Of what was read, if it was quantized.
+        if let Some(config) = config.as_object_mut() {
+            config.remove("quantization_config");
+        }
+        if let Some(blocks) = self.blocks() {
+            config["quantization_config"] = blocks;
+        }
         let dtype = self.format.map(|format| match format {
             "BF16" => "bfloat16",
             "F16" => "float16",
@@ -163,6 +198,20 @@ impl Exporter<'_> {
             config["architectures"] = name.into_iter().cloned().collect::<Vec<_>>().into();
         }
         config
+    }
+
+    /// Which tensors are blocks of which format, and how long their rows are.
+    fn blocks(&self) -> Option<Value> {
+        let mut blocks = serde_json::Map::new();
+        for tensor in self.files.tensors() {
+            let format = self.format_of(&tensor);
+            if !["F32", "BF16", "F16"].contains(&format) {
+                let cols = tensor.dims.last();
+                blocks.insert(tensor.name.to_owned(), json!({ "format": format, "cols": cols }));
+            }
+        }
+        let is_any = !blocks.is_empty();
+        is_any.then(|| json!({ "quant_method": BLOCKS_METHOD, "weights": blocks }))
     }
 
     fn write_tokenizer(&self, folder: &Path) -> Result<(), EngineError> {

@@ -73,10 +73,10 @@ pub fn merge(
     let rows = InterleavedRows::of(&files, &architecture);
     let lora = AdapterFiles::open(adapter, &architecture, rows)?.read(&quantizers)?;
     let is_gguf = matches!(files.metadata(), Metadata::Gguf(_));
-    let (format, tokenizer, replaced) = (None, None, BTreeMap::new());
+    let (format, tokenizer, replaced, parts) = (None, None, BTreeMap::new(), None);
     let files = &files;
     let mut exporter =
-        Exporter { files, architecture, table, quantizers, format, tokenizer, replaced };
+        Exporter { files, architecture, table, quantizers, format, tokenizer, replaced, parts };
     let mut weights = BTreeMap::new();
     for (name, alone) in lora.by_weight() {
         if alone.parameters.0.len() != 2 {

@@ -67,6 +67,11 @@ impl GgufWriter {
         Some(())
     }
 
+    /// Whether there are tensors of a format of this name.
+    pub fn knows(format: &str) -> bool {
+        by_name(format).is_some()
+    }
+
     /// Writes the file; `bytes` makes those of the tensor with this place in the table.
     ///
     /// # Errors

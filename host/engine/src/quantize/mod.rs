@@ -1,0 +1,268 @@
+//! Models in fewer bits: which weight gets which format, and how they come into a file.
+//!
+//! Each weight that is done is kept beside the result until that is whole: what was interrupted goes on where it stood.
+
+mod formats;
+mod work;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jackfield_runtime::Registry;
+use plugin_api::Quantizer;
+
+use crate::error::EngineError;
+use crate::model::export::{Exported, Exporter};
+use crate::model::files::{Metadata, ModelFiles};
+use crate::model::trace::WeightShapes as _;
+use crate::model::weights::{Quantizers, WeightTable};
+use crate::model::{Architecture, InterleavedRows};
+use crate::wiring::Wiring;
+use formats::Chosen;
+use work::Work;
+
+pub use formats::is_matched;
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recipe<'a> {
+    /// The format of matrices.
+    pub format: &'a str,
+    /// Formats of others, by patterns of our names, in which `*` is any text; the first that fits counts.
+    pub others: &'a [(String, String)],
+    /// A folder with the tokenizer, for models that lie without theirs.
+    pub tokenizer: Option<&'a Path>,
+    /// Threads that encode.
+    pub threads: usize,
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quantized {
+    /// What was written.
+    pub exported: Exported,
+    /// Weights that were done before, when this was interrupted.
+    pub reused: usize,
+}
+
+/// What the weights of a model take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weighed {
+    /// Bytes of all weights.
+    pub weight_bytes: u64,
+    /// Numbers in them.
+    pub elements: u64,
+    /// Bytes of the file, or of all files in the folder.
+    pub size_bytes: u64,
+    /// Numbers by format.
+    pub formats: BTreeMap<String, u64>,
+}
+
+impl Weighed {
+    /// Reads what the model at `path` says of its weights.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] that names what cannot be read.
+    pub fn of(path: &Path) -> Result<Self, EngineError> {
+        let files = ModelFiles::open(path)?;
+        let table = WeightTable::of(&files, &Architecture::of(&files)?.blueprint)?;
+        let (weight_bytes, elements, formats) = (0, 0, BTreeMap::new());
+        let size_bytes = work::size_bytes(path);
+        let mut weighed = Self { weight_bytes, elements, size_bytes, formats };
+        for name in table.names() {
+            let desc = table.desc(&files, name)?;
+            let elements = (desc.rows * desc.cols) as u64;
+            *weighed.formats.entry(desc.format).or_default() += elements;
+            weighed.elements += elements;
+            for theirs in table.names_in_file(name) {
+                weighed.weight_bytes += files.tensor(theirs)?.bytes.len() as u64;
+            }
+        }
+        Ok(weighed)
+    }
+
+    /// Bits of all weights, over their number.
+    pub fn bits_per_weight(&self) -> f64 {
+        8.0 * self.weight_bytes as f64 / (self.elements as f64).max(1.0)
+    }
+
+    /// Formats with less than 16 bits: what was lost in them stays lost.
+    pub fn quantized(&self) -> impl Iterator<Item = &str> {
+        self.formats.keys().map(String::as_str).filter(|format| !WHOLE.contains(format))
+    }
+}
+
+/// Writes the model at `from` to `to`, where nothing is, in the formats that `recipe` says: a GGUF file if `to` ends in
+/// `.gguf`, else a folder. `progress` is told weights done and to do, and answers whether to go on; what was done is
+/// kept for the next call if not, and if something fails.
+///
+/// # Errors
+///
+/// [`EngineError`] that names the file, weight or format; nothing is then at `to`.
+pub fn quantize(
+    from: &Path,
+    to: &Path,
+    recipe: &Recipe<'_>,
+    wiring: &Wiring,
+    registry: &Registry,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Quantized, EngineError> {
+    let job = Job::open(from, to, recipe, wiring, registry)?;
+    let mut work = Work::open(to, &job.description(recipe))?;
+    let reused = work.num_done();
+    job.encode(&mut work, recipe.threads, progress)?;
+    let exported = job.write(to, &work, recipe.tokenizer, progress)?;
+    work.remove()?;
+    Ok(Quantized { exported, reused })
+}
+
+/// A model that is open, and what becomes of each weight.
+struct Job {
+    files: ModelFiles,
+    architecture: Architecture,
+    table: WeightTable,
+    quantizers: Quantizers,
+    chosen: BTreeMap<String, Chosen>,
+    is_gguf: bool,
+}
+
+impl Job {
+    fn open(
+        from: &Path,
+        to: &Path,
+        recipe: &Recipe<'_>,
+        wiring: &Wiring,
+        registry: &Registry,
+    ) -> Result<Self, EngineError> {
+        if std::fs::symlink_metadata(to).is_ok() {
+            let (what, found) = (to.display().to_string(), "a file or folder");
+            return Err(EngineError::inconsistent(what, "a path at which nothing is", found));
+        }
+        let files = ModelFiles::open(from)?;
+        let is_gguf = to.extension().is_some_and(|ending| ending == "gguf");
+        if matches!(files.metadata(), Metadata::Gguf(_)) && !is_gguf {
+            let what = to.display().to_string();
+            let expected = "a name that ends in .gguf, since the model is a GGUF file";
+            return Err(EngineError::inconsistent(what, expected, "another"));
+        }
+        let architecture = Architecture::of(&files)?;
+        let table = WeightTable::of(&files, &architecture.blueprint)?;
+        let quantizers = wiring.quantizers(registry)?;
+        let chosen = formats::choose(&files, &table, &quantizers, recipe, is_gguf)?;
+        Ok(Self { files, architecture, table, quantizers, chosen, is_gguf })
+    }
+
+    /// What tells this work from another: the model, and the format of every weight.
+    fn description(&self, recipe: &Recipe<'_>) -> String {
+        let chosen = self.chosen.iter().map(|(name, weight)| {
+            let Chosen { from, to, rows, cols } = weight;
+            format!("{name} {from} {to:?} {rows} {cols}\n")
+        });
+        let files = work::described(self.files.path());
+        format!("{files}{}{}\n{}", self.is_gguf, recipe.format, chosen.collect::<String>())
+    }
+
+    /// Encodes what is not done yet.
+    fn encode(
+        &self,
+        work: &mut Work,
+        threads: usize,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<(), EngineError> {
+        let total = self.chosen.values().filter(|weight| weight.to.is_some()).count() as u64;
+        for (done, (name, weight)) in
+            self.chosen.iter().filter(|(_, weight)| weight.to.is_some()).enumerate()
+        {
+            if !progress(done as u64, total) {
+                let (what, expected) = ("quantization", "to go on".to_owned());
+                let found = format!("an order to stop after {done} of {total} weights");
+                return Err(EngineError::Request { what, expected, found });
+            }
+            if !work.has(name) {
+                let values = self.table.values(&self.files, name, &self.quantizers)?;
+                self.keep(work, name, weight, values, threads)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes the numbers of a weight, as they lie in the file that was read, and keeps the blocks.
+    fn keep(
+        &self,
+        work: &mut Work,
+        name: &str,
+        weight: &Chosen,
+        mut values: Vec<f32>,
+        threads: usize,
+    ) -> Result<(), EngineError> {
+        let Some((format, quantizer)) = weight
+            .to
+            .as_deref()
+            .and_then(|format| Some((format, &*self.quantizers.get(format)?.1)))
+        else {
+            return Ok(());
+        };
+        let rows = InterleavedRows::in_gguf(&self.architecture).filter(|_| self.is_turned());
+        if let Some(rows) = rows.filter(|rows| rows.concerns(name)) {
+            values = rows.done(&values, weight.cols);
+        }
+        let bytes = encoded(quantizer, &values, weight.cols, threads)
+            .map_err(EngineError::plugin(format!("weight `{name}`")))?;
+        work.keep(name, format, &bytes)
+    }
+
+    /// Whether rows of queries and keys get another order than they have.
+    fn is_turned(&self) -> bool {
+        self.is_gguf && matches!(self.files.metadata(), Metadata::Hf(_))
+    }
+
+    /// Writes the file or folder.
+    fn write(
+        self,
+        to: &Path,
+        work: &Work,
+        tokenizer: Option<&Path>,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Exported, EngineError> {
+        let (is_gguf, is_turned) = (self.is_gguf, self.is_turned());
+        let Self { files, architecture, table, quantizers, .. } = self;
+        let (files, format, replaced, parts) = (&files, None, BTreeMap::new(), Some(work as _));
+        let exporter =
+            Exporter { files, architecture, table, quantizers, format, tokenizer, replaced, parts };
+        let mut told = |done, total| {
+            progress(done, total);
+        };
+        match (is_gguf, is_turned) {
+            (true, false) => exporter.to_same_gguf(to, &mut told),
+            (true, true) => exporter.to_gguf(to, &mut told),
+            (false, _) => exporter.to_folder(to, &mut told),
+        }
+    }
+}
+
+/// Rows in blocks, some threads at a time.
+fn encoded(
+    quantizer: &dyn Quantizer,
+    values: &[f32],
+    cols: usize,
+    threads: usize,
+) -> plugin_api::Result<Vec<u8>> {
+    let mut bytes = vec![0; quantizer.format().size_bytes(values.len())?];
+    let row_bytes = quantizer.format().size_bytes(cols)?;
+    let rows = (values.len() / cols.max(1)).div_ceil(threads.max(1)).max(1);
+    let parts =
+        values.chunks((rows * cols).max(1)).zip(bytes.chunks_mut((rows * row_bytes).max(1)));
+    let done: Vec<plugin_api::Result<()>> = std::thread::scope(|scope| {
+        let parts =
+            parts.map(|(values, bytes)| scope.spawn(move || quantizer.encode(values, None, bytes)));
+        let parts: Vec<_> = parts.collect();
+        let ended = parts.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.map(|ended| ended.unwrap_or_else(|cause| std::panic::resume_unwind(cause))).collect()
+    });
+    done.into_iter().collect::<plugin_api::Result<()>>()?;
+    Ok(bytes)
+}
+
+/// Formats that lose nothing that matters here.
+const WHOLE: [&str; 3] = ["F32", "F16", "BF16"];
