@@ -25,7 +25,7 @@ const PROMPT: [u32; 7] = [70, 105, 114, 115, 116, 32, 67];
 const LLAMA_CPP_MAX: f64 = 3e-2;
 
 fn recipe(format: &str) -> Recipe<'_> {
-    Recipe { format, others: &[], tokenizer: None, threads: 2 }
+    Recipe { format, others: &[], tokenizer: None, calibrated: None, threads: 2 }
 }
 
 fn write(from: &Path, to: &Path, recipe: &Recipe<'_>) -> Result<Quantized, EngineError> {
@@ -108,8 +108,8 @@ fn interrupted_work_goes_on_and_comes_out_the_same() {
     let (whole, parted) = (out.path().join("a.gguf"), out.path().join("b.gguf"));
     assert_eq!(write(from.path(), &whole, &recipe("Q4_0")).unwrap().reused, 0);
     let Setup { wiring, registry, .. } = Setup::new("cpu");
-    let mut stop = |after: u64, format: &str| {
-        let mut progress = |done, _| done < after;
+    let stop = |after: u64, format: &str| {
+        let mut progress = |done: u64, _: u64| done < after;
         quantize(from.path(), &parted, &recipe(format), &wiring, &registry, &mut progress)
     };
     let error = stop(5, "Q4_0").unwrap_err().to_string();
@@ -146,7 +146,8 @@ fn a_file_is_quantized_again_with_all_that_it_says() {
     assert_eq!(ids(&again), ids(from.path()));
     let original = parameters(&first);
     let Setup { wiring, registry, .. } = Setup::new("cpu");
-    let (_, quantizer) = &wiring.quantizers(&registry).unwrap()["Q4_0"];
+    let quantizers = wiring.quantizers(&registry).unwrap();
+    let (_, quantizer) = &quantizers["Q4_0"];
     let name = "layers.0.self_attn.q_proj.weight";
     let expected = decoded(&**quantizer, &encoded(&**quantizer, &original.0[name].values));
     assert_eq!(expected, parameters(&again).0[name].values);
@@ -218,8 +219,9 @@ fn distance(reference: &Path, found: &Path) -> Divergence {
     setup.options.logit_rows_max = 64;
     setup.options.context_length_max = 64;
     let [mut reference, mut found] = [reference, found].map(|path| setup.load(path).unwrap());
-    let text = fs::read_to_string(root().join("LICENSE")).unwrap();
-    let ids = reference.model().tokenizer.encode(&text[..2000], false);
+    let text = fs::read_to_string(root().join("host/engine/docs/architecture.md")).unwrap();
+    let text: String = text.chars().take(2000).collect();
+    let ids = reference.model().tokenizer.encode(&text, false);
     let windows = Windows::Sliding { length: 64, stride: 64 };
     diverge([&mut reference, &mut found], &ids, windows, &|| 0.0, &mut |_, _| true).unwrap()
 }

@@ -41,6 +41,7 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use kinds::adapter::Adapter;
 pub use kinds::backend::Backend;
+pub use kinds::compressor::Compressor;
 pub use kinds::curriculum::Curriculum;
 pub use kinds::decoding_strategy::DecodingStrategy;
 pub use kinds::encoder::Encoder;

@@ -6,6 +6,7 @@ pub use crate::events::{Flow, Phase, Subscriptions};
 pub use crate::export_plugin;
 pub use crate::host::Host;
 pub use crate::kinds::adapter::Adapter;
+pub use crate::kinds::compressor::{Chosen, Compressed, Compressor, Grid, Input, Matrix, Products};
 pub use crate::kinds::curriculum::{Choice, Curriculum, SourceView};
 pub use crate::kinds::decoding_strategy::{
     Action, Actions, DecodingStrategy, Eval, Evals, FinishReason, GroupId, Outcome, RequestView,
@@ -30,7 +31,7 @@ pub use crate::kinds::objective::Objective;
 pub use crate::kinds::optimizer::Optimizer;
 pub use crate::kinds::output_parser::{AnswerId, OutputParser, Piece};
 pub use crate::kinds::quantizer::{
-    AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
+    Affine, AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
 };
 pub use crate::kinds::residual::Residual;
 pub use crate::kinds::reward::{RatedAnswer, Reward};

@@ -14,7 +14,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 /// Kinds that have the lanes builtin and native only.
-const NATIVE_ONLY: [&str; 2] = ["backend", "kv-cache"];
+const NATIVE_ONLY: [&str; 3] = ["backend", "compressor", "kv-cache"];
 
 /// Plugins that need a device, which is not there everywhere.
 const WITH_A_DEVICE: [&str; 1] = ["cuda"];

@@ -44,6 +44,7 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
 const KINDS: [&str; 22] = [
     "adapter",
     "backend",
+    "compressor",
     "curriculum",
     "decoding-strategy",
     "encoder",
@@ -278,7 +279,7 @@ fn mistakes_say_what_to_do() {
         (&["plugin", "build", "places", "--lane", "wasm"],    "build it with `--lane native`"),
         (&["plugin", "build", "computes"],                     "in memory of the host, which no component sees"),
         (&["plugin", "seal", "text.so"],                       "expected a shared library or a WASM component"),
-        (&["plugin", "new", "a", "--kind", "flux"],            "kind `flux`: expected one of adapter, backend, curriculum, decoding-strategy"),
+        (&["plugin", "new", "a", "--kind", "flux"],            "kind `flux`: expected one of adapter, backend, compressor, curriculum, decoding-strategy"),
         (&["plugin", "new", "Min P", "--kind", "norm"],        "expected kebab-case"),
         (&["plugin", "new", "norm", "--kind", "norm"],         "expected another word than the name of a kind"),
         (&["plugin", "new", "a", "--kind", "backend", "--lang", "c"], "use --lang rust"),

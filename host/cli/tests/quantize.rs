@@ -80,6 +80,44 @@ fn a_table_has_a_row_for_the_original_and_each_format() {
 }
 
 #[test]
+fn compressors_and_sensitive_weights_are_named_with_the_format() {
+    let folder = folder();
+    // Rows of the tiny model have 64 numbers.
+    let sizes =
+        "[plugin.int4-group]\ngroup = 64\n[plugin.fp8]\nblock = 64\n[plugin.w8a8]\nblock = 32\n";
+    fs::write(folder.path().join("jackfield.toml"), sizes).unwrap();
+    let usual = ["--calibration", "text", "--out", "tried", "--json"];
+    let methods = ["--to", "Q4_0,Q4_0+gptq,Q4_0+awq,Q4_0+mixed,INT4_G64,FP8_E4M3_B64,INT8_B32"];
+    let found = rows(&jackfield(folder.path(), &[&methods, &usual[..]].concat()));
+    assert_eq!(found.len(), 8);
+    let bits = |row: usize| found[row]["bits_per_weight"].as_f64().unwrap();
+    let kl = |row: usize| found[row]["kl"].as_f64().unwrap();
+    assert!((1..8).all(|row| kl(row) > 0.0 && kl(row).is_finite()), "{found:?}");
+    assert!(bits(2) == bits(1) && bits(4) > bits(1) && bits(4) < 1.1 * bits(1), "{found:?}");
+    let file = folder.path().join("sensitive_layers.json");
+    let layers: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let weights = layers["weights"].as_array().unwrap();
+    let chosen: Vec<&str> = weights
+        .iter()
+        .filter(|weight| weight["is_sensitive"] == true)
+        .map(|weight| weight["name"].as_str().unwrap())
+        .collect();
+    assert!(!chosen.is_empty() && chosen.len() < weights.len(), "{chosen:?}");
+    let refused = |args: &[&str], expected: &str| {
+        let output = jackfield(folder.path(), args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{args:?}: {said}");
+        assert!(!folder.path().join("m.gguf").exists());
+    };
+    let out = ["--out", "m.gguf"];
+    refused(&[&["--to", "Q4_0+gptq"], &out[..]].concat(), "expected --calibration FILE");
+    refused(&[&["--to", "Q4_0+gptq+awq"], &out[..]].concat(), "expected one compressor");
+    refused(&[&["--to", "Q4_0+none", "--calibration", "text"], &out[..]].concat(), "none");
+    fs::write(&file, layers.to_string().replace("\"elements\":", "\"elements\":1")).unwrap();
+    refused(&[&["--to", "Q4_0+mixed"], &out[..]].concat(), "`elements`: expected");
+}
+
+#[test]
 fn a_full_disk_leaves_nothing_at_the_place_and_the_work_goes_on() {
     let folder = folder();
     let out = folder.path().join("m.gguf");

@@ -11,6 +11,7 @@
 #![allow(unsafe_code, reason = "the tables are the boundary")]
 
 pub mod backend;
+pub mod compressor;
 pub mod curriculum;
 pub mod decoding_strategy;
 pub mod events;
@@ -117,6 +118,7 @@ pub const SYMBOL_PREFIX: &str = "plugin_entry_";
 pub const DIGEST: [u64; 2] = digest(&[
     include_bytes!("lib.rs"),
     include_bytes!("backend.rs"),
+    include_bytes!("compressor.rs"),
     include_bytes!("curriculum.rs"),
     include_bytes!("decoding_strategy.rs"),
     include_bytes!("events.rs"),

@@ -39,6 +39,15 @@ pub struct QuantizerV1 {
         mins: RSliceMut<'_, f32>,
         out: *const Out,
     ) -> Code,
+    /// Codes, scales and minima to blocks. [any thread]
+    pub pack: unsafe extern "C" fn(
+        this: *mut c_void,
+        codes: RSlice<'_, u8>,
+        scales: RSlice<'_, f32>,
+        mins: RSlice<'_, f32>,
+        blocks: RSliceMut<'_, u8>,
+        out: *const Out,
+    ) -> Code,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
 }

@@ -11,6 +11,7 @@ use crate::plan::{OpSink, Val};
 
 pub mod adapter;
 pub mod backend;
+pub mod compressor;
 pub mod curriculum;
 pub mod decoding_strategy;
 pub mod encoder;
@@ -122,6 +123,8 @@ pub enum Pin {
     Call,
     /// Swapped between two steps of a training run, its state handed over.
     TrainingStep,
+    /// A run keeps what it began with.
+    Run,
 }
 
 /// A kind, as data. Implemented for `dyn Trait`, by the kinds here only.

@@ -48,6 +48,21 @@ pub trait Quantizer: Send + Sync {
         let _ = (blocks, out);
         Err(Error::unsupported(&self.format().name, "its lowering is not affine"))
     }
+
+    /// Codes, scales and minima to blocks: the reverse of [`unpack`](Self::unpack), for who chooses codes with what
+    /// activations tell. [any thread]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a format whose blocks cannot hold whatever scales; [`Error::ShapeMismatch`] if the
+    /// sizes do not fit.
+    fn pack(&self, parts: &Affine<'_>, out: &mut [u8]) -> Result<()> {
+        let _ = (parts, out);
+        Err(Error::unsupported(
+            &self.format().name,
+            "its blocks are not made of codes that others chose",
+        ))
+    }
 }
 
 kind!(Quantizer, "quantizer", EngineStep, traced: false);
@@ -163,6 +178,29 @@ pub struct AffineMut<'a> {
     pub mins: &'a mut [f32],
 }
 
+/// What [`Quantizer::pack`] reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Affine<'a> {
+    /// One code an element.
+    pub codes: &'a [u8],
+    /// One scale a group, as the lowering says that they are.
+    pub scales: &'a [f32],
+    /// One minimum a group, empty for lowerings without.
+    pub mins: &'a [f32],
+}
+
+impl Affine<'_> {
+    /// Checks the sizes that `pack` is called with against the quantizer's format and lowering.
+    ///
+    /// # Errors
+    ///
+    /// As [`AffineMut::check`].
+    pub fn check(&self, format: &FormatDesc, lowering: &Lowering, num_bytes: usize) -> Result<()> {
+        let sizes = [self.codes.len(), self.scales.len(), self.mins.len()];
+        check_sizes(sizes, format, lowering, num_bytes)
+    }
+}
+
 impl AffineMut<'_> {
     /// Checks the sizes that `unpack` is called with against the quantizer's format and lowering.
     ///
@@ -171,19 +209,29 @@ impl AffineMut<'_> {
     /// [`Error::ShapeMismatch`] if they are not what `num_bytes` hold; [`Error::Unsupported`] for a
     /// lowering that is not affine.
     pub fn check(&self, format: &FormatDesc, lowering: &Lowering, num_bytes: usize) -> Result<()> {
-        let Lowering::Affine { group, has_min, .. } = *lowering else {
-            return Err(Error::unsupported(&format.name, "its lowering is not affine"));
-        };
-        format.check(num_bytes, self.codes.len())?;
-        let groups = self.codes.len() / group;
-        let expected = (groups, if has_min { groups } else { 0 });
-        if (self.scales.len(), self.mins.len()) == expected {
-            return Ok(());
-        }
-        let found = format!("{} and {}", self.scales.len(), self.mins.len());
-        let expected = format!("{} scales and {} minima", expected.0, expected.1);
-        Err(Error::shape(&format.name, expected, found))
+        let sizes = [self.codes.len(), self.scales.len(), self.mins.len()];
+        check_sizes(sizes, format, lowering, num_bytes)
     }
+}
+
+/// Checks numbers of codes, scales and minima.
+fn check_sizes(
+    [codes, scales, mins]: [usize; 3],
+    format: &FormatDesc,
+    lowering: &Lowering,
+    num_bytes: usize,
+) -> Result<()> {
+    let Lowering::Affine { group, has_min, .. } = *lowering else {
+        return Err(Error::unsupported(&format.name, "its lowering is not affine"));
+    };
+    format.check(num_bytes, codes)?;
+    let groups = codes / group;
+    let expected = (groups, if has_min { groups } else { 0 });
+    if (scales, mins) == expected {
+        return Ok(());
+    }
+    let expected = format!("{} scales and {} minima", expected.0, expected.1);
+    Err(Error::shape(&format.name, expected, format!("{scales} and {mins}")))
 }
 
 /// Statistics of the activations that a weight meets, from calibration data.

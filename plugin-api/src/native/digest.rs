@@ -33,6 +33,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("backend/sent.rs"),
     include_bytes!("cached.rs"),
     include_bytes!("call.rs"),
+    include_bytes!("compressor.rs"),
     include_bytes!("curriculum.rs"),
     include_bytes!("decoding_strategy/mod.rs"),
     include_bytes!("decoding_strategy/export.rs"),

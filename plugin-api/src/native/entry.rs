@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use super::abi::{
     Code, Entry, MAGIC, OK, Open, Opened, Out, PANICKED, RStr, StableAbi, TypeLayout, backend as b,
-    curriculum as cu, decoding_strategy as ds, hook as h, kv_cache as kv, logits_processor as lp,
-    model_source as ms, output_parser as op, quantizer as q, reward as rw, scheduler as s,
-    traced as t,
+    compressor as co, curriculum as cu, decoding_strategy as ds, hook as h, kv_cache as kv,
+    logits_processor as lp, model_source as ms, output_parser as op, quantizer as q, reward as rw,
+    scheduler as s, traced as t,
 };
 use super::call::{Answer, error_of};
 use super::guard::{guard, write};
 use super::{
-    DIGEST, Owner, backend, curriculum, decoding_strategy, hook, kv_cache, logits_processor,
-    model_source, output_parser, quantizer, reward, scheduler, traced,
+    DIGEST, Owner, backend, compressor, curriculum, decoding_strategy, hook, kv_cache,
+    logits_processor, model_source, output_parser, quantizer, reward, scheduler, traced,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::adapter::Adapter;
 use crate::kinds::backend::Backend;
+use crate::kinds::compressor::Compressor;
 use crate::kinds::curriculum::Curriculum;
 use crate::kinds::decoding_strategy::DecodingStrategy;
 use crate::kinds::encoder::Encoder;
@@ -277,6 +278,7 @@ macro_rules! rows {
 rows! {
     Adapter: traced, TracedV1, t;
     Backend: backend, BackendV1, b;
+    Compressor: compressor, CompressorV1, co;
     Curriculum: curriculum, CurriculumV1, cu;
     DecodingStrategy: decoding_strategy, DecodingStrategyV1, ds;
     Encoder: traced, TracedV1, t;

@@ -11,6 +11,7 @@
 mod backend;
 mod cached;
 mod call;
+mod compressor;
 mod curriculum;
 mod decoding_strategy;
 mod digest;

@@ -7,8 +7,8 @@ mod called;
 mod traced;
 
 pub(super) use called::{
-    backend, curriculum, decoding_strategy, hook, kv_cache, logits_processor, model_source,
-    output_parser, quantizer, reward, scheduler,
+    backend, compressor, curriculum, decoding_strategy, hook, kv_cache, logits_processor,
+    model_source, output_parser, quantizer, reward, scheduler,
 };
 pub(super) use traced::{
     adapter, encoder, feed_forward, lr_schedule, mixer, moe_router, norm, objective, optimizer,

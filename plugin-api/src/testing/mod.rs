@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod backend;
+pub mod compressor;
 pub mod curriculum;
 pub mod decoding_strategy;
 pub mod encoder;

@@ -3,15 +3,16 @@
 
 use super::random::Random;
 use super::{
-    Make, adapter, backend, curriculum, decoding_strategy, encoder, feed_forward, fuzz, hook,
-    kv_cache, logits_processor, lr_schedule, mixer, model_source, moe_router, norm, objective,
-    optimizer, output_parser, quantizer, residual, reward, rotary_embedding, scheduler,
+    Make, adapter, backend, compressor, curriculum, decoding_strategy, encoder, feed_forward, fuzz,
+    hook, kv_cache, logits_processor, lr_schedule, mixer, model_source, moe_router, norm,
+    objective, optimizer, output_parser, quantizer, residual, reward, rotary_embedding, scheduler,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::Kind;
 use crate::kinds::adapter::Adapter;
 use crate::kinds::backend::Backend;
+use crate::kinds::compressor::Compressor;
 use crate::kinds::curriculum::Curriculum;
 use crate::kinds::decoding_strategy::DecodingStrategy;
 use crate::kinds::encoder::Encoder;
@@ -116,6 +117,7 @@ rows! {
     Backend: backend, |p, c| over::<dyn Backend, _>(p, c, |make| {
         backend::suite(&*make(c).expect("it has started before"));
     });
+    Compressor: compressor, |p, c| over(p, c, |make| compressor::suite_of(make, c));
     Curriculum: curriculum, |p, c| over(p, c, |make| curriculum::suite_of(make, c));
     DecodingStrategy: decoding_strategy, |p, c| over(p, c, |m| decoding_strategy::suite_of(m, c));
     Encoder: encoder, |p, c| over(p, c, |make| encoder::suite_of(make));

@@ -7,7 +7,7 @@ use super::traced::{check_instances, check_name};
 use super::{Make, make};
 use crate::error::{Error, Result};
 use crate::kinds::Capability;
-use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
+use crate::kinds::quantizer::{Affine, AffineMut, Calibration, Lowering, Quantizer, Scales};
 
 /// Runs the whole suite. `steps` says how far an element may come back from where it was: that
 /// many times the range of its block (its greatest magnitude doubled).
@@ -161,6 +161,32 @@ fn check_unpack(quantizer: &dyn Quantizer, bytes: &[u8]) {
         assert!(is_same, "{name}: element {i} is {y} unpacked, {expected} decoded");
     }
     assert!(holds(form, &scales) && holds(form, &mins), "{name}: scales are {form:?}");
+    check_pack(quantizer, bytes.len(), &Affine { codes: &codes, scales: &scales, mins: &mins });
+}
+
+/// What was laid open packs into blocks of the same numbers, if it packs at all.
+fn check_pack(quantizer: &dyn Quantizer, num_bytes: usize, parts: &Affine<'_>) {
+    let name = quantizer.format().name;
+    let mut bytes = vec![0xAA; num_bytes];
+    match quantizer.pack(parts, &mut bytes) {
+        Err(Error::Unsupported { .. }) => return,
+        found => assert_eq!(found, Ok(()), "{name}: pack of what was laid open"),
+    }
+    let is_number = |x: &&f32| !x.is_nan();
+    let (mut codes, mut scales) = (vec![0xAA; parts.codes.len()], vec![0.0; parts.scales.len()]);
+    let mut mins = vec![0.0; parts.mins.len()];
+    let mut out = AffineMut { codes: &mut codes, scales: &mut scales, mins: &mut mins };
+    quantizer.unpack(&bytes, &mut out).expect("sizes of the format");
+    assert_eq!(codes, parts.codes, "{name}: codes come back");
+    for (found, expected) in [(&scales, parts.scales), (&mins, parts.mins)] {
+        let pairs = found.iter().filter(is_number).zip(expected.iter().filter(is_number));
+        assert!(pairs.clone().all(|(a, b)| a == b), "{name}: scales come back");
+    }
+    let short = Affine { codes: &parts.codes[..parts.codes.len().saturating_sub(1)], ..*parts };
+    if !parts.codes.is_empty() {
+        let refused = quantizer.pack(&short, &mut bytes);
+        assert!(matches!(refused, Err(Error::ShapeMismatch { .. })), "{name}: {refused:?}");
+    }
 }
 
 /// Whether each of `values`, one a group, is what `form` says. Infinities and NaN always are.

@@ -21,6 +21,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     }
     check::<dyn Adapter>();
     check::<dyn Backend>();
+    check::<dyn Compressor>();
     check::<dyn Curriculum>();
     check::<dyn DecodingStrategy>();
     check::<dyn Encoder>();
@@ -84,6 +85,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
     check!(
         Adapter,
         Backend,
+        Compressor,
         Curriculum,
         DecodingStrategy,
         Encoder,

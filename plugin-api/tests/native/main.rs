@@ -7,6 +7,7 @@
 
 mod allocations;
 mod backend;
+mod compressor;
 mod hooks;
 mod kv_cache;
 mod lane;

@@ -20,7 +20,7 @@ use plugin_api::{Registrar, TensorMut, TensorRef};
 pub(crate) struct Subject {
     panics: String,
     fails: String,
-    lies: String,
+    pub(crate) lies: String,
     /// Committed tokens of each sequence of a cache.
     seqs: Vec<u32>,
     blocks: Vec<u32>,
@@ -29,6 +29,7 @@ pub(crate) struct Subject {
 pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn Adapter, Subject>();
     registrar.provide::<dyn Backend, Subject>();
+    registrar.provide::<dyn Compressor, Subject>();
     registrar.provide::<dyn Curriculum, Subject>();
     registrar.provide::<dyn DecodingStrategy, Subject>();
     registrar.provide::<dyn Encoder, Subject>();
@@ -62,13 +63,12 @@ pub(crate) fn denied(method: &str) -> Error {
 }
 
 impl Subject {
-    fn at(&self, method: &str) -> Result<()> {
+    pub(crate) fn at(&self, method: &str) -> Result<()> {
         assert!(self.panics != method, "on purpose, in {method}");
         if self.fails == method { Err(denied(method)) } else { Ok(()) }
     }
 
-    /// For methods that have no error.
-    fn at_most_panics(&self, method: &str) {
+    pub(crate) fn at_most_panics(&self, method: &str) {
         assert!(self.panics != method, "on purpose, in {method}");
     }
 }

@@ -67,6 +67,7 @@ Kinds, and what they can be written in:
   reward              rust, rust-wasm         rates what a model in training answers
   model-source        rust, rust-wasm         finds and fetches models
   hook                rust, rust-wasm         listens to what happens, may end or refuse an answer
+  compressor          rust                    chooses weights again for fewer bits
   kv-cache            rust                    places keys and values of past tokens
   backend             rust                    compiles and runs the model
 

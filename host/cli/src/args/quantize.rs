@@ -14,6 +14,7 @@ Vectors stay whole; rows that are no whole blocks of a format get the one with t
 measured beside the model that was read, on the same text:
 
   bits        of all weights, over their number
+  MB          that they take
   perplexity  of how many tokens alike the model might have had to choose
   KL          mean divergence of the predictions from the original's, in nats: 0 says the same
   same        tokens after which the likeliest one is the same
@@ -24,10 +25,13 @@ Figures of models that had less than 16 bits before are marked as re-quantized: 
 Examples:
   jackfield quantize --model tiny --to Q4_K --out tiny-q4.gguf --text held-out.txt
   jackfield quantize --model tiny --to Q4_0 --set 'lm_head.weight=Q8_0' --out tiny-q4      # a folder
+  jackfield quantize --model tiny --to Q4_0+gptq --calibration text --out tiny.gguf     # by activations
+  jackfield quantize --model tiny --to Q4_0+mixed --calibration text --out tiny.gguf    # some keep more bits
   jackfield quantize --model tiny --to Q8_0,Q4_K,Q4_0 --out tried --text held-out.txt   # a table"
 )]
 pub(crate) struct Quantize {
-    /// Format of matrices, such as Q4_K; several, with commas between, make a table
+    /// Format of matrices, such as Q4_K; after it may come a compressor that chooses (Q4_0+gptq) and +mixed; several,
+    /// with commas between, make a table
     #[arg(long, value_name = "FORMAT", value_delimiter = ',', required = true)]
     pub(crate) to: Vec<String>,
 
@@ -42,6 +46,26 @@ pub(crate) struct Quantize {
     /// Folder with tokenizer.json, for a run that took its tokenizer from elsewhere
     #[arg(long, value_name = "FOLDER")]
     pub(crate) tokenizer: Option<PathBuf>,
+
+    /// Text that compressors learn activations on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Option<PathBuf>,
+
+    /// Windows of that text that are read
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) calibration_windows: usize,
+
+    /// File of the weights that keep more bits where +mixed is asked for; made by a scan on --calibration if it is not there
+    #[arg(long, value_name = "FILE", default_value = "sensitive_layers.json")]
+    pub(crate) sensitive: PathBuf,
+
+    /// Part of the numbers that a scan may choose
+    #[arg(long, default_value_t = 0.1, value_name = "PART")]
+    pub(crate) share: f64,
+
+    /// Format of the weights that keep more bits
+    #[arg(long, default_value = "Q8_0", value_name = "FORMAT")]
+    pub(crate) high: String,
 
     /// Text that losses are measured on [default: a short one]
     #[arg(long, value_name = "FILE")]

@@ -1,21 +1,23 @@
 //! `jackfield quantize`: models in fewer bits, with what that loses.
 
+mod method;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use jackfield_engine::Engine;
 use jackfield_engine::generate::divergence::{Divergence, diverge};
 use jackfield_engine::generate::perplexity::Windows;
-use jackfield_engine::model::gguf::GgufWriter;
-use jackfield_engine::quantize::{Recipe, Weighed, quantize};
+use jackfield_engine::quantize::Weighed;
 use serde_json::{Value, json};
 
 use super::{adapter, checkpoint, evaluate};
 use crate::args::Quantize;
 use crate::progress::Bar;
 use crate::setup::Session;
+use method::{Method, Original};
 
 /// Writes, measures and prints.
 pub(crate) fn run(session: &Session, args: &Quantize) -> Result<()> {
@@ -31,53 +33,22 @@ pub(crate) fn run(session: &Session, args: &Quantize) -> Result<()> {
         true => checkpoint::source(Path::new(&name))?,
         false => session.fetch(&name)?,
     };
-    let original = Weighed::of(&model)?;
+    let learnt = args.calibration.as_ref().map(|file| evaluate::read(file, "text")).transpose()?;
+    let learnt = learnt.map(|texts| texts.join("\n"));
+    let methods: Vec<Method<'_>> =
+        args.to.iter().map(|method| Method::parse(method)).collect::<Result<_>>()?;
+    let weighed = Weighed::of(&model)?;
+    let original = Original { path: &model, weighed: &weighed, text: learnt.as_deref() };
     let mut made = Vec::new();
-    for method in &args.to {
-        made.push((method.as_str(), write(session, args, &model, method)?));
+    for method in &methods {
+        made.push((method.name, original.write(session, args, method)?));
     }
-    let mut measured = Measured::new(session, args, (texts, windows))?;
-    let mut rows = vec![measured.original(&model, &original)?];
+    let mut measured = Measured { session, args, texts, windows, reference: None };
+    let mut rows = vec![measured.original(&model, &weighed)?];
     for (method, path) in made {
-        rows.push(measured.row(method, &path, &original)?);
+        rows.push(measured.row(method, &path, &weighed)?);
     }
     print(session, &rows)
-}
-
-/// Writes the model in one way, unless a table has it already, and returns where it is.
-fn write(session: &Session, args: &Quantize, model: &Path, method: &str) -> Result<PathBuf> {
-    let is_table = args.to.len() > 1;
-    let to = match is_table {
-        false => args.out.clone(),
-        true if GgufWriter::knows(method) => args.out.join(format!("{method}.gguf")),
-        true => args.out.join(method),
-    };
-    if is_table {
-        std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-        if to.exists() {
-            return Ok(to);
-        }
-    }
-    let recipe = Recipe {
-        format: method,
-        others: &args.others,
-        tokenizer: args.tokenizer.as_deref(),
-        threads: session.load_options()?.threads,
-    };
-    let mut bar = Bar::elements(session.is_json);
-    let mut progress = |done, total| {
-        bar.show(method, done, Some(total));
-        true
-    };
-    let (wiring, registry) = (&session.wiring, session.registry());
-    let made = quantize(model, &to, &recipe, wiring, &registry, &mut progress);
-    bar.clear();
-    let made = made.with_context(|| format!("quantization of {}", model.display()))?;
-    if made.reused > 0 {
-        let reused = made.reused;
-        writeln!(std::io::stderr(), "{method}: went on after {reused} weights that were done")?;
-    }
-    Ok(to)
 }
 
 /// One model of the table.
@@ -101,15 +72,7 @@ struct Measured<'a> {
     reference: Option<Engine>,
 }
 
-impl<'a> Measured<'a> {
-    fn new(
-        session: &'a Session,
-        args: &'a Quantize,
-        (texts, windows): (Vec<String>, Windows),
-    ) -> Result<Self> {
-        Ok(Self { session, args, texts, windows, reference: None })
-    }
-
+impl Measured<'_> {
     fn engine(&self, path: &Path) -> Result<Engine> {
         let mut options = self.session.load_options()?;
         (options.context_length_max, options.num_seqs_max) = (self.args.window, 1);
@@ -188,7 +151,7 @@ impl Row {
 
     fn line(&self) -> String {
         let Self { weighed, found, before, .. } = self;
-        let (bits, megabytes) = (weighed.bits_per_weight(), weighed.size_bytes as f64 / 1e6);
+        let (bits, megabytes) = (weighed.bits_per_weight(), weighed.weight_bytes as f64 / 1e6);
         let (perplexity, kl) = (found.found.perplexity(), found.kl_mean());
         let (same, speed) = (100.0 * found.same_likeliest(), self.tokens_per_second());
         let mut name = self.name.clone();
@@ -207,7 +170,7 @@ fn print(session: &Session, rows: &[Row]) -> Result<()> {
         let rows: Vec<Value> = rows.iter().map(Row::json).collect();
         return Ok(writeln!(out, "{}", json!({ "model": session.model_name()?, "rows": rows }))?);
     }
-    writeln!(out, "|   bits |   size MB | perplexity |        KL | same % | tokens/s | weights |")?;
+    writeln!(out, "|   bits |        MB | perplexity |        KL | same % | tokens/s | weights |")?;
     writeln!(out, "|-------:|----------:|-----------:|----------:|-------:|---------:|---------|")?;
     rows.iter().try_for_each(|row| writeln!(out, "{}", row.line()))?;
     let tokens = rows.first().map_or(0, |row| row.found.found.tokens);

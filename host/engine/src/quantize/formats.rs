@@ -67,7 +67,7 @@ pub(super) fn choose(
 }
 
 /// Whether `pattern`, in which `*` is any text, is the whole of `name`.
-pub fn is_matched(pattern: &str, name: &str) -> bool {
+fn is_matched(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(name) = name.strip_prefix(head) else { return false };
     (0..=name.len()).any(|at| name.is_char_boundary(at) && is_matched(rest, &name[at..]))

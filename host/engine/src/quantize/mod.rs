@@ -2,10 +2,16 @@
 //!
 //! Each weight that is done is kept beside the result until that is whole: what was interrupted goes on where it stood.
 
+mod calibrate;
+mod compress;
 mod formats;
+mod sensitive;
+mod sensitivity;
+mod spread;
+mod taps;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jackfield_runtime::Registry;
@@ -14,14 +20,14 @@ use plugin_api::Quantizer;
 use crate::error::EngineError;
 use crate::model::export::{Exported, Exporter};
 use crate::model::files::{Metadata, ModelFiles};
-use crate::model::trace::WeightShapes as _;
 use crate::model::weights::{Quantizers, WeightTable};
-use crate::model::{Architecture, InterleavedRows};
+use crate::model::{Architecture, InterleavedRows, Tokenizer};
 use crate::wiring::Wiring;
 use formats::Chosen;
 use work::Work;
 
-pub use formats::is_matched;
+pub use sensitive::SensitiveLayers;
+pub use sensitivity::Sensitivity;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +38,23 @@ pub struct Recipe<'a> {
     pub others: &'a [(String, String)],
     /// A folder with the tokenizer, for models that lie without theirs.
     pub tokenizer: Option<&'a Path>,
+    /// What chooses the weights of layers with what activations tell; without it they are rounded.
+    pub calibrated: Option<Calibrated<'a>>,
     /// Threads that encode.
     pub threads: usize,
+}
+
+/// A compressor, and the text that it learns activations on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Calibrated<'a> {
+    /// The name of the plugin.
+    pub compressor: &'a str,
+    /// The text.
+    pub text: &'a str,
+    /// Tokens that are read at a time.
+    pub window: usize,
+    /// How often that many are read.
+    pub windows_max: usize,
 }
 
 /// What was made.
@@ -109,12 +130,33 @@ pub fn quantize(
     progress: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Quantized, EngineError> {
     let job = Job::open(from, to, recipe, wiring, registry)?;
-    let mut work = Work::open(to, &job.description(recipe))?;
+    let mut work = Work::open(to, &job.description(recipe, wiring))?;
     let reused = work.num_done();
-    job.encode(&mut work, recipe.threads, progress)?;
+    job.encode(&mut work, recipe, (wiring, registry), progress)?;
     let exported = job.write(to, &work, recipe.tokenizer, progress)?;
     work.remove()?;
     Ok(Quantized { exported, reused })
+}
+
+/// Tries what quantizing each weight alone, as `recipe` says, does to the model at `from`, on the text of its
+/// calibration. `progress` is told weights done and to do, and answers whether to go on.
+///
+/// # Errors
+///
+/// [`EngineError`] that names the file, weight or plugin; a recipe without a text is one.
+pub fn scan(
+    from: &Path,
+    recipe: &Recipe<'_>,
+    wiring: &Wiring,
+    registry: &Registry,
+    progress: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Vec<Sensitivity>, EngineError> {
+    let Some(asked) = &recipe.calibrated else {
+        return Err(EngineError::inconsistent("scan", "a text to scan on", "none"));
+    };
+    let job = Job::of(from, false, recipe, wiring, registry)?;
+    let tokenizer = job.tokenizer(recipe)?;
+    sensitivity::scan(&job, asked, &tokenizer, (wiring, registry), recipe, progress)
 }
 
 /// A model that is open, and what becomes of each weight.
@@ -139,13 +181,28 @@ impl Job {
             let (what, found) = (to.display().to_string(), "a file or folder");
             return Err(EngineError::inconsistent(what, "a path at which nothing is", found));
         }
-        let files = ModelFiles::open(from)?;
         let is_gguf = to.extension().is_some_and(|ending| ending == "gguf");
-        if matches!(files.metadata(), Metadata::Gguf(_)) && !is_gguf {
+        let job = Self::of(from, is_gguf, recipe, wiring, registry)?;
+        if matches!(job.files.metadata(), Metadata::Gguf(_)) && !is_gguf {
             let what = to.display().to_string();
             let expected = "a name that ends in .gguf, since the model is a GGUF file";
             return Err(EngineError::inconsistent(what, expected, "another"));
         }
+        if let Some(folder) = recipe.tokenizer.filter(|f| !f.join("tokenizer.json").is_file()) {
+            let what = folder.display().to_string();
+            return Err(EngineError::inconsistent(what, "a folder with `tokenizer.json`", "none"));
+        }
+        Ok(job)
+    }
+
+    fn of(
+        from: &Path,
+        is_gguf: bool,
+        recipe: &Recipe<'_>,
+        wiring: &Wiring,
+        registry: &Registry,
+    ) -> Result<Self, EngineError> {
+        let files = ModelFiles::open(from)?;
         let architecture = Architecture::of(&files)?;
         let table = WeightTable::of(&files, &architecture.blueprint)?;
         let quantizers = wiring.quantizers(registry)?;
@@ -154,37 +211,70 @@ impl Job {
     }
 
     /// What tells this work from another: the model, and the format of every weight.
-    fn description(&self, recipe: &Recipe<'_>) -> String {
+    fn description(&self, recipe: &Recipe<'_>, wiring: &Wiring) -> String {
         let chosen = self.chosen.iter().map(|(name, weight)| {
             let Chosen { from, to, rows, cols } = weight;
             format!("{name} {from} {to:?} {rows} {cols}\n")
         });
         let files = work::described(self.files.path());
-        format!("{files}{}{}\n{}", self.is_gguf, recipe.format, chosen.collect::<String>())
+        let by = recipe.calibrated.map(|by| {
+            let Calibrated { compressor, text, window, windows_max } = by;
+            let text = work::hash(text.as_bytes());
+            format!("{compressor} {:?} {text} {window} {windows_max}", wiring.table(compressor))
+        });
+        format!("{files}{}{}\n{by:?}\n{}", self.is_gguf, recipe.format, chosen.collect::<String>())
     }
 
     /// Encodes what is not done yet.
     fn encode(
         &self,
         work: &mut Work,
-        threads: usize,
+        recipe: &Recipe<'_>,
+        (wiring, registry): (&Wiring, &Registry),
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<(), EngineError> {
-        let total = self.chosen.values().filter(|weight| weight.to.is_some()).count() as u64;
-        for (done, (name, weight)) in
-            self.chosen.iter().filter(|(_, weight)| weight.to.is_some()).enumerate()
-        {
-            if !progress(done as u64, total) {
-                let (what, expected) = ("quantization", "to go on".to_owned());
-                let found = format!("an order to stop after {done} of {total} weights");
-                return Err(EngineError::Request { what, expected, found });
+        let wanted = || self.chosen.iter().filter(|(_, weight)| weight.to.is_some());
+        let (mut done, total) = (0, wanted().count() as u64);
+        let mut each = || {
+            if progress(done, total) {
+                done += 1;
+                return Ok(());
             }
+            let (what, expected) = ("quantization", "to go on".to_owned());
+            let found = format!("an order to stop after {done} of {total} weights");
+            Err(EngineError::Request { what, expected, found })
+        };
+        let mut by_compressor = BTreeSet::new();
+        if let Some(asked) = &recipe.calibrated {
+            let tokenizer = self.tokenizer(recipe)?;
+            let plugins = (wiring, registry);
+            let compression =
+                compress::Compression::new(self, asked, &tokenizer, plugins, recipe.threads)?;
+            by_compressor = compression.weights();
+            compression.run(work, &mut each)?;
+        }
+        for (name, weight) in wanted().filter(|(name, _)| !by_compressor.contains(*name)) {
+            each()?;
             if !work.has(name) {
                 let values = self.table.values(&self.files, name, &self.quantizers)?;
-                self.keep(work, name, weight, values, threads)?;
+                self.keep(work, name, weight, values, recipe.threads)?;
             }
         }
         Ok(())
+    }
+
+    fn tokenizer(&self, recipe: &Recipe<'_>) -> Result<Tokenizer, EngineError> {
+        Ok(match recipe.tokenizer {
+            Some(folder) => Tokenizer::from_folder(folder)?,
+            None => self.files.tokenizer()?,
+        })
+    }
+
+    /// The format that a weight gets, with its quantizer.
+    fn format_of(&self, name: &str) -> Result<(&str, &dyn Quantizer), EngineError> {
+        let format = self.chosen.get(name).and_then(|weight| weight.to.as_deref());
+        let found = format.and_then(|format| Some((format, &*self.quantizers.get(format)?.1)));
+        found.ok_or_else(|| EngineError::inconsistent(name, "a weight that gets a format", "none"))
     }
 
     /// Encodes the numbers of a weight, as they lie in the file that was read, and keeps the blocks.
@@ -196,13 +286,7 @@ impl Job {
         mut values: Vec<f32>,
         threads: usize,
     ) -> Result<(), EngineError> {
-        let Some((format, quantizer)) = weight
-            .to
-            .as_deref()
-            .and_then(|format| Some((format, &*self.quantizers.get(format)?.1)))
-        else {
-            return Ok(());
-        };
+        let (format, quantizer) = self.format_of(name)?;
         let rows = InterleavedRows::in_gguf(&self.architecture).filter(|_| self.is_turned());
         if let Some(rows) = rows.filter(|rows| rows.concerns(name)) {
             values = rows.done(&values, weight.cols);

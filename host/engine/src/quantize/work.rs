@@ -159,6 +159,11 @@ fn files_of(model: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// SHA-256 in hexadecimal digits.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What names a model's files: their paths, sizes and times of change.
 pub(super) fn described(model: &Path) -> String {
     let line = |path: &PathBuf| {

@@ -10,8 +10,8 @@ use crate::error::EngineError;
 use crate::model::memory::AlignedBytes;
 
 /// A plan without weights and states, compiled, with the memory of its runs.
-pub(super) struct Compiled {
-    pub(super) plan: Plan,
+pub(crate) struct Compiled {
+    pub(crate) plan: Plan,
     /// Compiled by `backend`, and dropped before it.
     exe: Exe,
     backend: Arc<dyn Backend>,
@@ -20,7 +20,7 @@ pub(super) struct Compiled {
 
 impl Compiled {
     /// Compiles `plan` for sizes up to these.
-    pub(super) fn new(
+    pub(crate) fn new(
         plan: Plan,
         sizes: &[(Dim, usize)],
         backend: &Arc<dyn Backend>,
@@ -38,7 +38,7 @@ impl Compiled {
     }
 
     /// Runs it: `input` has the tensor of each name, `outputs` are those of the plan in order.
-    pub(super) fn run<'a>(
+    pub(crate) fn run<'a>(
         &mut self,
         sizes: &[(Dim, usize)],
         input: impl Fn(&str) -> Option<TensorRef<'a>>,

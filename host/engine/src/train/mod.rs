@@ -6,7 +6,7 @@
 
 mod checkpoint;
 mod columns;
-mod compiled;
+pub(crate) mod compiled;
 mod dataset;
 mod disk;
 mod listing;
@@ -14,7 +14,7 @@ mod loader;
 mod lora;
 mod measures;
 mod parameters;
-mod plans;
+pub(crate) mod plans;
 mod random;
 mod rollouts;
 mod states;

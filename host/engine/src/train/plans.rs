@@ -11,7 +11,7 @@ use crate::model::Architecture;
 use crate::model::trace::{TracedParts, WeightShapes, trace_decoder};
 
 /// The logits of whole sequences; the parameters are inputs.
-pub(super) fn logits(
+pub(crate) fn logits(
     architecture: &Architecture,
     parts: &TracedParts,
     [parameters, frozen]: [&Parameters; 2],

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::Instance;
-use crate::kinds::quantizer::{AffineMut, Calibration};
+use crate::kinds::quantizer::{Affine, AffineMut, Calibration};
 use crate::native::abi::quantizer::QuantizerV1;
 use crate::native::abi::{Code, Out, RSlice, RSliceMut};
 use crate::native::guard::{self, answer, guard, shared};
@@ -14,6 +14,7 @@ static TABLE: QuantizerV1 = QuantizerV1 {
     decode,
     encode,
     unpack,
+    pack,
     close: guard::close::<Instance>,
 };
 
@@ -77,6 +78,24 @@ unsafe extern "C" fn unpack(
         guard(out, || {
             let mut open = AffineMut { codes, scales, mins };
             shared::<Instance>(this).unpack(blocks.as_slice(), &mut open)
+        })
+    }
+}
+
+unsafe extern "C" fn pack(
+    this: *mut c_void,
+    codes: RSlice<'_, u8>,
+    scales: RSlice<'_, f32>,
+    mins: RSlice<'_, f32>,
+    blocks: RSliceMut<'_, u8>,
+    out: *const Out,
+) -> Code {
+    let (codes, scales, mins) = (codes.as_slice(), scales.as_slice(), mins.as_slice());
+    // SAFETY: as in `decode`.
+    unsafe {
+        guard(out, || {
+            let parts = Affine { codes, scales, mins };
+            shared::<Instance>(this).pack(&parts, blocks.into_mut_slice())
         })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Instance;
 use crate::error::{Error, Result};
 use crate::kinds::SemanticId;
-use crate::kinds::quantizer::{AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales};
+use crate::kinds::quantizer::{Affine, AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales};
 use crate::native::Owner;
 use crate::native::abi::quantizer::QuantizerV1;
 use crate::native::abi::{Code, Opened, Out};
@@ -137,6 +137,13 @@ impl Quantizer for Adapter {
         self.call(|this, to| unsafe {
             (table.unpack)(this, blocks.into(), codes, scales, mins, to)
         })
+    }
+
+    fn pack(&self, parts: &Affine<'_>, out: &mut [u8]) -> Result<()> {
+        let table = self.table;
+        let (codes, scales, mins) = (parts.codes.into(), parts.scales.into(), parts.mins.into());
+        // SAFETY: as in `decode`.
+        self.call(|this, to| unsafe { (table.pack)(this, codes, scales, mins, out.into(), to) })
     }
 }
 

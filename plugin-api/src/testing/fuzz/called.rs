@@ -7,6 +7,7 @@ use super::{Asked, number, text};
 use crate::config::Config;
 use crate::events::Subscriptions;
 use crate::kinds::backend::{Backend, Bucket, MemoryMap, RawRows, RawValues, WeightDesc};
+use crate::kinds::compressor::{Compressor, Grid, Input, Matrix, Products};
 use crate::kinds::curriculum::{Curriculum, SourceView};
 use crate::kinds::decoding_strategy::{
     Actions, DecodingStrategy, Evals, GroupId, Outcome, RequestView,
@@ -123,6 +124,38 @@ pub(in crate::testing) fn output_parser(
         }
     }
     asked.keys
+}
+
+pub(in crate::testing) fn compressor(
+    make: Make<'_, dyn Compressor>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(mut compressor) = make(config) else { return Vec::new() };
+    for _ in 0..ROUNDS.min(30) {
+        let (rows, cols) = (random.below(5), 16 * random.below(5));
+        let mut numbers = |len: usize| (0..len).map(|_| number(random)).collect::<Vec<f32>>();
+        let [mean_abs, max_abs] = [numbers(cols), numbers(cols)];
+        let (moments, values) = (numbers(cols * cols), numbers(rows * cols));
+        let has_grid = random.below(4) > 0;
+        let grid = Grid {
+            bits: 1 + random.below(8) as u32,
+            group: 16,
+            zero_point: 0,
+            has_min: random.below(2) == 0,
+            is_half: random.below(2) == 0,
+        };
+        let (mean_abs, max_abs, moments) = (&mean_abs[..], &max_abs[..], &moments[..]);
+        let products = Products {
+            input: Input { tokens: random.bits(), mean_abs, max_abs, moments },
+            weights: vec![Matrix { name: "w", rows, cols, values: &values }],
+            grid: has_grid.then_some(grid),
+            can_scale: random.below(2) == 0,
+        };
+        let _ = compressor.compress(&products);
+        let _ = compressor.needs_moments();
+    }
+    Vec::new()
 }
 
 pub(in crate::testing) fn curriculum(

@@ -59,9 +59,7 @@ impl Quantizer for Q4One {
             let scale = (most - least) / 15.0;
             let by = inverse(scale);
             let codes = x.map(|x| (((x - least) * by + 0.5) as u8).min(15));
-            block[..2].copy_from_slice(&f16_bytes(scale));
-            block[2..4].copy_from_slice(&f16_bytes(least));
-            join_nibbles(&codes, &mut block[4..]);
+            write(block, [scale, least], &codes);
         }
         Ok(())
     }
@@ -76,6 +74,25 @@ impl Quantizer for Q4One {
         }
         Ok(())
     }
+
+    fn pack(&self, parts: &Affine<'_>, out: &mut [u8]) -> Result<()> {
+        parts.check(&self.format(), &self.lowering(), out.len())?;
+        let blocks = out.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut();
+        let codes = parts.codes.as_chunks::<BLOCK_LEN>().0.iter();
+        for ((block, codes), (scale, min)) in
+            blocks.zip(codes).zip(parts.scales.iter().zip(parts.mins))
+        {
+            write(block, [*scale, *min], codes);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a block from its scale and minimum, and its codes.
+fn write(block: &mut [u8; BLOCK_BYTES], [scale, min]: [f32; 2], codes: &[u8; BLOCK_LEN]) {
+    block[..2].copy_from_slice(&f16_bytes(scale));
+    block[2..4].copy_from_slice(&f16_bytes(min));
+    join_nibbles(codes, &mut block[4..]);
 }
 
 /// The codes of a block: low nibbles first, then the high ones.

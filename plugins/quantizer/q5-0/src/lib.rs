@@ -62,9 +62,7 @@ impl Quantizer for Q5Zero {
             let scale = signed_peak(x) / -16.0;
             let by = inverse(scale);
             let codes = x.map(|x| ((x * by + 16.5) as u8).min(31));
-            block[..2].copy_from_slice(&f16_bytes(scale));
-            block[2..6].copy_from_slice(&fifth_bits(&codes));
-            join_nibbles(&codes, &mut block[6..]);
+            write(block, scale, &codes);
         }
         Ok(())
     }
@@ -78,6 +76,23 @@ impl Quantizer for Q5Zero {
         }
         Ok(())
     }
+
+    fn pack(&self, parts: &Affine<'_>, out: &mut [u8]) -> Result<()> {
+        parts.check(&self.format(), &self.lowering(), out.len())?;
+        let blocks = out.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut();
+        let groups = parts.codes.as_chunks::<BLOCK_LEN>().0.iter().zip(parts.scales);
+        for (block, (codes, scale)) in blocks.zip(groups) {
+            write(block, *scale, codes);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a block from its scale and its codes.
+fn write(block: &mut [u8; BLOCK_BYTES], scale: f32, codes: &[u8; BLOCK_LEN]) {
+    block[..2].copy_from_slice(&f16_bytes(scale));
+    block[2..6].copy_from_slice(&fifth_bits(codes));
+    join_nibbles(codes, &mut block[6..]);
 }
 
 /// The codes of a block: low nibbles first, then the high ones.

@@ -61,10 +61,7 @@ impl Quantizer for Q5One {
             let scale = (most - least) / 31.0;
             let by = inverse(scale);
             let codes = x.map(|x| (((x - least) * by + 0.5) as u8).min(31));
-            block[..2].copy_from_slice(&f16_bytes(scale));
-            block[2..4].copy_from_slice(&f16_bytes(least));
-            block[4..8].copy_from_slice(&fifth_bits(&codes));
-            join_nibbles(&codes, &mut block[8..]);
+            write(block, [scale, least], &codes);
         }
         Ok(())
     }
@@ -79,6 +76,26 @@ impl Quantizer for Q5One {
         }
         Ok(())
     }
+
+    fn pack(&self, parts: &Affine<'_>, out: &mut [u8]) -> Result<()> {
+        parts.check(&self.format(), &self.lowering(), out.len())?;
+        let blocks = out.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut();
+        let codes = parts.codes.as_chunks::<BLOCK_LEN>().0.iter();
+        for ((block, codes), (scale, min)) in
+            blocks.zip(codes).zip(parts.scales.iter().zip(parts.mins))
+        {
+            write(block, [*scale, *min], codes);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a block from its scale and minimum, and its codes.
+fn write(block: &mut [u8; BLOCK_BYTES], [scale, min]: [f32; 2], codes: &[u8; BLOCK_LEN]) {
+    block[..2].copy_from_slice(&f16_bytes(scale));
+    block[2..4].copy_from_slice(&f16_bytes(min));
+    block[4..8].copy_from_slice(&fifth_bits(codes));
+    join_nibbles(codes, &mut block[8..]);
 }
 
 /// The codes of a block: low nibbles first, then the high ones.

@@ -80,6 +80,19 @@ impl Quantizer for Q8Zero {
         }
         Ok(())
     }
+
+    fn pack(&self, parts: &Affine<'_>, out: &mut [u8]) -> Result<()> {
+        parts.check(&self.format(), &self.lowering(), out.len())?;
+        let blocks = out.as_chunks_mut::<BLOCK_BYTES>().0.iter_mut();
+        let groups = parts.codes.as_chunks::<BLOCK_LEN>().0.iter().zip(parts.scales);
+        for (block, (codes, scale)) in blocks.zip(groups) {
+            block[..2].copy_from_slice(&f16_bytes(*scale));
+            for (byte, code) in block[2..].iter_mut().zip(codes) {
+                *byte = code ^ 0x80;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The codes of a block, as unsigned numbers around 128.

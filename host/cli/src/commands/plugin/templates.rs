@@ -9,6 +9,7 @@
 const RUST: [(&str, &str, &str); 22] = [
     ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
+    ("compressor", "my-plugin", include_str!("../../../templates/rust/compressor.rs")),
     (
         "curriculum",
         "sequential",
@@ -132,6 +133,9 @@ pub(super) fn no_wasm(kind: &str) -> String {
     let reason = match kind {
         "backend" => {
             ", since they compute with every core in memory of the host, which no component sees"
+        }
+        "compressor" => {
+            ", since one call works on whole weights, for longer than calls of components may"
         }
         "kv-cache" => {
             ", since one that errs lets a request read another's text and one that stops loses the \

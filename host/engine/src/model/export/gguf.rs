@@ -53,7 +53,9 @@ impl Exporter<'_> {
             for (key, value) in pairs.filter_map(|key| Some((key, metadata.get(key)?))) {
                 writer.pair(key, &value);
             }
-            self.write_formats(&mut writer);
+            if self.parts.is_some() {
+                self.write_formats(&mut writer);
+            }
         }
         let tensors: Vec<TensorDesc<'_>> = self.files.tensors().collect();
         let ours = |name: &str| self.architecture.blueprint.gguf_weight(name).unwrap_or_default();

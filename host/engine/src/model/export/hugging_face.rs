@@ -93,6 +93,10 @@ impl Exporter<'_> {
         let written = Written { done: 0, total: total as u64, progress, failed: None };
         let written = RefCell::new(written);
         let lazy = self.files.tensors().map(|tensor| {
+            // Blocks are chosen weight by weight: norms have none.
+            if let Some(format) = self.format.filter(|format| !FLOATS.contains(format)) {
+                return self.refuse(tensor.name, "F32, BF16 or F16", format);
+            }
             let format = self.format_of(&tensor).to_owned();
             let mut shape: Vec<usize> = tensor.dims.iter().map(|&n| n as usize).collect();
             let (dtype, width) = match &*format {
@@ -205,7 +209,7 @@ impl Exporter<'_> {
         let mut blocks = serde_json::Map::new();
         for tensor in self.files.tensors() {
             let format = self.format_of(&tensor);
-            if !["F32", "BF16", "F16"].contains(&format) {
+            if !FLOATS.contains(&format) {
                 let cols = tensor.dims.last();
                 blocks.insert(tensor.name.to_owned(), json!({ "format": format, "cols": cols }));
             }
@@ -254,3 +258,6 @@ const TOKENIZER_FILES: [&str; 10] = [
     "chat_template.json",
     "generation_config.json",
 ];
+
+/// Formats that safetensors has names for.
+const FLOATS: [&str; 3] = ["F32", "BF16", "F16"];
