@@ -41,7 +41,7 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{verdict}"))
 }
 
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 23] = [
     "adapter",
     "backend",
     "compressor",

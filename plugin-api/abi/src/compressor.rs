@@ -16,11 +16,8 @@ pub struct CompressorV1 {
     /// Writes whether it reads second moments. [any thread]
     pub needs_moments: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
     /// Takes products as bytes, writes the weights chosen for them. [the thread of the run]
-    pub compress: unsafe extern "C" fn(
-        this: *mut c_void,
-        products: RSlice<'_, u8>,
-        out: *const Out,
-    ) -> Code,
+    pub compress:
+        unsafe extern "C" fn(this: *mut c_void, products: RSlice<'_, u8>, out: *const Out) -> Code,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
 }

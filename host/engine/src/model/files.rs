@@ -240,11 +240,7 @@ fn open_folder(path: &Path) -> Result<Weights, ModelError> {
 }
 
 /// Which tensors are blocks, as `quantization_config` says: `weights` has format and row length by name.
-fn read_blocks(
-    path: &Path,
-    config: &Value,
-    tensors: &mut Safetensors,
-) -> Result<(), ModelError> {
+fn read_blocks(path: &Path, config: &Value, tensors: &mut Safetensors) -> Result<(), ModelError> {
     let blocks = &config["quantization_config"];
     if blocks["quant_method"] != BLOCKS_METHOD {
         return Ok(());

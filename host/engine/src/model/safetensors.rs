@@ -253,7 +253,10 @@ pub(crate) mod tests {
         let names: Vec<_> = model.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         let b = model.tensor("b").unwrap();
-        assert_eq!((&*b.format, b.dims.as_slice(), model.bytes(b)), ("F32", &[1, 2][..], &data[4..]));
+        assert_eq!(
+            (&*b.format, b.dims.as_slice(), model.bytes(b)),
+            ("F32", &[1, 2][..], &data[4..])
+        );
     }
 
     #[test]

@@ -87,7 +87,7 @@ impl Weighed {
     /// [`EngineError`] that names what cannot be read.
     pub fn of(path: &Path) -> Result<Self, EngineError> {
         let files = ModelFiles::open(path)?;
-        let table = WeightTable::of(&files, &Architecture::of(&files)?.blueprint)?;
+        let table = WeightTable::of(&files, &Architecture::of(&files)?)?;
         let (weight_bytes, elements, formats) = (0, 0, BTreeMap::new());
         let size_bytes = work::size_bytes(path);
         let mut weighed = Self { weight_bytes, elements, size_bytes, formats };
@@ -204,7 +204,7 @@ impl Job {
     ) -> Result<Self, EngineError> {
         let files = ModelFiles::open(from)?;
         let architecture = Architecture::of(&files)?;
-        let table = WeightTable::of(&files, &architecture.blueprint)?;
+        let table = WeightTable::of(&files, &architecture)?;
         let quantizers = wiring.quantizers(registry)?;
         let chosen = formats::choose(&files, &table, &quantizers, recipe, is_gguf)?;
         Ok(Self { files, architecture, table, quantizers, chosen, is_gguf })

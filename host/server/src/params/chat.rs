@@ -217,7 +217,8 @@ fn read_message(index: usize, mut message: Map<String, Value>) -> Result<Message
     // An answer that called tools may have said nothing.
     let is_call = message.contains_key("tool_calls");
     for field in ["role", "content"] {
-        if !message.contains_key(field) && !(is_call && field == "content") {
+        let may_lack = is_call && field == "content";
+        if !message.contains_key(field) && !may_lack {
             return Err(ApiError::missing(&at(field)));
         }
     }

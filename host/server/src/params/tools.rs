@@ -287,7 +287,8 @@ const NAME_BYTES_MAX: usize = 64;
 mod tests {
     use super::*;
 
-    fn tool(name: &str, parameters: Value) -> Value {
+    fn tool(name: &str, parameters: impl Into<Value>) -> Value {
+        let parameters = parameters.into();
         json!({ "type": "function", "function": { "name": name, "parameters": parameters } })
     }
 

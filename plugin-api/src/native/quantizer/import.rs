@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::Instance;
 use crate::error::{Error, Result};
 use crate::kinds::SemanticId;
-use crate::kinds::quantizer::{Affine, AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales};
+use crate::kinds::quantizer::{
+    Affine, AffineMut, Calibration, FormatDesc, Lowering, Quantizer, Scales,
+};
 use crate::native::Owner;
 use crate::native::abi::quantizer::QuantizerV1;
 use crate::native::abi::{Code, Opened, Out};

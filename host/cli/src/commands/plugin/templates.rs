@@ -6,7 +6,7 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 22] = [
+const RUST: [(&str, &str, &str); 23] = [
     ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     ("compressor", "my-plugin", include_str!("../../../templates/rust/compressor.rs")),
@@ -53,7 +53,7 @@ const RUST: [(&str, &str, &str); 22] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 22] {
+pub(super) fn kinds() -> [&'static str; 23] {
     RUST.map(|(kind, ..)| kind)
 }
 
