@@ -1,5 +1,7 @@
 //! Rotary embeddings: position as a rotation of query and key channels.
 
+use std::f64::consts::TAU;
+
 use super::{Traced, kind};
 use crate::config::{Config, Value};
 use crate::error::{Error, Result};
@@ -74,6 +76,34 @@ impl Rotation {
         let table = config.table("rope_scaling")?;
         let table = table.ok_or_else(|| config.wrong("rope_scaling", "a table", None))?;
         Ok((table.keys().next().is_some()).then_some(table))
+    }
+
+    /// The frequencies scaled as in Llama 3.1, by `factor`, `low_freq_factor`, `high_freq_factor` and
+    /// `original_max_position_embeddings` of `table`: as they are where the wavelength is short, divided where it is
+    /// long, in between in between. With equal bounds there is no in between. Source: Dubey et al.,
+    /// "The Llama 3 Herd of Models", arXiv:2407.21783; `_compute_llama3_parameters` of transformers 5.23.0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for hyperparameters that are missing or out of range.
+    pub fn with_slow_pairs_divided(mut self, table: &Config) -> Result<Self> {
+        let original = table.count("original_max_position_embeddings", 1..=1 << 32)? as f64;
+        let factor = table.number("factor", 1.0..=1e6)?;
+        let low = table.number("low_freq_factor", 1e-6..=1e6)?;
+        let high = table.number("high_freq_factor", 1e-6..=1e6)?;
+        for inv_freq in &mut self.inv_freq {
+            let plain = f64::from(*inv_freq);
+            let turns = original * plain / TAU;
+            *inv_freq = if turns > high {
+                plain
+            } else if turns < low || high <= low {
+                plain / factor
+            } else {
+                let smooth = (turns - low) / (high - low);
+                (1.0 - smooth) * plain / factor + smooth * plain
+            } as f32;
+        }
+        Ok(self)
     }
 }
 

@@ -22,77 +22,36 @@ impl Traced for Attention {
     }
 
     fn trace(&self, g: &mut dyn OpSink, x: &[Val], at: &LayerRef<'_>) -> Result<Vec<Val>> {
-        let sizes = Sizes::of(at.config)?;
+        let sizes = HeadSizes::of(at.config)?;
+        let softcap = at.config.number_or("attn_logit_softcapping", 0.0, 0.0..=1e6)?;
         let positions = g.input("positions", Spec::u32([Dim::TOKENS]))?;
-        let q = heads(g, x[0], "q_proj", sizes.heads, sizes.head_dim)?;
-        let k = heads(g, x[0], "k_proj", sizes.kv_heads, sizes.head_dim)?;
-        let v = heads(g, x[0], "v_proj", sizes.kv_heads, sizes.head_dim)?;
+        let [q, k, v] = sizes.project(g, x[0])?;
         let (q, k) = (normed(g, q, "q_norm")?, normed(g, k, "k_norm")?);
         let q = g.slot_one("rotary-embedding", "", &[q, positions])?;
         let k = g.slot_one("rotary-embedding", "", &[k, positions])?;
         let state = g.state(self.state(at)?)?;
         let sequence_index = g.input("sequence_index", Spec::u32([Dim::TOKENS]))?;
         let block_table = g.input("block_table", Spec::u32([Dim::SEQS, Dim::BLOCKS]))?;
-        let attrs = Attrs::new().float("scale", sizes.scale).float("softcap", sizes.softcap);
+        let attrs = Attrs::new().float("scale", sizes.scale).float("softcap", softcap);
         let mut inputs = vec![q, k, v, state, positions, sequence_index, block_table];
         if g.has_weight(SINKS) {
             inputs.push(g.weight(SINKS)?);
         }
         let mixed = g.one(ops::ATTEND, &inputs, attrs)?;
-        let mixed = g.reshape(mixed, &[-1, sizes.heads * sizes.head_dim])?;
+        let mixed = g.reshape(mixed, &[-1, sizes.num_heads * sizes.head_dim])?;
         Ok(vec![g.linear(mixed, "o_proj")?])
     }
 }
 
 impl Mixer for Attention {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
-        let sizes = Sizes::of(at.config)?;
-        let dims = vec![sizes.kv_heads as u32, sizes.head_dim as u32];
-        let part = |name: &str| Part { name: name.to_owned(), dims: dims.clone() };
-        Ok(StateSpec {
-            name: "kv".to_owned(),
-            per: Per::Token { window: sizes.window },
-            parts: vec![part("key"), part("value")],
-        })
+        Ok(HeadSizes::of(at.config)?.state(window(at.config)?))
     }
 }
 
-/// The hyperparameters of one layer.
-struct Sizes {
-    heads: i64,
-    kv_heads: i64,
-    head_dim: i64,
-    scale: f64,
-    softcap: f64,
-    window: u32,
-}
-
-impl Sizes {
-    fn of(config: &Config) -> Result<Self> {
-        let heads = config.count("num_attention_heads", 1..=1 << 16)?;
-        let kv_heads = config.count_or("num_key_value_heads", heads, 1..=heads)?;
-        if !heads.is_multiple_of(kv_heads) {
-            let expected = format!("a divisor of the {heads} attention heads");
-            let found = config.get("num_key_value_heads");
-            return Err(config.wrong("num_key_value_heads", &expected, found));
-        }
-        let head_dim = config.count("head_dim", 1..=1 << 16)?;
-        let scale = (head_dim as f64).powf(-0.5);
-        Ok(Self {
-            heads: heads as i64,
-            kv_heads: kv_heads as i64,
-            head_dim: head_dim as i64,
-            scale: config.number_or("attention_scale", scale, 0.0..=1e6)?,
-            softcap: config.number_or("attn_logit_softcapping", 0.0, 0.0..=1e6)?,
-            window: config.count_or("sliding_window", 0, 0..=u64::from(u32::MAX))? as u32,
-        })
-    }
-}
-
-/// A projection of `x [tokens, hidden_size]` to `[tokens, count, head_dim]`.
-fn heads(g: &mut dyn OpSink, x: Val, name: &str, count: i64, head_dim: i64) -> Result<Val> {
-    let projected = g.linear(x, name)?;
-    g.reshape(projected, &[-1, count, head_dim])
+/// How many of the last tokens are read; 0 for all.
+fn window(config: &Config) -> Result<u32> {
+    Ok(config.count_or("sliding_window", 0, 0..=u64::from(u32::MAX))? as u32)
 }
 
 /// Each head normed, in models that do so.
@@ -170,14 +129,10 @@ mod tests {
 
     /// Softmax attention with rotation by one radian a token (`head_dim` is 2), in `f64`.
     fn formula(config: &Config, sizes: Heads, x: &[f32], w: &[Vec<f32>; 4]) -> Vec<f64> {
-        let sizes_of = Sizes::of(
-            &config
-                .clone()
-                .with("num_attention_heads", sizes.heads as i64)
-                .with("num_key_value_heads", sizes.kv_heads as i64)
-                .with("head_dim", 2),
-        )
-        .unwrap();
+        let number = |key: &str, default: f64| config.number_or(key, default, 0.0..=1e6).unwrap();
+        let scale = number("attention_scale", 0.5f64.sqrt());
+        let softcap = number("attn_logit_softcapping", 0.0);
+        let window = window(config).unwrap();
         let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
         let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let project = |w: &[f32], t: usize, row: usize| {
@@ -194,12 +149,12 @@ mod tests {
             for h in 0..sizes.heads as usize {
                 let g = h * sizes.kv_heads as usize / sizes.heads as usize;
                 let q = head(&w[0], t, h, t as f64);
-                let first = if sizes_of.window == 0 { 0 } else { (t + 1).saturating_sub(2) };
+                let first = if window == 0 { 0 } else { (t + 1).saturating_sub(2) };
                 let (mut sum, mut out) = (0.0, [0.0; 2]);
                 for s in first..=t {
-                    let mut score = dot(&q, &head(&w[1], s, g, s as f64)) * sizes_of.scale;
-                    if sizes_of.softcap > 0.0 {
-                        score = sizes_of.softcap * (score / sizes_of.softcap).tanh();
+                    let mut score = dot(&q, &head(&w[1], s, g, s as f64)) * scale;
+                    if softcap > 0.0 {
+                        score = softcap * (score / softcap).tanh();
                     }
                     let v = head(&w[2], s, g, 0.0);
                     sum += score.exp();

@@ -24,11 +24,9 @@ impl Traced for Chunked {
     }
 
     fn trace(&self, g: &mut dyn OpSink, x: &[Val], at: &LayerRef<'_>) -> Result<Vec<Val>> {
-        let sizes = Sizes::of(at.config)?;
+        let (sizes, chunk) = (HeadSizes::of(at.config)?, chunk(at.config)?);
         let positions = g.input("positions", Spec::u32([Dim::TOKENS]))?;
-        let mut q = heads(g, x[0], "q_proj", sizes.heads, sizes.head_dim)?;
-        let mut k = heads(g, x[0], "k_proj", sizes.kv_heads, sizes.head_dim)?;
-        let v = heads(g, x[0], "v_proj", sizes.kv_heads, sizes.head_dim)?;
+        let [mut q, mut k, v] = sizes.project(g, x[0])?;
         q = g.slot_one("rotary-embedding", "", &[q, positions])?;
         k = g.slot_one("rotary-embedding", "", &[k, positions])?;
         if at.config.flag_or("no_rope", false)? {
@@ -41,12 +39,12 @@ impl Traced for Chunked {
         let sequence_index = g.input("sequence_index", Spec::u32([Dim::TOKENS]))?;
         let block_table = g.input("block_table", Spec::u32([Dim::SEQS, Dim::BLOCKS]))?;
         let mut attrs = Attrs::new().float("scale", sizes.scale).float("softcap", 0.0);
-        if sizes.chunk > 0 {
-            attrs = attrs.int("chunk", i64::from(sizes.chunk));
+        if chunk > 0 {
+            attrs = attrs.int("chunk", i64::from(chunk));
         }
         let inputs = [q, k, v, state, positions, sequence_index, block_table];
         let mixed = g.one(ops::ATTEND, &inputs, attrs)?;
-        let mixed = g.reshape(mixed, &[-1, sizes.heads * sizes.head_dim])?;
+        let mixed = g.reshape(mixed, &[-1, sizes.num_heads * sizes.head_dim])?;
         Ok(vec![g.linear(mixed, "o_proj")?])
     }
 }
@@ -54,52 +52,13 @@ impl Traced for Chunked {
 impl Mixer for Chunked {
     /// No token reads further back than a chunk is long.
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
-        let sizes = Sizes::of(at.config)?;
-        let dims = vec![sizes.kv_heads as u32, sizes.head_dim as u32];
-        let part = |name: &str| Part { name: name.to_owned(), dims: dims.clone() };
-        Ok(StateSpec {
-            name: "kv".to_owned(),
-            per: Per::Token { window: sizes.chunk },
-            parts: vec![part("key"), part("value")],
-        })
+        Ok(HeadSizes::of(at.config)?.state(chunk(at.config)?))
     }
 }
 
-/// The hyperparameters of one layer.
-struct Sizes {
-    heads: i64,
-    kv_heads: i64,
-    head_dim: i64,
-    scale: f64,
-    /// Positions of a chunk; 0 for all.
-    chunk: u32,
-}
-
-impl Sizes {
-    fn of(config: &Config) -> Result<Self> {
-        let heads = config.count("num_attention_heads", 1..=1 << 16)?;
-        let kv_heads = config.count_or("num_key_value_heads", heads, 1..=heads)?;
-        if !heads.is_multiple_of(kv_heads) {
-            let expected = format!("a divisor of the {heads} attention heads");
-            let found = config.get("num_key_value_heads");
-            return Err(config.wrong("num_key_value_heads", &expected, found));
-        }
-        let head_dim = config.count("head_dim", 1..=1 << 16)?;
-        let scale = (head_dim as f64).powf(-0.5);
-        Ok(Self {
-            heads: heads as i64,
-            kv_heads: kv_heads as i64,
-            head_dim: head_dim as i64,
-            scale: config.number_or("attention_scale", scale, 0.0..=1e6)?,
-            chunk: config.count_or("attention_chunk_size", 0, 0..=u64::from(u32::MAX))? as u32,
-        })
-    }
-}
-
-/// A projection of `x [tokens, hidden_size]` to `[tokens, count, head_dim]`.
-fn heads(g: &mut dyn OpSink, x: Val, name: &str, count: i64, head_dim: i64) -> Result<Val> {
-    let projected = g.linear(x, name)?;
-    g.reshape(projected, &[-1, count, head_dim])
+/// Positions of a chunk; 0 for all.
+fn chunk(config: &Config) -> Result<u32> {
+    Ok(config.count_or("attention_chunk_size", 0, 0..=u64::from(u32::MAX))? as u32)
 }
 
 /// Each head divided by the root of its mean square.
@@ -116,7 +75,7 @@ fn grown(
     g: &mut dyn OpSink,
     q: Val,
     positions: Val,
-    sizes: &Sizes,
+    sizes: &HeadSizes,
     config: &Config,
 ) -> Result<Val> {
     // Checkpoints say true, or the number of layers between two of these.
@@ -141,9 +100,9 @@ fn grown(
     let log = g.unary(ops::LOG, floor)?;
     let log = g.scale(log, by)?;
     let factor = g.offset(log, 1.0)?;
-    let flat = g.reshape(q, &[-1, sizes.heads * sizes.head_dim])?;
+    let flat = g.reshape(q, &[-1, sizes.num_heads * sizes.head_dim])?;
     let flat = g.mul(flat, factor)?;
-    g.reshape(flat, &[-1, sizes.heads, sizes.head_dim])
+    g.reshape(flat, &[-1, sizes.num_heads, sizes.head_dim])
 }
 
 export_plugin!(Chunked);

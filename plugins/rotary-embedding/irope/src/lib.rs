@@ -3,8 +3,6 @@
 //!
 //! Source: Meta, `modeling_llama4.py` of transformers 5.23.0; the scaling: Dubey et al., arXiv:2407.21783.
 
-use std::f64::consts::TAU;
-
 use plugin_api::prelude::*;
 
 /// Traces a rotation, or nothing in layers that are marked with `no_rope`.
@@ -34,30 +32,12 @@ impl Traced for Irope {
 
 impl RotaryEmbedding for Irope {
     fn rotation(&self, config: &Config) -> Result<Rotation> {
-        let mut rotation = Rotation::standard(config)?;
+        let rotation = Rotation::standard(config)?;
         let Some(table) = config.table("rope_scaling")? else { return Ok(rotation) };
         match table.one_of("rope_type", &["default", "llama3"])? {
-            "llama3" => {}
-            _ => return Ok(rotation),
+            "llama3" => rotation.with_slow_pairs_divided(table),
+            _ => Ok(rotation),
         }
-        let factor = table.number("factor", 1.0..=1e6)?;
-        let low = table.number("low_freq_factor", 1e-6..=1e6)?;
-        let high = table.number("high_freq_factor", 1e-6..=1e6)?;
-        let original = table.count("original_max_position_embeddings", 1..=1 << 32)? as f64;
-        for inv_freq in &mut rotation.inv_freq {
-            let plain = f64::from(*inv_freq);
-            let turns = original * plain / TAU;
-            // How far a pair is from the slow ones; with `low == high` all are slow or fast.
-            let fast = if turns > high {
-                1.0
-            } else if turns < low || high <= low {
-                0.0
-            } else {
-                (turns - low) / (high - low)
-            };
-            *inv_freq = ((1.0 - fast) * plain / factor + fast * plain) as f32;
-        }
-        Ok(rotation)
     }
 }
 

@@ -3,8 +3,6 @@
 //! Source: Dubey et al., "The Llama 3 Herd of Models", arXiv:2407.21783; the formula as in
 //! `modeling_rope_utils.py` of transformers 5.23.0, `_compute_llama3_parameters`.
 
-use std::f64::consts::TAU;
-
 use plugin_api::prelude::*;
 
 /// Traces a rotation whose wavelengths beyond the original context are stretched.
@@ -31,48 +29,9 @@ impl Traced for Llama3 {
 
 impl RotaryEmbedding for Llama3 {
     fn rotation(&self, config: &Config) -> Result<Rotation> {
-        let mut rotation = Rotation::standard(config)?;
+        let rotation = Rotation::standard(config)?;
         let Some(table) = Rotation::scaling(config)? else { return Ok(rotation) };
-        let scaling = Scaling::of(table)?;
-        for inv_freq in &mut rotation.inv_freq {
-            *inv_freq = scaling.apply(f64::from(*inv_freq)) as f32;
-        }
-        Ok(rotation)
-    }
-}
-
-/// The table `rope_scaling`.
-struct Scaling {
-    factor: f64,
-    low: f64,
-    high: f64,
-    /// Tokens of the context before scaling.
-    original: f64,
-}
-
-impl Scaling {
-    fn of(table: &Config) -> Result<Self> {
-        let original = table.count("original_max_position_embeddings", 1..=1 << 32)?;
-        Ok(Self {
-            factor: table.number("factor", 1.0..=1e6)?,
-            low: table.number("low_freq_factor", 1e-6..=1e6)?,
-            high: table.number("high_freq_factor", 1e-6..=1e6)?,
-            original: original as f64,
-        })
-    }
-
-    /// A frequency: as it is where the wavelength is short, divided where it is long, in between
-    /// in between. With `low == high` there is no in between.
-    fn apply(&self, inv_freq: f64) -> f64 {
-        let turns = self.original * inv_freq / TAU;
-        if turns > self.high {
-            return inv_freq;
-        }
-        if turns < self.low || self.high <= self.low {
-            return inv_freq / self.factor;
-        }
-        let smooth = (turns - self.low) / (self.high - self.low);
-        (1.0 - smooth) * inv_freq / self.factor + smooth * inv_freq
+        rotation.with_slow_pairs_divided(table)
     }
 }
 
@@ -80,6 +39,8 @@ export_plugin!(Llama3);
 
 #[cfg(test)]
 mod tests {
+    use std::f32::consts::TAU;
+
     use plugin_api::testing::{golden, rotary_embedding};
 
     use super::*;
@@ -123,6 +84,8 @@ mod tests {
     fn stretches_long_wavelengths_only() {
         // The original context holds 10 turns at this frequency.
         let at = 10.0 * TAU / 1000.0;
+        let plain =
+            Rotation { inv_freq: vec![at], pairing: Pairing::HalfSplit, attention_factor: 1.0 };
         #[rustfmt::skip]
         let cases = [
             // name                    low   high  found / given, with factor 2
@@ -133,9 +96,9 @@ mod tests {
             ("no way between, fast",   9.5,  9.5,  1.0),
         ];
         for (name, low, high, expected) in cases {
-            let scaling = Scaling { factor: 2.0, low, high, original: 1000.0 };
-            let found = scaling.apply(at) / at;
-            assert!((found - expected).abs() < 1e-9, "{name}: {found}");
+            let table = scaling(2.0, low, high, 1000);
+            let found = plain.clone().with_slow_pairs_divided(&table).unwrap().inv_freq[0] / at;
+            assert!((found - expected).abs() < 1e-6, "{name}: {found}");
         }
     }
 
