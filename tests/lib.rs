@@ -94,8 +94,17 @@ pub fn real_model(name: &str, file: &str) -> Option<PathBuf> {
 ///
 /// If it cannot be built or loaded, and whenever it fails.
 pub fn component(state: &Path, plugin: &str) -> LoadedPlugin {
+    built(state, plugin, BuildLane::Wasm)
+}
+
+/// A plugin of this tree as a file of a lane, loaded.
+///
+/// # Panics
+///
+/// If it cannot be built or loaded, and whenever it fails.
+pub fn built(state: &Path, plugin: &str, lane: BuildLane) -> LoadedPlugin {
     let source = root().join("plugins").join(plugin);
-    component_of(state, &source, |error| panic!("{error}"))
+    built_from(state, &source, lane, |error| panic!("{error}"))
 }
 
 /// The plugin in a folder as a component, loaded; `on_fault` is told what it fails with.
@@ -108,14 +117,24 @@ pub fn component_of(
     source: &Path,
     on_fault: impl Fn(&str) + Send + Sync + 'static,
 ) -> LoadedPlugin {
+    built_from(state, source, BuildLane::Wasm, on_fault)
+}
+
+fn built_from(
+    state: &Path,
+    source: &Path,
+    lane: BuildLane,
+    on_fault: impl Fn(&str) + Send + Sync + 'static,
+) -> LoadedPlugin {
     let name = source.file_name().unwrap_or_default().to_string_lossy();
-    let file = state.join(format!("{name}.wasm"));
-    jackfield::build_plugin(source, BuildLane::Wasm, Some(&file)).expect("it builds");
+    let extension = if lane == BuildLane::Wasm { "wasm" } else { "so" };
+    let file = state.join(format!("{name}.{extension}"));
+    jackfield::build_plugin(source, lane, Some(&file)).expect("it builds");
     let services = Services::new();
     let loader = Loader::new(LoaderOptions {
         folder: state.to_owned(),
         trial: None,
-        native_quota: 1,
+        native_quota: 64,
         wasm: None,
         hashes: Default::default(),
         trusted: Vec::new(),
@@ -125,7 +144,7 @@ pub fn component_of(
             on_fault(&format!("{}: {error}", generation.label()));
         }),
     });
-    loader.expect("a loader").load(&file, &Config::new()).expect("a fair component")
+    loader.expect("a loader").load(&file, &Config::new()).expect("a fair plugin")
 }
 
 /// An engine with parts to choose.
