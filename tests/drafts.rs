@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
 use jackfield_engine::{Engine, Output, Request};
 use jackfield_tests::{Setup, tiny_model};
 
@@ -179,6 +182,58 @@ fn a_draft_model_changes_no_answer() {
             assert_eq!(answers(&mut engine, requests("sample")).0, expected);
         }
     }
+}
+
+/// How often each pair of tokens was drawn after one prompt, among four tokens likeliest each.
+fn drawn_pairs(engine: &mut Engine, strategy: &str, seeds: Range<u32>) -> BTreeMap<[u32; 2], f64> {
+    let mut counts = BTreeMap::new();
+    let requests = seeds.map(|seed| {
+        let prompt: Vec<u32> = (0..8).map(|i| i * 37 % 510).collect();
+        let request = Request::new(prompt).strategy(strategy);
+        let request = request.with("max_tokens", 3).with("ignore_eos", true).with("top_k", 4);
+        request.with("seed", i64::from(seed)).with("temperature", 1.5)
+    });
+    let requests: Vec<_> = requests.collect();
+    for part in requests.chunks(1000) {
+        for answer in answers(engine, part.to_vec()).0 {
+            // The first token is drawn before there can be a guess.
+            *counts.entry([answer[1].0, answer[2].0]).or_default() += 1.0;
+        }
+    }
+    counts
+}
+
+/// Two samples of 100,000 draws with seeds of their own are compared: equal seeds would give equal answers.
+#[test]
+fn what_is_drawn_with_a_draft_model_has_the_same_distribution() {
+    const DRAWS: u32 = 100_000;
+    let folder = tiny_model("tiny");
+    let roomy = |mut setup: Setup| {
+        (setup.options.tokens_per_step_max, setup.options.logit_rows_max) = (1024, 256);
+        setup.load(folder.path()).unwrap()
+    };
+    let plain = drawn_pairs(&mut roomy(setup()), "sample", 0..DRAWS);
+    let mut engine = roomy(speculating(folder.path(), false));
+    let guessed = drawn_pairs(&mut engine, "speculative", DRAWS..2 * DRAWS);
+    let load = engine.gauge().read();
+    let (rejected, accepted) = (load.draft_tokens - load.accepted_tokens, load.accepted_tokens);
+    assert!(rejected.min(accepted) > u64::from(DRAWS) / 10, "{accepted} came true, {rejected} not");
+    let pairs: BTreeSet<_> = plain.keys().chain(guessed.keys()).collect();
+    let count = |of: &BTreeMap<[u32; 2], f64>, pair| of.get(pair).copied().unwrap_or(0.0);
+    let (mut chi_squared, mut freedom) = (0.0, -1.0_f64);
+    for pair in pairs {
+        let (a, b) = (count(&plain, pair), count(&guessed, pair));
+        // As is usual: cells that expect fewer than five are too few to be compared.
+        if a + b >= 10.0 {
+            chi_squared += (a - b).powi(2) / (a + b);
+            freedom += 1.0;
+        }
+    }
+    assert!(freedom >= 10.0, "{freedom} degrees of freedom tell nothing");
+    // Wilson and Hilferty: its cube root is nearly normal; one sample in 10,000 lies beyond 3.7.
+    let spread = 2.0 / (9.0 * freedom);
+    let deviation = ((chi_squared / freedom).cbrt() - (1.0 - spread)) / spread.sqrt();
+    assert!(deviation < 3.7, "chi squared {chi_squared} with {freedom} degrees of freedom");
 }
 
 #[test]
