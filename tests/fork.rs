@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jackfield_engine::{Output, Request};
+use jackfield_engine::{Engine, Output, Request};
 use jackfield_runtime::{Lane, PluginInfo, SwapTarget};
 use jackfield_tests::{Setup, answer, tiny_model};
 use plugin_api::Registrar;
@@ -146,14 +146,15 @@ fn forks_and_rollbacks_go_on_through_conversions() {
         setup.options.convert_bytes_per_step = (tokens_per_step * per_token) as u64;
         let mut engine = setup.load(folder.path()).unwrap();
         let (mut ids, mut tokens, mut takeovers) = (Vec::new(), Vec::new(), 0);
-        let mut dtype = engine.state_layout().pool.dtype;
+        let numbers = |engine: &Engine| engine.state_layout().pool.storage[0].clone();
+        let mut storage = numbers(&engine);
         for step in 0.. {
             if step % 8 == 0 && ids.len() < REQUESTS as usize {
                 ids.push(engine.submit(Request::new(prompt(ids.len() as u32))).unwrap());
             } else if engine.num_running() == 0 {
                 break;
             }
-            let next = if dtype == DType::F16 { "f32" } else { "f16" };
+            let next = if storage == Storage::Plain(DType::F16) { "f32" } else { "f16" };
             let config = Config::new().with("dtype", next);
             let made = (setup.registry.find("kv-cache", "paged").unwrap().make)(&config).unwrap();
             // Refused while the one before it is under way.
@@ -164,8 +165,8 @@ fn forks_and_rollbacks_go_on_through_conversions() {
             };
             engine.step(sink).unwrap();
             engine.swapper().flush();
-            takeovers += usize::from(dtype != engine.state_layout().pool.dtype);
-            dtype = engine.state_layout().pool.dtype;
+            takeovers += usize::from(storage != numbers(&engine));
+            storage = numbers(&engine);
         }
         for (id, expected) in ids.iter().zip(&expected) {
             let of = tokens.iter().filter(|(request, _)| request == id);

@@ -16,8 +16,9 @@ pub use crate::kinds::encoder::Encoder;
 pub use crate::kinds::feed_forward::FeedForward;
 pub use crate::kinds::hook::Hook;
 pub use crate::kinds::kv_cache::{
-    BlockCopy, BlockKey, KvCache, PoolLimits, PoolSpec, PoolUsage, PrefixCaching, SavedTables,
-    SeqId, SeqTable, TableShape, bytes_per_block, save_tables,
+    AffineStorage, BlockCopy, BlockKey, CodeScales, KvCache, PageCodec, PagedCache, Pages, Patches,
+    PoolLimits, PoolSpec, PoolUsage, PrefixCaching, SavedTables, SeqId, SeqTable, StateScales,
+    Storage, TableShape, TierSpec, Tiering, block_bytes, plain_id, save_tables,
 };
 pub use crate::kinds::logits_processor::{
     BatchChange, FollowTokens, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,

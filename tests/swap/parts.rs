@@ -199,9 +199,11 @@ impl Backend for Broken {
         if self.fails == "compile" {
             return Err(Error::unsupported("plan", "this one fails to compile"));
         }
-        let takes = |place: &StatePlace| self.state.is_none_or(|dtype| dtype == place.dtype);
+        let takes = |place: &StatePlace| {
+            self.state.is_none_or(|dtype| place.storage == Storage::Plain(dtype))
+        };
         if let Some(other) = memory.states.iter().find(|place| !takes(place)) {
-            return Err(Error::unsupported("state", format!("not of {:?}", other.dtype)));
+            return Err(Error::unsupported("state", format!("not of {:?}", other.storage)));
         }
         self.inner.compile(plan, bucket, memory)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jackfield_engine::Engine;
 use jackfield_runtime::{Reach, Replacement, SwapError, SwapTarget};
 use jackfield_tests::{Setup, answer, tiny_model};
+use plugin_api::kinds::kv_cache::Storage;
 use plugin_api::{Config, DType};
 
 use super::refused::{listen, refuses_all, take};
@@ -50,7 +51,10 @@ fn generations(engine: &Engine) -> Vec<u32> {
 
 /// How numbers lie.
 fn dtype(engine: &Engine) -> DType {
-    engine.state_layout().pool.dtype
+    match engine.state_layout().pool.storage[0] {
+        Storage::Plain(dtype) => dtype,
+        ref other => panic!("numbers as they are, found {other:?}"),
+    }
 }
 
 #[test]

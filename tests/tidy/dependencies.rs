@@ -53,7 +53,7 @@ const ALLOWED: [(&str, &[&str], &str); 42] = [
     ("half",               &["kernels/", "backends/", "plugins/quantizer/", "plugin-api", "host/engine"], "16-bit floats"),
     ("indicatif",          &["host/cli"],                  "progress bars"),
     ("inventory",          &["plugin-api"],                "builtin plugins register themselves"),
-    ("libc",               &["backends/cpu"],              "waiting threads"),
+    ("libc",               &["backends/cpu", "host/engine"], "waiting threads, pages given back"),
     ("llguidance",         &["plugins/logits-processor/guided"], "from grammars to masks of tokens"),
     ("memmap2",            &["host/engine"],               "weights are mapped, not read"),
     ("minijinja",          &["host/engine"],               "chat templates"),

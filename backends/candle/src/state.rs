@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use plugin_api::kinds::backend::StatePlace;
+use plugin_api::kinds::kv_cache::Storage;
 use plugin_api::{Error, Result};
 
 use crate::fault::Outcome;
@@ -19,12 +20,14 @@ pub(crate) struct StatePart {
 impl StatePart {
     /// Part `part` of the state at `place`, whose bounds have been checked.
     pub(crate) fn new(place: &StatePlace, part: usize, width: usize) -> Result<Self> {
-        let dtype = match place.dtype {
-            plugin_api::DType::F64 => DType::F64,
-            plugin_api::DType::F32 => DType::F32,
-            plugin_api::DType::F16 => DType::F16,
-            plugin_api::DType::BF16 => DType::BF16,
-            other => return Err(Error::unsupported(format!("a state of {other}"), "only floats")),
+        let dtype = match place.storage {
+            Storage::Plain(plugin_api::DType::F64) => DType::F64,
+            Storage::Plain(plugin_api::DType::F32) => DType::F32,
+            Storage::Plain(plugin_api::DType::F16) => DType::F16,
+            Storage::Plain(plugin_api::DType::BF16) => DType::BF16,
+            ref other => {
+                return Err(Error::unsupported(format!("a state as {other:?}"), "only floats"));
+            }
         };
         let offset = place.offsets.get(part).copied();
         let offset = offset.ok_or_else(|| Error::shape("state", "keys and values", "fewer"))?;

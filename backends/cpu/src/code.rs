@@ -1,12 +1,14 @@
 //! A compiled plan: a flat list of instructions over slots of memory.
 
+mod attention;
 mod chain;
 mod experts;
 mod recurrence;
 
-use kernels_cpu::{AttendShape, AttendSpec, BinaryOp, Rhs, RopeShape, UnaryOp};
+use kernels_cpu::{AttendShape, BinaryOp, Rhs, RopeShape, UnaryOp};
 use plugin_api::kinds::backend::BindingCheck;
 
+pub(crate) use self::attention::{Attention, StateElement, StoredCodes};
 pub(crate) use self::chain::{Chain, ChainOp, REGISTERS_MAX, Source, Step};
 pub(crate) use self::experts::{Experts, SortChoices};
 pub(crate) use self::recurrence::{Recurrence, Step as RecurrentStep};
@@ -344,27 +346,6 @@ pub(crate) enum CastTo {
     RealBF16,
 }
 
-/// Keys and values with what attends to them.
-#[derive(Debug, Clone)]
-pub(crate) struct Attention {
-    pub(crate) shape: AttendShape,
-    pub(crate) spec: AttendSpec,
-    pub(crate) q: SlotId,
-    pub(crate) k: SlotId,
-    pub(crate) v: SlotId,
-    pub(crate) sinks: Option<SlotId>,
-    pub(crate) positions: SlotId,
-    pub(crate) sequence_index: SlotId,
-    pub(crate) block_table: SlotId,
-    pub(crate) blocks_per_seq: Size,
-    pub(crate) block_size: usize,
-    pub(crate) state: StateElement,
-    /// First byte of keys and of values in the state arena; the same where values are in keys.
-    pub(crate) offsets: [usize; 2],
-    /// Elements of each.
-    pub(crate) len: usize,
-}
-
 /// Attention to the tokens of a step alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Within {
@@ -387,12 +368,4 @@ pub(crate) struct WithinGrad {
     pub(crate) out_grad: SlotId,
     /// `[tokens, heads, LEFT]`: what the first half leaves for the second.
     pub(crate) left: SlotId,
-}
-
-/// What keys and values are stored as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StateElement {
-    F32,
-    F16,
-    BF16,
 }

@@ -93,6 +93,15 @@ impl<'a> Frame<'a> {
         slots.map(|slot| unsafe { self.slice(slot) })
     }
 
+    /// The state arena, to change. The exclusive borrow says that no instruction runs.
+    pub(crate) fn arena(&mut self) -> &mut [u8] {
+        if self.state_len == 0 {
+            return &mut [];
+        }
+        // SAFETY: the arena is borrowed exclusively for `'a`, and nobody else has the frame.
+        unsafe { std::slice::from_raw_parts_mut(self.state, self.state_len) }
+    }
+
     /// The elements of a slot.
     ///
     /// # Safety

@@ -20,7 +20,7 @@ mod support;
 use kernels_cpu::Isa;
 use plugin_api::kinds::backend::{
     Backend, Bindings, Bucket, DomainDesc, DomainId, Exe, Fence, Layout, MemoryMap, NodeView,
-    RawRows, StreamId, Support, WeightDesc,
+    RawRows, StatePager, StreamId, Support, WeightDesc,
 };
 use plugin_api::prelude::*;
 
@@ -107,7 +107,22 @@ impl Backend for Cpu {
     }
 
     fn run(&self, exe: &Exe, _stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence> {
-        run::run(exe.code()?, self.isa, &self.pool, bind)?;
+        run::run(exe.code()?, self.isa, &self.pool, bind, None)?;
+        Ok(Fence::Done)
+    }
+
+    fn can_page(&self) -> bool {
+        true
+    }
+
+    fn run_paged(
+        &self,
+        exe: &Exe,
+        _stream: StreamId,
+        bind: &mut Bindings<'_>,
+        pager: &mut dyn StatePager,
+    ) -> Result<Fence> {
+        run::run(exe.code()?, self.isa, &self.pool, bind, Some(pager))?;
         Ok(Fence::Done)
     }
 }

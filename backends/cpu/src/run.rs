@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kernels_cpu::Isa;
-use plugin_api::kinds::backend::Bindings;
+use plugin_api::kinds::backend::{Bindings, StatePager};
 use plugin_api::{Error, Result};
 
 use crate::code::{Code, Instruction, Op};
@@ -12,18 +12,30 @@ use crate::frame::{Frame, Part};
 use crate::pool::{Crew, Pool};
 
 /// Runs compiled code once.
-pub(crate) fn run(code: &Code, isa: Isa, pool: &Pool, bind: &mut Bindings<'_>) -> Result<()> {
+pub(crate) fn run(
+    code: &Code,
+    isa: Isa,
+    pool: &Pool,
+    bind: &mut Bindings<'_>,
+    pager: Option<&mut dyn StatePager>,
+) -> Result<()> {
     code.check.check(bind)?;
     let mut frame = Frame::new(code, isa, bind)?;
     for check in &code.index_checks {
         check.run(&mut frame)?;
     }
     let crew = pool.crew();
-    let ended = catch_unwind(AssertUnwindSafe(|| walk(code, &mut frame, &crew)));
+    let ended = catch_unwind(AssertUnwindSafe(|| walk(code, &mut frame, &crew, pager)));
     ended.unwrap_or_else(|_| Err(Error::outside("cpu backend", "an instruction panicked")))
 }
 
-fn walk(code: &Code, frame: &mut Frame<'_>, crew: &Crew<'_>) -> Result<()> {
+fn walk(
+    code: &Code,
+    frame: &mut Frame<'_>,
+    crew: &Crew<'_>,
+    mut pager: Option<&mut dyn StatePager>,
+) -> Result<()> {
+    let mut entered = None;
     for instruction in &code.instructions {
         if let Op::Check(check) = &instruction.op {
             check.run(frame)?;
@@ -32,6 +44,12 @@ fn walk(code: &Code, frame: &mut Frame<'_>, crew: &Crew<'_>) -> Result<()> {
         let units = instruction.units.of(frame.sizes());
         if units == 0 {
             continue;
+        }
+        if let (Some(pager), Some(state)) = (&mut pager, state_of(&instruction.op))
+            && entered != Some(state)
+        {
+            pager.enter(state, frame.arena())?;
+            entered = Some(state);
         }
         let chunks = num_chunks(instruction, frame, units, crew.threads());
         let frame = &*frame;
@@ -48,6 +66,15 @@ fn walk(code: &Code, frame: &mut Frame<'_>, crew: &Crew<'_>) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// The state that an instruction touches.
+fn state_of(op: &Op) -> Option<usize> {
+    match op {
+        Op::Store(attention) | Op::Attend(attention) => Some(attention.state_index),
+        Op::Recur(recurrence) => Some(recurrence.state_index),
+        _ => None,
+    }
 }
 
 /// Into how many parts an instruction is divided: enough that a slow thread does not hold up the

@@ -5,6 +5,7 @@ mod adapter;
 mod checkpoint;
 mod config;
 mod evaluate;
+mod model;
 mod plugin;
 mod quantize;
 mod sampling;
@@ -19,6 +20,7 @@ pub(crate) use adapter::{Adapter, Merge};
 pub(crate) use checkpoint::{Checkpoint, Dtype, Export, Layout};
 pub(crate) use config::Config;
 pub(crate) use evaluate::{Cut, Evaluate};
+pub(crate) use model::Model;
 pub use plugin::BuildLane;
 pub(crate) use plugin::{Build, Check, Lang, New, Plugin, Probe, Rollback, Running, Seal, Swap};
 pub(crate) use quantize::Quantize;
@@ -157,29 +159,6 @@ pub(crate) struct Bench {
     /// Repetitions; the median is reported
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) runs: usize,
-}
-
-/// `jackfield model`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Model {
-    /// Fetch a model and verify it
-    Pull {
-        /// Its name
-        name: String,
-    },
-    /// List models that can be fetched or are there
-    Ls,
-    /// Print what a model consists of
-    Inspect {
-        /// Its name [default: the configured model]
-        name: Option<String>,
-        /// Print the plan of one step as text
-        #[arg(long)]
-        plan: bool,
-        /// List every tensor
-        #[arg(long)]
-        tensors: bool,
-    },
 }
 
 fn parse_choice(text: &str) -> Result<(String, String), String> {

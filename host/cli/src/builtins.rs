@@ -39,6 +39,8 @@ use plugin_grpo as _;
 use plugin_guided as _;
 use plugin_hf_hub as _;
 use plugin_int4_group as _;
+use plugin_int8 as _;
+use plugin_int8_residual as _;
 use plugin_irope as _;
 use plugin_keywords as _;
 use plugin_layer_norm as _;
@@ -89,6 +91,7 @@ use plugin_stop_words as _;
 use plugin_swiglu as _;
 use plugin_switch as _;
 use plugin_temperature as _;
+use plugin_tiered as _;
 use plugin_tool_calls as _;
 use plugin_top_k as _;
 use plugin_top_p as _;
@@ -98,4 +101,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    91 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    94 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

@@ -34,6 +34,18 @@ type MakeHost = dyn Fn(&str, &Arc<Vocabulary>) -> Host + Send + Sync;
 pub(crate) struct Hosts(Option<Arc<MakeHost>>);
 
 impl Hosts {
+    /// The handle of a plugin.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`](plugin_api::Error::Unsupported) where nobody says how.
+    pub(crate) fn of(&self, name: &str, vocabulary: &Arc<Vocabulary>) -> plugin_api::Result<Host> {
+        let missing = "nobody lends any";
+        let make = self.0.as_ref();
+        make.map(|make| make(name, vocabulary))
+            .ok_or_else(|| plugin_api::Error::unsupported("a handle on the host", missing))
+    }
+
     /// Opens a processor, if there is something to lend.
     ///
     /// # Errors

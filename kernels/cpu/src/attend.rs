@@ -4,15 +4,18 @@
 //! a score is `fma(q[c], k[c], score)` for channels in order, a value `fma(weight, v, sum)` for
 //! positions in order, whatever tile computes it.
 
+mod rows;
 mod spec;
 mod tile;
 
 use crate::{
     isa::{Isa, Kernel, dispatch},
+    kv_codes::KvCodes,
     lanes::{Element, LANES, Lanes},
     math, reduce,
     softmax::exponentials,
 };
+pub(crate) use rows::{Elements, KvRows, LINE_BYTES};
 pub use spec::{AttendShape, AttendSpec};
 pub(crate) use tile::{KEYS_ZERO, Keys, scores, values};
 
@@ -65,8 +68,52 @@ pub fn attend<S: Element>(
     sinks: &[f32],
     positions: &[u32],
     sequence: SequenceBlocks<'_>,
-    [k, v]: [&[S]; 2],
+    kv: [&[S]; 2],
     out: &mut [f32],
+) {
+    check(spec, shape, kv_head, [q, sinks, out], positions, sequence);
+    let ([k, v], seen) = (kv.map(Elements), Seen::UpTo(positions));
+    dispatch(isa, Attend { spec, shape, kv_head, q, sinks, seen, sequence, k, v, out });
+}
+
+/// [`attend`] over keys and values that are stored as codes, by `store_kv_codes`.
+///
+/// Its numbers are those of [`attend`] over what the codes stand for, bit for bit.
+///
+/// # Panics
+///
+/// As [`attend`] does, and if the layouts are not of heads of `shape`.
+#[expect(clippy::too_many_arguments, reason = "each is a tensor or an attribute of the op")]
+pub fn attend_codes(
+    isa: Isa,
+    spec: AttendSpec,
+    shape: AttendShape,
+    kv_head: usize,
+    q: &[f32],
+    sinks: &[f32],
+    positions: &[u32],
+    sequence: SequenceBlocks<'_>,
+    kv: [KvCodes<'_>; 2],
+    out: &mut [f32],
+) {
+    check(spec, shape, kv_head, [q, sinks, out], positions, sequence);
+    for codes in &kv {
+        let layout = codes.layout;
+        let of = (layout.heads, layout.head_dim, layout.block_size);
+        let expected = (shape.kv_heads, shape.head_dim, sequence.block_size);
+        assert_eq!(of, expected, "attend: codes of other heads or blocks");
+    }
+    let ([k, v], seen) = (kv.map(|codes| codes.head(kv_head)), Seen::UpTo(positions));
+    dispatch(isa, Attend { spec, shape, kv_head, q, sinks, seen, sequence, k, v, out });
+}
+
+fn check(
+    spec: AttendSpec,
+    shape: AttendShape,
+    kv_head: usize,
+    [q, sinks, out]: [&[f32]; 3],
+    positions: &[u32],
+    sequence: SequenceBlocks<'_>,
 ) {
     let AttendShape { heads, kv_heads, head_dim } = shape;
     assert!(kv_head < kv_heads, "attend: key-value head {kv_head} of {kv_heads}");
@@ -81,13 +128,11 @@ pub fn attend<S: Element>(
     let places = sequence.blocks.len() * sequence.block_size;
     let is_inside = positions.iter().all(|&position| (position as usize) < places);
     assert!(is_inside, "attend: a position is outside the table");
-    let seen = Seen::UpTo(positions);
-    dispatch(isa, Attend { spec, shape, kv_head, q, sinks, seen, sequence, k, v, out });
 }
 
 /// Attention of some tokens to the positions of one sequence, for one key-value head. Arguments
 /// have been checked.
-pub(crate) struct Attend<'a, S> {
+pub(crate) struct Attend<'a, R> {
     pub(crate) spec: AttendSpec,
     pub(crate) shape: AttendShape,
     pub(crate) kv_head: usize,
@@ -95,8 +140,8 @@ pub(crate) struct Attend<'a, S> {
     pub(crate) sinks: &'a [f32],
     pub(crate) seen: Seen<'a>,
     pub(crate) sequence: SequenceBlocks<'a>,
-    pub(crate) k: &'a [S],
-    pub(crate) v: &'a [S],
+    pub(crate) k: R,
+    pub(crate) v: R,
     pub(crate) out: &'a mut [f32],
 }
 
@@ -169,7 +214,7 @@ pub(crate) const TILE_ROWS: usize = 16;
 /// Scores of a tile's rows in one split, then their exponentials.
 pub(crate) type Weights = [[f32; SPLIT_POSITIONS]; TILE_ROWS];
 
-impl<S: Element> Kernel for Attend<'_, S> {
+impl<R: KvRows> Kernel for Attend<'_, R> {
     type Out = ();
 
     #[inline(always)]
@@ -179,6 +224,7 @@ impl<S: Element> Kernel for Attend<'_, S> {
         let num_rows = self.seen.tokens() * group;
         let mut weights = [[0.0; SPLIT_POSITIONS]; TILE_ROWS];
         let mut keys = KEYS_ZERO;
+        let mut splits = [R::NO_SPLIT; 2];
         let mut done = 0;
         while done < num_rows {
             let mut rows = [Row::NONE; TILE_ROWS];
@@ -193,15 +239,21 @@ impl<S: Element> Kernel for Attend<'_, S> {
                     (row.peak, row.sum) = (*sink, 1.0);
                 }
             }
-            self.tile::<L>(rows, &mut keys, &mut weights);
+            self.tile::<L>(rows, &mut keys, &mut splits, &mut weights);
             done += rows.len();
         }
     }
 }
 
-impl<S: Element> Attend<'_, S> {
+impl<R: KvRows> Attend<'_, R> {
     #[inline(always)]
-    fn tile<L: Lanes>(&mut self, rows: &mut [Row], keys: &mut Keys, weights: &mut Weights) {
+    fn tile<L: Lanes>(
+        &mut self,
+        rows: &mut [Row],
+        keys: &mut Keys,
+        splits: &mut [R::Split; 2],
+        weights: &mut Weights,
+    ) {
         let head_dim = self.shape.head_dim;
         let value_dim = self.spec.values_of(head_dim);
         let (mut first, mut end) = (usize::MAX, 0);
@@ -215,7 +267,10 @@ impl<S: Element> Attend<'_, S> {
             let stop = end.min((split + 1) * SPLIT_POSITIONS);
             let slots = &mut slots[..stop - start];
             self.find_slots(start, slots);
-            scores::<S, L>(self.spec.scale, head_dim, self.q, self.k, slots, rows, keys, weights);
+            self.k.open::<L>(self.sequence, start, slots, &mut splits[0]);
+            self.v.open::<L>(self.sequence, start, slots, &mut splits[1]);
+            let (k, v) = ((self.k, &splits[0]), (self.v, &splits[1]));
+            scores::<R, L>(self.spec.scale, head_dim, self.q, k, slots, rows, keys, weights);
             for (row, weights) in rows.iter_mut().zip(&mut *weights) {
                 let seen = (row.first.max(start), row.end.min(stop));
                 row.seen = (seen.0 - start, seen.1.max(seen.0) - start);
@@ -223,7 +278,7 @@ impl<S: Element> Attend<'_, S> {
                     soften::<L>(self.spec.softcap, row, &mut weights[row.seen.0..row.seen.1]);
                 }
             }
-            values::<S, L>(value_dim, self.v, slots, rows, weights, self.out);
+            values::<R, L>(value_dim, v, slots, rows, weights, self.out);
         }
         for row in rows {
             for out in &mut self.out[row.to..][..value_dim] {
@@ -235,12 +290,13 @@ impl<S: Element> Attend<'_, S> {
     /// Where the rows of positions `start..` begin in `k` and `v`.
     #[inline(always)]
     fn find_slots(&self, start: usize, slots: &mut [usize]) {
-        let AttendShape { kv_heads, head_dim, .. } = self.shape;
+        let first = self.kv_head * self.shape.head_dim;
+        let [block_stride, row_stride] = self.k.strides(self.shape, self.sequence.block_size);
         let size = self.sequence.block_size;
         let (mut block, mut inside) = (start / size, start % size);
         for slot in slots {
-            let token = self.sequence.blocks[block] as usize * size + inside;
-            *slot = (token * kv_heads + self.kv_head) * head_dim;
+            let at = self.sequence.blocks[block] as usize * block_stride;
+            *slot = at + inside * row_stride + first;
             inside += 1;
             if inside == size {
                 (block, inside) = (block + 1, 0);

@@ -3,7 +3,7 @@
 //! The tiles and splits of `attend`, over keys and values that lie as the call brings them.
 
 use crate::{
-    attend::{Attend, AttendShape, AttendSpec, Seen, SequenceBlocks},
+    attend::{Attend, AttendShape, AttendSpec, Elements, Seen, SequenceBlocks},
     isa::{Isa, dispatch},
 };
 
@@ -73,6 +73,7 @@ pub fn attend_within(
             Seen::From { first, tokens }
         }
     };
+    let [k, v] = [k, v].map(Elements);
     dispatch(isa, Attend { spec, shape, kv_head, q, sinks: &[], seen, sequence, k, v, out });
 }
 

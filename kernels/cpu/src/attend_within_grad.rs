@@ -5,7 +5,9 @@
 //! `attend`: rows of one side with all of the other that they see.
 
 use crate::{
-    attend::{AttendShape, KEYS_ZERO, Row, SPLIT_POSITIONS, TILE_ROWS, Weights, scores, values},
+    attend::{
+        AttendShape, Elements, KEYS_ZERO, Row, SPLIT_POSITIONS, TILE_ROWS, Weights, scores, values,
+    },
     isa::{Isa, Kernel, dispatch},
     lanes::{LANES, Lanes},
     math, reduce,
@@ -194,7 +196,7 @@ impl Queries<'_> {
             }
             let slots =
                 &room.slots[..end.min((split + 1) * SPLIT_POSITIONS) - split * SPLIT_POSITIONS];
-            values::<f32, L>(head_dim, self.k, slots, rows, &room.scores, self.q_grad);
+            values::<_, L>(head_dim, plain(self.k), slots, rows, &room.scores, self.q_grad);
         }
     }
 
@@ -213,8 +215,8 @@ impl Queries<'_> {
         }
         let scale = self.spec.scale;
         let Room { keys, scores: weights, grads, .. } = room;
-        scores::<f32, L>(scale, head_dim, self.q, self.k, slots, rows, keys, weights);
-        scores::<f32, L>(1.0, head_dim, self.out_grad, self.v, slots, rows, keys, grads);
+        scores::<_, L>(scale, head_dim, self.q, plain(self.k), slots, rows, keys, weights);
+        scores::<_, L>(1.0, head_dim, self.out_grad, plain(self.v), slots, rows, keys, grads);
     }
 }
 
@@ -278,8 +280,8 @@ impl Keys<'_> {
             for row in &mut *rows {
                 row.seen = (row.first.clamp(start, stop) - start, stop - start);
             }
-            scores::<f32, L>(scale, head_dim, self.k, self.q, slots, rows, keys, weights);
-            scores::<f32, L>(1.0, head_dim, self.v, self.out_grad, slots, rows, keys, grads);
+            scores::<_, L>(scale, head_dim, self.k, plain(self.q), slots, rows, keys, weights);
+            scores::<_, L>(1.0, head_dim, self.v, plain(self.out_grad), slots, rows, keys, grads);
             for (i, row) in rows.iter().enumerate() {
                 let seen = row.seen.0..row.seen.1;
                 let left = [0, 1, 2].map(|which: usize| &left[which][seen.clone()]);
@@ -290,10 +292,16 @@ impl Keys<'_> {
                     scale,
                 );
             }
-            values::<f32, L>(head_dim, self.q, slots, rows, grads, self.k_grad);
-            values::<f32, L>(head_dim, self.out_grad, slots, rows, weights, self.v_grad);
+            values::<_, L>(head_dim, plain(self.q), slots, rows, grads, self.k_grad);
+            values::<_, L>(head_dim, plain(self.out_grad), slots, rows, weights, self.v_grad);
         }
     }
+}
+
+/// Rows of which nothing else has to be known.
+#[inline(always)]
+fn plain(x: &[f32]) -> (Elements<'_, f32>, &'static ()) {
+    (Elements(x), &())
 }
 
 /// Working memory, for the stack.

@@ -5,18 +5,21 @@
 //! [`LayoutId`] it recognizes.
 
 mod check;
+mod pager;
 
 pub use check::BindingCheck;
+pub use pager::StatePager;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
 use super::kind;
+use super::kv_cache::Storage;
 use super::quantizer::Lowering;
 use crate::error::{Error, Result};
 use crate::plan::{Node, Plan, Symbol};
-use crate::tensor::{DType, TensorMut, TensorRef};
+use crate::tensor::{TensorMut, TensorRef};
 
 /// Compiles plans and runs them.
 pub trait Backend: Send + Sync {
@@ -66,6 +69,30 @@ pub trait Backend: Send + Sync {
     ///
     /// [`Error::ShapeMismatch`] if bindings are not those of the plan; outputs are then untouched.
     fn run(&self, exe: &Exe, stream: StreamId, bind: &mut Bindings<'_>) -> Result<Fence>;
+
+    /// Whether [`run_paged`](Self::run_paged) runs. [any thread]
+    fn can_page(&self) -> bool {
+        false
+    }
+
+    /// Runs as [`run`](Self::run) does, over a state arena that is only partly in memory: before it
+    /// touches a state, it lends the arena to `pager`, which brings in what the step needs of that
+    /// state. What it brought in for another state before may be gone then. Optional. [step thread]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] if the backend wants the whole arena in memory; those of
+    /// [`run`](Self::run) and of the pager, as they came.
+    fn run_paged(
+        &self,
+        exe: &Exe,
+        stream: StreamId,
+        bind: &mut Bindings<'_>,
+        pager: &mut dyn StatePager,
+    ) -> Result<Fence> {
+        let _ = (exe, stream, bind, pager);
+        Err(Error::unsupported("a cache with tiers", "this backend wants all of it in memory"))
+    }
 
     /// Waits until the work behind the `fence` of a run is done, and writes what the run left to be
     /// written. Called for [`Fence::Pending`] only. [step thread]
@@ -253,11 +280,12 @@ pub struct WeightPlace {
 }
 
 /// A state in the state arena: each part is `[num_blocks, block_size, part dims]` for states per
-/// token, `[num_seqs, part dims]` for states per sequence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// token, `[num_blocks, part dims]` for states per sequence. Where it is stored as codes, a block is
+/// as [`CodeLayout`](super::kv_cache::CodeLayout) says.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StatePlace {
-    /// Type of the stored elements.
-    pub dtype: DType,
+    /// How its numbers are stored.
+    pub storage: Storage,
     /// First byte of each part in the arena.
     pub offsets: Vec<usize>,
     /// Blocks, or sequences, that the arena holds.

@@ -3,16 +3,25 @@
 //! A cache is policy: it says which block of memory a token's state goes to. It never computes
 //! attention (the backend does) and never owns the memory (the host does).
 
+mod paged_cache;
+mod pages;
 mod prefix;
+mod scales;
+mod storage;
 mod tables;
+mod tiering;
 
+pub use paged_cache::{PageCodec, PagedCache};
+pub use pages::{Bitmap, Pages};
 pub use prefix::{BlockKey, PrefixCaching};
+pub use scales::StateScales;
+pub use storage::{AffineStorage, CodeLayout, CodeScales, Patches, Storage, block_bytes, plain_id};
 pub use tables::{SavedTables, SeqTable, TableShape, save_tables};
+pub use tiering::{TierSpec, Tiering};
 
 use super::{Handover, SemanticId, kind};
-use crate::error::Result;
-use crate::plan::{Part, Per, StateSpec};
-use crate::tensor::DType;
+use crate::error::{Error, Result};
+use crate::plan::StateSpec;
 
 /// Decides where the state of each token lies.
 ///
@@ -24,8 +33,8 @@ pub trait KvCache: Send {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`](crate::Error::Unsupported) for states it cannot keep,
-    /// [`Error::NoSpace`](crate::Error::NoSpace) if not even one block fits into the limits.
+    /// [`Error::Unsupported`] for states it cannot keep, [`Error::NoSpace`] if not even one block
+    /// fits into the limits.
     fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec>;
 
     /// Makes room for `tokens` more tokens of `seq`, all or nothing, and returns its block table:
@@ -77,6 +86,13 @@ pub trait KvCache: Send {
     fn prefix_caching(&mut self) -> Option<&mut dyn PrefixCaching> {
         None
     }
+
+    /// How this cache keeps parts of its pool in files. Without it, all of the pool is in memory.
+    /// For builtin plugins only: a library whose cache answers here is refused when it lays out its
+    /// pool, and a cache that answers is not swapped while the engine runs. [step thread]
+    fn tiering(&mut self) -> Option<&mut dyn Tiering> {
+        None
+    }
 }
 
 kind!(KvCache, "kv-cache", EngineStep, traced: false);
@@ -97,7 +113,7 @@ pub struct PoolLimits {
 }
 
 /// How a cache lays out its memory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PoolSpec {
     /// Tokens in a block.
     pub block_size: usize,
@@ -105,10 +121,26 @@ pub struct PoolSpec {
     pub num_blocks: usize,
     /// Most blocks that one sequence has.
     pub blocks_per_seq_max: usize,
-    /// Type of the stored elements.
-    pub dtype: DType,
+    /// How the numbers of each state are stored, in the order of the states.
+    pub storage: Vec<Storage>,
     /// What the stored numbers mean: caches with equal ids may take over from each other.
     pub semantic_id: SemanticId,
+}
+
+impl PoolSpec {
+    /// Checks that every state has a storage that it can be stored in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] for a storage too few or too many; those of
+    /// [`Storage::check`].
+    pub fn check(&self, states: &[StateSpec]) -> Result<()> {
+        if self.storage.len() != states.len() {
+            return Err(Error::malformed("storage of states", states.len(), self.storage.len()));
+        }
+        let mut each = states.iter().zip(&self.storage);
+        each.try_for_each(|(state, storage)| storage.check(state, self.block_size))
+    }
 }
 
 /// How much of a pool is in use, in blocks.
@@ -118,21 +150,6 @@ pub struct PoolUsage {
     pub used: usize,
     /// All blocks.
     pub total: usize,
-}
-
-/// Bytes that a block of `block_size` tokens takes in all `states` together: those per token stored as
-/// `dtype`, and a copy of those per sequence as `f32`. The largest number if there are more.
-pub fn bytes_per_block(states: &[StateSpec], dtype: DType, block_size: usize) -> u64 {
-    let bytes = |state: &StateSpec| {
-        let sizes = state.parts.iter().map(Part::num_elements);
-        let elements = sizes.fold(0, u64::saturating_add);
-        let each = match state.per {
-            Per::Token { .. } => (block_size as u64).saturating_mul(dtype.size_bytes() as u64),
-            Per::Sequence => DType::F32.size_bytes() as u64,
-        };
-        elements.saturating_mul(each)
-    };
-    states.iter().map(bytes).fold(0, u64::saturating_add)
 }
 
 /// One block to be copied to another, in every state.

@@ -181,6 +181,16 @@ pub enum Per {
     Sequence,
 }
 
+impl Per {
+    /// How often a state is kept in a block of `block_size` tokens.
+    pub fn rows_of_block(self, block_size: usize) -> usize {
+        match self {
+            Self::Token { .. } => block_size,
+            Self::Sequence => 1,
+        }
+    }
+}
+
 /// One tensor of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {

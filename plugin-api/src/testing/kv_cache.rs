@@ -5,6 +5,7 @@
 //! tokens. A block that is owned twice, lost or shared too long shows as a wrong token.
 
 mod prefix;
+mod tiering;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use super::{Make, make};
 use crate::config::Config;
 use crate::error::Error;
 use crate::kinds::Capability;
-use crate::kinds::kv_cache::{BlockCopy, KvCache, PoolLimits, PoolSpec, SeqId};
+use crate::kinds::kv_cache::{BlockCopy, KvCache, PoolLimits, PoolSpec, SeqId, block_bytes};
 use crate::plan::{Part, Per, StateSpec};
 
 /// Runs the whole suite on caches made from `config`.
@@ -46,6 +47,15 @@ pub fn suite_of(make: Make<'_, dyn KvCache>, config: &Config) {
     for _ in 0..100 {
         drop(open(make, config, &limits(2, 8, 64)));
     }
+}
+
+/// Runs the suite of [`Tiering`](crate::kinds::kv_cache::Tiering) on caches made from `config`.
+///
+/// # Panics
+///
+/// With a sentence that says which promise was broken.
+pub fn tiering<T: Capability + KvCache + 'static>(config: &Config) {
+    tiering::play(&make::<dyn KvCache, T>, config);
 }
 
 /// Limits with memory for `num_tokens`, rounded up to the largest common block.
@@ -82,7 +92,8 @@ fn play(make: Make<'_, dyn KvCache>, config: &Config, limits: &PoolLimits, seed:
     assert!(spec.block_size > 0 && spec.num_blocks > 0, "an empty pool: {spec:?}");
     let reach = spec.block_size * spec.blocks_per_seq_max;
     assert!(reach >= limits.tokens_per_seq_max, "a sequence cannot reach its limit: {spec:?}");
-    let block_bytes = (spec.block_size * 12 * spec.dtype.size_bytes()) as u64;
+    let block_bytes = block_bytes(&states(), &spec.storage, spec.block_size);
+    let block_bytes = block_bytes.expect("storage of the states");
     assert!(spec.num_blocks as u64 * block_bytes <= limits.size_bytes_max, "too large: {spec:?}");
 
     let mut random = Random::new(seed);

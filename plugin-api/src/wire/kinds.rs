@@ -7,7 +7,7 @@ use crate::kinds::backend::{
     Bucket, DomainDesc, DomainId, Layout, LayoutId, MemoryMap, RawForm, StatePlace, Support,
     WeightDesc, WeightPlace,
 };
-use crate::kinds::kv_cache::{PoolLimits, PoolSpec};
+use crate::kinds::kv_cache::{AffineStorage, CodeScales, Patches, PoolLimits, PoolSpec, Storage};
 use crate::kinds::model_source::ModelEntry;
 use crate::kinds::quantizer::{FormatDesc, Lowering, Scales};
 use crate::kinds::rotary_embedding::{Pairing, Rotation};
@@ -47,10 +47,14 @@ wire_enum!(RawForm, "form", 0 => Affine {}, 1 => Floats {});
 wire_struct!(Layout { id, row_block, block_bytes, wants });
 wire_struct!(Bucket { sizes });
 wire_struct!(WeightPlace { desc, lowering, layout });
-wire_struct!(StatePlace { dtype, offsets, num_blocks });
+wire_struct!(StatePlace { storage, offsets, num_blocks });
 wire_struct!(MemoryMap { weights, states, block_size });
 
 wire_struct!(PoolLimits { num_seqs_max, tokens_per_seq_max, size_bytes_max });
-wire_struct!(PoolSpec { block_size, num_blocks, blocks_per_seq_max, dtype, semantic_id });
+wire_struct!(PoolSpec { block_size, num_blocks, blocks_per_seq_max, storage, semantic_id });
+wire_enum!(Storage, "storage", 0 => Plain { 0: dtype }, 1 => Affine { 0: affine });
+wire_struct!(AffineStorage { scales, patches });
+wire_enum!(CodeScales, "scales of codes", 0 => PerVector {}, 1 => PerChannel { 0: scales });
+wire_struct!(Patches { per_block, error_min });
 
 wire_struct!(ModelEntry { name, description, size_bytes });

@@ -249,9 +249,9 @@ impl KvCache for Subject {
             "huge pool" => (4, usize::MAX / 8),
             _ => (4, limits.num_seqs_max * 2),
         };
+        let (storage, blocks_per_seq_max) = (vec![Storage::Plain(DType::F32); states.len()], 2);
         let semantic_id = SemanticId::new(format!("{} states", states.len()));
-        let blocks_per_seq_max = 2;
-        Ok(PoolSpec { block_size, num_blocks, blocks_per_seq_max, dtype: DType::F32, semantic_id })
+        Ok(PoolSpec { block_size, num_blocks, blocks_per_seq_max, storage, semantic_id })
     }
 
     fn reserve(&mut self, seq: SeqId, tokens: usize, moves: &mut Vec<BlockCopy>) -> Result<&[u32]> {

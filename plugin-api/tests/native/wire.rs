@@ -4,6 +4,7 @@ use plugin_api::kinds::backend::{
     Bucket, DomainDesc, DomainId, Layout, LayoutId, MemoryMap, RawForm, StatePlace, Support,
     WeightDesc, WeightPlace,
 };
+use plugin_api::kinds::kv_cache::{AffineStorage, CodeScales, Patches, Storage};
 use plugin_api::plan::{Attr, Word};
 use plugin_api::prelude::*;
 use plugin_api::wire::{Wire, from_bytes, to_bytes};
@@ -144,7 +145,13 @@ proptest! {
         let desc = WeightDesc { name: text.clone(), format: text.clone(), rows: count, cols: 2 };
         let (id, wants) = (LayoutId(text.clone()), RawForm::Affine);
         let layout = Layout { id, row_block: count, block_bytes: 4, wants };
-        let place = StatePlace { dtype: DType::F16, offsets: vec![count, 1], num_blocks: count };
+        let scales = CodeScales::PerChannel(vec![floats.clone(), Vec::new()]);
+        let patches = Some(Patches { per_block: count, error_min: 0.5 });
+        for scales in [CodeScales::PerVector, scales] {
+            round_trip(&Storage::Affine(AffineStorage { scales, patches }));
+        }
+        let (storage, offsets) = (Storage::Plain(DType::F16), vec![count, 1]);
+        let place = StatePlace { storage, offsets, num_blocks: count };
         let weights = vec![WeightPlace { desc, lowering: affine[2].clone(), layout }];
         round_trip(&MemoryMap { weights, states: vec![place], block_size: count });
         round_trip(&Bucket { sizes: vec![(Word::of("tokens"), count)] });

@@ -12,6 +12,8 @@ pub(crate) struct Recurrence {
     pub(crate) block_table: SlotId,
     pub(crate) blocks_per_seq: Size,
     pub(crate) block_size: usize,
+    /// Which state of the plan it is.
+    pub(crate) state_index: usize,
     /// First byte of the state's part in the arena, which has a copy for each block.
     pub(crate) offset: usize,
     /// Elements of a copy.

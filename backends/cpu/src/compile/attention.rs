@@ -1,14 +1,17 @@
 //! `attend`: where keys and values lie, and what reads them; `attend_within`, which keeps nothing.
 
-use kernels_cpu::{AttendShape, AttendSpec};
-use plugin_api::plan::Per;
+use kernels_cpu::{AttendShape, AttendSpec, KvCodeLayout};
+use plugin_api::kinds::kv_cache::{AffineStorage, CodeScales, Storage};
 use plugin_api::plan::ops::is_causal;
+use plugin_api::plan::{Part, Per};
 use plugin_api::{DType, Error, Result};
 
 use super::builder::{Builder, Value};
 use super::lower::Call;
 use crate::check::Check;
-use crate::code::{Attention, Element, LEFT, Op, SlotId, StateElement, Units, Within, WithinGrad};
+use crate::code::{
+    Attention, Element, LEFT, Op, SlotId, StateElement, StoredCodes, Units, Within, WithinGrad,
+};
 use crate::run::ATTEND_CONTEXT;
 use crate::size::Size;
 
@@ -30,6 +33,7 @@ impl Builder<'_> {
             chunk: call.attrs.get_count_or_zero("chunk")?,
             value_dim: call.attrs.get_count_or_zero("value_dim")?,
         };
+        let state_index = state;
         let (state, offsets, len) = self.state(call, state, shape, spec.value_dim > 0)?;
         let sinks = if call.args.len() > SINKS { Some(self.floats(call, SINKS)?) } else { None };
         let [q, k, v] = [self.floats(call, 0)?, self.floats(call, 1)?, self.floats(call, 2)?];
@@ -63,6 +67,7 @@ impl Builder<'_> {
             block_table,
             blocks_per_seq,
             block_size,
+            state_index,
             state,
             offsets,
             len,
@@ -158,12 +163,6 @@ impl Builder<'_> {
         is_shared: bool,
     ) -> Result<(StateElement, [usize; 2], usize)> {
         let place = &self.memory.states[state];
-        let element = match place.dtype {
-            DType::F32 => StateElement::F32,
-            DType::F16 => StateElement::F16,
-            DType::BF16 => StateElement::BF16,
-            other => return Err(Error::unsupported(call.op, format!("a state of {other}"))),
-        };
         let width = shape.kv_heads * shape.head_dim;
         let parts = &self.states[state].spec.parts;
         let are_rows = parts.iter().all(|part| part.num_elements() == width as u64);
@@ -176,19 +175,66 @@ impl Builder<'_> {
                 return Err(Error::shape(call.op, expected, format!("{parts:?}")));
             }
         };
-        let slots = place.num_blocks.checked_mul(self.memory.block_size);
-        let len = slots.and_then(|slots| slots.checked_mul(width));
-        let size = place.dtype.size_bytes();
-        let bytes = len.and_then(|len| len.checked_mul(size));
-        let (Some(len), Some(bytes)) = (len, bytes) else {
-            return Err(Error::unsupported(call.op, "a state that fits into memory"));
+        let (element, size) = match &place.storage {
+            Storage::Plain(DType::F32) => (StateElement::F32, 4),
+            Storage::Plain(DType::F16) => (StateElement::F16, 2),
+            Storage::Plain(DType::BF16) => (StateElement::BF16, 2),
+            Storage::Affine(affine) => (self.codes(call, affine, parts, shape)?, 1),
+            other => return Err(Error::unsupported(call.op, format!("a state of {other:?}"))),
         };
+        let block_bytes = place.storage.block_bytes(&parts[0], self.memory.block_size);
+        let bytes = place.num_blocks.checked_mul(block_bytes);
+        let bytes = bytes.filter(|_| block_bytes < usize::MAX);
+        let bytes =
+            bytes.ok_or_else(|| Error::unsupported(call.op, "a state that is too large"))?;
         let is_apart = (is_shared || k.abs_diff(v) >= bytes) && k % size == 0 && v % size == 0;
         if self.memory.block_size == 0 || !is_apart {
             let expected = "keys and values apart, in blocks of one position at least";
             return Err(Error::shape(call.op, expected, format!("{place:?}")));
         }
-        Ok((element, [k, v], len))
+        Ok((element, [k, v], bytes / size))
+    }
+
+    /// How the codes of keys and values lie, as the kernels know it; those of values that are
+    /// channels of the keys lie as keys do.
+    fn codes(
+        &self,
+        call: &Call<'_>,
+        affine: &AffineStorage,
+        parts: &[Part],
+        shape: AttendShape,
+    ) -> Result<StateElement> {
+        let storage = Storage::Affine(affine.clone());
+        let stored = |index: usize| {
+            let layout = storage.codes(&parts[index], self.memory.block_size)?;
+            let is_heads =
+                (layout.num_vectors, layout.vector_len) == (shape.kv_heads, shape.head_dim);
+            let channel_scales = match &affine.scales {
+                CodeScales::PerVector => Vec::new(),
+                CodeScales::PerChannel(scales) => scales.get(index)?.clone(),
+            };
+            let num_scales = if layout.has_scales { 0 } else { shape.kv_heads * shape.head_dim };
+            let layout = KvCodeLayout {
+                heads: layout.num_vectors,
+                head_dim: layout.vector_len,
+                block_size: layout.block_size,
+                has_scales: layout.has_scales,
+                row_bytes: layout.row_bytes,
+                num_patches: layout.num_patches,
+                patch_bytes: layout.patch_bytes,
+                error_min: layout.error_min,
+                block_bytes: layout.block_bytes,
+            };
+            let is_whole = is_heads && channel_scales.len() == num_scales;
+            is_whole.then_some(StoredCodes { layout, channel_scales })
+        };
+        match (stored(0), stored(parts.len() - 1)) {
+            (Some(k), Some(v)) => Ok(StateElement::Codes(Box::new([k, v]))),
+            _ => {
+                let expected = format!("codes of [{}, {}]", shape.kv_heads, shape.head_dim);
+                Err(Error::shape(call.op, expected, format!("{parts:?}")))
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Ops whose state is kept per sequence: where it lies, and what goes on from it.
 
+use plugin_api::kinds::kv_cache::Storage;
 use plugin_api::plan::{Per, ops};
 use plugin_api::{DType, Error, Result};
 
@@ -39,7 +40,7 @@ impl Builder<'_> {
         }
         let [positions, sequence_index, block_table] = indices;
         let [_, blocks_per_seq] = self.symbols.rows_width(call.spec(first + 3)?)?;
-        let (offset, num_blocks) = self.copies(call, first, size)?;
+        let (state_index, offset, num_blocks) = self.copies(call, first, size)?;
         let len = num_blocks.checked_mul(size);
         let len =
             len.ok_or_else(|| Error::unsupported(call.op, "a state that fits into memory"))?;
@@ -63,6 +64,7 @@ impl Builder<'_> {
             block_table,
             blocks_per_seq,
             block_size,
+            state_index,
             offset,
             size,
             len,
@@ -73,8 +75,8 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    /// Where the copies of the state lie, and how many there are.
-    fn copies(&self, call: &Call<'_>, at: usize, size: usize) -> Result<(usize, usize)> {
+    /// Which state it is, where its copies lie, and how many there are.
+    fn copies(&self, call: &Call<'_>, at: usize, size: usize) -> Result<(usize, usize, usize)> {
         let Value::State(state) = call.arg(at)? else {
             return Err(Error::shape(call.op, "a state", "another value"));
         };
@@ -91,12 +93,12 @@ impl Builder<'_> {
         if kept.num_elements() != size as u64 {
             return Err(Error::shape(call.op, format!("{size} elements"), format!("{kept:?}")));
         }
-        if place.dtype != DType::F32 || !offset.is_multiple_of(size_of::<f32>()) {
-            return Err(Error::unsupported(call.op, format!("a state of {}", place.dtype)));
+        if place.storage != Storage::Plain(DType::F32) || !offset.is_multiple_of(size_of::<f32>()) {
+            return Err(Error::unsupported(call.op, format!("a state of {:?}", place.storage)));
         }
         if self.memory.block_size == 0 {
             return Err(Error::shape(call.op, "blocks of one position at least", "none"));
         }
-        Ok((offset, place.num_blocks))
+        Ok((state, offset, place.num_blocks))
     }
 }

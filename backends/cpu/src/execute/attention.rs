@@ -5,30 +5,48 @@ use std::ops::Range;
 use bytemuck::Pod;
 use half::{bf16, f16};
 use kernels_cpu::{
-    self as kernels, BlockTable, Element, KvState, Reach, SequenceBlocks, TokenRefs, store_kv,
-    store_rows,
+    self as kernels, BlockTable, Element, KvCodes, KvState, Reach, SequenceBlocks, TokenRefs,
+    attend_codes, store_kv, store_kv_codes, store_rows,
 };
 
-use crate::code::{Attention, StateElement, Within};
+use crate::code::{Attention, StateElement, StoredCodes, Within};
 use crate::frame::Part;
 
 /// Stores keys and values of all tokens: one unit, since tokens may share a slot.
 pub(super) fn store(op: &Attention, part: &mut Part<'_>) {
-    match op.state {
+    match &op.state {
         StateElement::F32 => store_as::<f32>(op, part),
         StateElement::F16 => store_as::<f16>(op, part),
         StateElement::BF16 => store_as::<bf16>(op, part),
+        StateElement::Codes(codes) => {
+            let (isa, tokens, table) = (part.isa(), tokens(op, part), table(op, part));
+            let [k, v] = [op.k, op.v].map(|slot| part.read(slot));
+            let store = |of: &StoredCodes, rows, bytes: &mut [u8]| {
+                let StoredCodes { layout, channel_scales } = of;
+                store_kv_codes(isa, layout, channel_scales, rows, tokens, table, bytes);
+            };
+            if op.spec.value_dim > 0 {
+                let [keys] = part.state_mut::<u8, 1>([op.offsets[0]], op.len);
+                return store(&codes[0], k, keys);
+            }
+            let [keys, values] = part.state_mut::<u8, 2>(op.offsets, op.len);
+            store(&codes[0], k, keys);
+            store(&codes[1], v, values);
+        }
     }
 }
 
+fn tokens<'f>(op: &Attention, part: &Part<'f>) -> TokenRefs<'f> {
+    TokenRefs { positions: part.read(op.positions), sequence_index: part.read(op.sequence_index) }
+}
+
+fn table<'f>(op: &Attention, part: &Part<'f>) -> BlockTable<'f> {
+    let (entries, blocks_per_seq) = (part.read(op.block_table), op.blocks_per_seq.of(part.sizes()));
+    BlockTable { entries, blocks_per_seq, block_size: op.block_size }
+}
+
 fn store_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
-    let (isa, blocks_per_seq) = (part.isa(), op.blocks_per_seq.of(part.sizes()));
-    let entries = part.read(op.block_table);
-    let table = BlockTable { entries, blocks_per_seq, block_size: op.block_size };
-    let tokens = TokenRefs {
-        positions: part.read(op.positions),
-        sequence_index: part.read(op.sequence_index),
-    };
+    let (isa, tokens, table) = (part.isa(), tokens(op, part), table(op, part));
     let (new_k, new_v) = (part.read(op.k), part.read(op.v));
     if op.spec.value_dim > 0 {
         let [keys] = part.state_mut::<S, 1>([op.offsets[0]], op.len);
@@ -41,22 +59,46 @@ fn store_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
 
 /// One unit is one token and one head of keys and values, with all query heads that use it.
 pub(super) fn attend(op: &Attention, part: &mut Part<'_>) {
-    match op.state {
+    match &op.state {
         StateElement::F32 => attend_as::<f32>(op, part),
         StateElement::F16 => attend_as::<f16>(op, part),
         StateElement::BF16 => attend_as::<bf16>(op, part),
+        StateElement::Codes(codes) => {
+            let isa = part.isa();
+            let bytes = op.offsets.map(|offset| part.state::<u8>(offset, op.len));
+            let kv = [0, 1].map(|i: usize| {
+                let StoredCodes { layout, channel_scales } = &codes[i];
+                KvCodes { layout, channel_scales, bytes: bytes[i] }
+            });
+            attend_with(op, part, |kv_head, q, sinks, positions, blocks, out| {
+                let (spec, shape) = (op.spec, op.shape);
+                attend_codes(isa, spec, shape, kv_head, q, sinks, positions, blocks, kv, out);
+            });
+        }
     }
 }
 
-/// Tokens that stand together in a sequence share what they read, head by head.
 fn attend_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
-    let (isa, width) = (part.isa(), op.blocks_per_seq.of(part.sizes()));
+    let isa = part.isa();
+    let kv = op.offsets.map(|offset| part.state::<S>(offset, op.len));
+    attend_with(op, part, |kv_head, q, sinks, positions, blocks, out| {
+        kernels::attend(isa, op.spec, op.shape, kv_head, q, sinks, positions, blocks, kv, out);
+    });
+}
+
+/// Tokens that stand together in a sequence share what they read, head by head: `attend` is called
+/// with a head, queries, sinks, positions, blocks and results.
+fn attend_with(
+    op: &Attention,
+    part: &mut Part<'_>,
+    attend: impl Fn(usize, &[f32], &[f32], &[u32], SequenceBlocks<'_>, &mut [f32]),
+) {
+    let width = op.blocks_per_seq.of(part.sizes());
     let kv_heads = op.shape.kv_heads;
     let group = op.shape.heads / kv_heads;
     let [width_in, width_out] =
         [op.shape.head_dim, op.spec.values_of(op.shape.head_dim)].map(|width| group * width);
     let sinks = op.sinks.map_or(&[][..], |sinks| part.read::<f32>(sinks));
-    let kv = op.offsets.map(|offset| part.state::<S>(offset, op.len));
     let positions = part.read::<u32>(op.positions);
     let sequences = part.read::<u32>(op.sequence_index);
     let table = part.read::<u32>(op.block_table);
@@ -74,7 +116,7 @@ fn attend_as<S: Element + Pod>(op: &Attention, part: &mut Part<'_>) {
             let at = first * kv_heads + kv_head - units.start;
             let (q, out) = (&q[at * width_in..], &mut out[at * width_out..]);
             let positions = &positions[first..first + mates];
-            kernels::attend(isa, op.spec, op.shape, kv_head, q, sinks, positions, blocks, kv, out);
+            attend(kv_head, q, sinks, positions, blocks, out);
             first += mates;
         }
     }

@@ -1,9 +1,13 @@
 //! `jackfield model`: fetch, list and look into models.
 
 use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use jackfield_engine::Engine;
 use jackfield_engine::model::{Architecture, ModelFiles};
+use jackfield_runtime::SystemClock;
 use serde_json::json;
 
 use crate::args::Model;
@@ -17,6 +21,7 @@ pub(crate) fn run(session: &Session, command: &Model) -> Result<()> {
             Ok(writeln!(std::io::stdout(), "{}", path.display())?)
         }
         Model::Ls => ls(session),
+        Model::CacheScales { file, share, tokens } => cache_scales(session, file, *share, *tokens),
         Model::Inspect { name, plan: true, .. } => print_plan(session, name.as_deref()),
         Model::Inspect { name, tensors, .. } => inspect(session, name.as_deref(), *tensors),
     }
@@ -78,6 +83,34 @@ fn inspect(session: &Session, name: Option<&str>, lists_tensors: bool) -> Result
         }
     }
     Ok(())
+}
+
+/// Prints the scales as a table of a configuration.
+fn cache_scales(session: &Session, file: &Path, share: f64, tokens_max: usize) -> Result<()> {
+    ensure!((0.5..=1.0).contains(&share), "--share: expected 0.5 to 1, found {share}");
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("{}: expected a text to read", file.display()))?;
+    let path = session.fetch(&session.model_name()?)?;
+    let mut options = session.load_options()?;
+    (options.context_length_max, options.num_seqs_max) = (tokens_max, 1);
+    let mut wiring = session.wiring.clone();
+    wiring.choose("kv-cache", "paged");
+    wiring.table_mut("paged").set("dtype", "f32");
+    let (registry, clock) = (session.registry(), Arc::new(SystemClock::new()));
+    let mut engine =
+        Engine::load(&path, &wiring, &registry, &session.bus, clock, &options, &mut |_, _| {})?;
+    let mut tokens = engine.model().tokenizer.encode(&text, true);
+    tokens.truncate(tokens_max);
+    ensure!(!tokens.is_empty(), "{}: expected a text, found nothing", file.display());
+    let scales = engine.cache_scales(&tokens, share)?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "# {share} of {} tokens of {}", tokens.len(), file.display())?;
+    writeln!(out, "channel_scales = [")?;
+    for state in scales {
+        // A float always has a point or an exponent, which `Debug` writes.
+        writeln!(out, "  {state:?},")?;
+    }
+    Ok(writeln!(out, "]")?)
 }
 
 fn print_plan(session: &Session, name: Option<&str>) -> Result<()> {

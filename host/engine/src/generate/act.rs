@@ -4,10 +4,9 @@ use std::marker::PhantomData;
 
 use plugin_api::events::{AfterGenerate, AfterToken, Flow};
 use plugin_api::kinds::decoding_strategy::{Action, FinishReason, Want};
-use plugin_api::kinds::kv_cache::SeqId;
+use plugin_api::kinds::kv_cache::{BlockCopy, SeqId};
 use plugin_api::kinds::logits_processor::{BatchChange, RowId};
 use plugin_api::kinds::output_parser::AnswerId;
-use plugin_api::plan::Per;
 use plugin_api::{Error, Kind, KvCache};
 
 use super::engine::Engine;
@@ -118,6 +117,7 @@ impl Engine {
             want: Want::Nothing,
             is_atomic: false,
             chain: origin.chain.clone(),
+            losses: 0,
         };
         if let Err(error) = self.cache.get_mut().fork(parent, child, &mut self.work.moves) {
             let (name, request) = (self.cache.label().name.clone(), self.request_of(parent));
@@ -238,19 +238,28 @@ impl Engine {
         if let Some(conversion) = &mut self.conversion {
             conversion.moved(&self.work.moves);
         }
-        let block_size = self.layout.pool.block_size;
-        let bytes = self.state.as_mut_slice();
-        for (state, place) in self.model.states.iter().zip(&self.layout.places) {
-            let per_block = if state.per == Per::Sequence { 1 } else { block_size };
-            for (part, &offset) in state.parts.iter().zip(&place.offsets) {
-                let elements = per_block * part.num_elements() as usize;
-                let size = elements * place.dtype.size_bytes();
-                for copy in &self.work.moves {
-                    let from = offset + copy.from as usize * size;
-                    bytes.copy_within(from..from + size, offset + copy.to as usize * size);
+        let moves = std::mem::take(&mut self.work.moves);
+        for state in 0..self.model.states.len() {
+            for &copy in &moves {
+                // Both are in memory until something else is brought in.
+                if self.bring_in_move(state, copy) {
+                    self.copy_block(state, copy);
                 }
             }
         }
+        // What a fault appended is of sequences that hold nothing any more.
+        self.work.moves = moves;
         self.work.moves.clear();
+    }
+
+    fn copy_block(&mut self, state: usize, copy: BlockCopy) {
+        let (spec, place) = (&self.model.states[state], &self.layout.places[state]);
+        let rows = spec.per.rows_of_block(self.layout.pool.block_size);
+        let bytes = self.state.as_mut_slice();
+        for (part, &offset) in spec.parts.iter().zip(&place.offsets) {
+            let size = place.storage.block_bytes(part, rows);
+            let from = offset + copy.from as usize * size;
+            bytes.copy_within(from..from + size, offset + copy.to as usize * size);
+        }
     }
 }

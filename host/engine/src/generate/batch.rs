@@ -203,6 +203,17 @@ impl StepBatch {
         })
     }
 
+    /// Calls `each` with the positions and the block table of every sequence in the step.
+    pub(super) fn each_row(&self, each: &mut dyn FnMut(Range<usize>, &[u32])) {
+        let mut first = 0;
+        for (row, entry) in self.entries.iter().enumerate() {
+            let num = entry.tokens + entry.drafts;
+            let start = self.positions.get(first).map_or(0, |&position| position as usize);
+            each(start..start + num, &self.block_table[row * self.blocks..][..self.blocks]);
+            first += num;
+        }
+    }
+
     pub(super) fn sizes(&self) -> &[usize] {
         &self.sizes
     }

@@ -11,7 +11,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use jackfield_runtime::SwapError;
 use plugin_api::DType;
-use plugin_api::kinds::kv_cache::{BlockCopy, SeqId};
+use plugin_api::kinds::kv_cache::{BlockCopy, SeqId, Storage};
 use plugin_api::plan::StateSpec;
 
 use super::batch::StepBatch;
@@ -108,11 +108,12 @@ impl Engine {
                 if from >= held {
                     continue;
                 }
-                let tokens = block * block_size + from..block * block_size + to;
+                let tokens = from..to;
                 tokens_left -= tokens.len();
                 self.load.converted_bytes += (tokens.len() * per_token) as u64;
                 into.num_converted[block] = to;
-                convert_tokens(&self.model.states, old, self.state.as_slice(), into, &tokens);
+                let (states, bytes) = (&self.model.states, self.state.as_slice());
+                convert_tokens(states, old, bytes, into, block, &tokens);
                 if tokens_left == 0 {
                     return Ok(false);
                 }
@@ -122,23 +123,42 @@ impl Engine {
     }
 }
 
-/// Converts tokens that lie side by side, in every part of every state.
+/// Converts tokens of a block that lie side by side, in every part of every state.
 fn convert_tokens(
     states: &[StateSpec],
     old: &StateLayout,
     old_bytes: &[u8],
     into: &mut NewMemory,
+    block: usize,
     tokens: &Range<usize>,
 ) {
-    let new_bytes = into.state.as_mut_slice();
-    for ((state, old), new) in states.iter().zip(&old.places).zip(&into.layout.places) {
-        for ((part, from), to) in state.parts.iter().zip(&old.offsets).zip(&new.offsets) {
-            let bytes = |offset: usize, dtype: DType| {
-                let size = part.num_elements() as usize * dtype.size_bytes();
-                offset + tokens.start * size..offset + tokens.end * size
+    let NewMemory { state, layout, row, .. } = into;
+    let (new_bytes, block_size) = (state.as_mut_slice(), old.pool.block_size);
+    for ((state, old), new) in states.iter().zip(&old.places).zip(&layout.places) {
+        let offsets = old.offsets.iter().zip(&new.offsets);
+        for (index, (part, (from, to))) in state.parts.iter().zip(offsets).enumerate() {
+            let range = |offset: usize, storage: &Storage| {
+                let size = storage.block_bytes(part, block_size);
+                offset + block * size..offset + (block + 1) * size
             };
-            let (from, to) = (bytes(*from, old.dtype), bytes(*to, new.dtype));
-            convert(old.dtype, &old_bytes[from], new.dtype, &mut new_bytes[to]);
+            let from = &old_bytes[range(*from, &old.storage)];
+            let to = &mut new_bytes[range(*to, &new.storage)];
+            if let (Storage::Plain(from_type), Storage::Plain(to_type)) =
+                (&old.storage, &new.storage)
+            {
+                let bytes = |storage: &Storage| {
+                    let size = storage.row_bytes(part);
+                    tokens.start * size..tokens.end * size
+                };
+                let (from, to) = (&from[bytes(&old.storage)], &mut to[bytes(&new.storage)]);
+                convert(*from_type, from, *to_type, to);
+                continue;
+            }
+            let row = &mut row[..part.num_elements() as usize];
+            for token in tokens.clone() {
+                old.storage.read(index, part, from, token, row);
+                new.storage.write(index, part, to, token, row);
+            }
         }
     }
 }

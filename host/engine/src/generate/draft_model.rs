@@ -54,7 +54,7 @@ impl Memory {
         rows: &mut Rows,
     ) -> Result<(), Error> {
         let logits = rows.front_mut(batch.logit_rows.len());
-        plan.run(batch, logits, &mut self.state, &mut self.scratch)
+        plan.run(batch, logits, &mut self.state, &mut self.scratch, None)
     }
 }
 
@@ -98,6 +98,11 @@ impl DraftModel {
         };
         let (name, backend) = wiring.backend(registry)?;
         let (_, mut cache) = wiring.kv_cache(registry)?;
+        if cache.tiering().is_some() {
+            let missing = "both would need files: choose another cache";
+            let error = Error::unsupported("a draft model beside a cache with tiers", missing);
+            return Err(EngineError::plugin("draft model")(error));
+        }
         let (model, first) =
             LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, &options, progress)?;
         let num_tokens_known = common_tokens(tokenizer, &model.tokenizer)?;

@@ -29,6 +29,7 @@ use super::load::{Load, Numbers};
 use super::parse::{Parsers, Read};
 use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
+use super::tiers::Tiers;
 use crate::error::EngineError;
 use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::{LoadOptions, LoadedModel, PlanDigest, adapter};
@@ -55,6 +56,8 @@ pub struct Engine {
     pub(super) state: AlignedBytes,
     /// The cache of another type that is taking over.
     pub(super) conversion: Option<Box<Conversion>>,
+    /// The pool's chunks, if the cache keeps some of them in files.
+    pub(super) tiers: Option<Box<Tiers>>,
     pub(super) convert_bytes_per_step: u64,
     pub(super) scratch: AlignedBytes,
     /// What guesses for strategies that ask for it, and what a guess costs.
@@ -164,11 +167,14 @@ impl Engine {
             }
             None => None,
         };
+        let hosts = (wiring.hosts().clone(), Arc::new(model.tokenizer.vocabulary()));
+        let lend = || hosts.0.of(&cache_name, &hosts.1);
+        let tiers = Tiers::of(&mut *cache, layout.size_bytes, lend);
+        let tiers = tiers.map_err(EngineError::plugin(cache_name.clone()))?;
         let cache = Slot::new(&cache_name, cache);
         let scheduler = Slot::new(&scheduler_name, scheduler);
         let quantizers = first.quantizers.into_iter().map(|(name, q)| Slot::new(&name, q));
         let quantizers: Vec<Slot<dyn Quantizer>> = quantizers.collect();
-        let hosts = (wiring.hosts().clone(), Arc::new(model.tokenizer.vocabulary()));
         let mut processors = wiring.make_all::<dyn LogitsProcessor>(registry)?;
         for (name, processor) in &mut processors {
             let opened = hosts.0.open(name, &mut **processor, &hosts.1);
@@ -209,6 +215,7 @@ impl Engine {
             model,
             layout,
             conversion: None,
+            tiers,
             convert_bytes_per_step: options.convert_bytes_per_step,
             cache,
             scheduler,

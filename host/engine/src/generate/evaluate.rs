@@ -27,7 +27,7 @@ impl Engine {
         result
     }
 
-    fn evaluate_as(
+    pub(super) fn evaluate_as(
         &mut self,
         seq: SeqId,
         tokens: &[u32],
@@ -53,7 +53,10 @@ impl Engine {
             }
             batch.update_sizes(&self.plans.active().inputs);
             self.copy_blocks();
-            self.run()?;
+            if let Err(error) = self.run() {
+                self.tiers_failed();
+                return Err(error);
+            }
             self.cache.get_mut().commit(seq, end - start, &mut self.work.moves);
             self.copy_blocks();
             if start >= from {

@@ -66,6 +66,8 @@ pub(super) struct Sequence {
     pub(super) is_atomic: bool,
     /// The keys of its blocks.
     pub(super) chain: Chain,
+    /// How often what the cache held of it was lost.
+    pub(super) losses: u32,
 }
 
 impl Sequence {

@@ -20,12 +20,16 @@ pub(crate) mod plans;
 mod prefix;
 pub mod request;
 mod rows;
+mod scales;
 mod schedule;
 mod score;
 mod step;
 mod submit;
+mod tier_faults;
+mod tiers;
 
 pub use engine::Engine;
 pub use load::{Gauge, Load};
 pub use request::{Admitted, Encoded, Output, Prompt, PromptToken, Request, RequestId, Stats};
 pub use step::StepReport;
+pub use tiers::TierStats;

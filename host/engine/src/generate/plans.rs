@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jackfield_runtime::{DRAINING_MAX, Generation, Label};
 use plugin_api::kinds::backend::{
-    Bindings, Buf, Exe, Fence, MemoryMap, NodeView, StreamId, Support,
+    Bindings, Buf, Exe, Fence, MemoryMap, NodeView, StatePager, StreamId, Support,
 };
 use plugin_api::plan::Plan;
 use plugin_api::{Backend, Error, TensorMut};
@@ -120,7 +120,8 @@ impl CompiledPlan {
         })
     }
 
-    /// Runs a step over `batch`, whose sizes are up to date, into the front of `logits`.
+    /// Runs a step over `batch`, whose sizes are up to date, into the front of `logits`. A pager brings
+    /// in what of `state` is not in memory.
     ///
     /// # Errors
     ///
@@ -131,6 +132,7 @@ impl CompiledPlan {
         logits: &mut [f32],
         state: &mut AlignedBytes,
         scratch: &mut AlignedBytes,
+        pager: Option<&mut dyn StatePager>,
     ) -> Result<(), Error> {
         let (inputs, num_inputs) = batch.inputs(&self.inputs);
         let mut bindings = Bindings {
@@ -142,7 +144,11 @@ impl CompiledPlan {
             outputs: &mut [TensorMut::F32(logits)],
         };
         let backend = &self.backend.instance;
-        match backend.run(&self.exe, StreamId(0), &mut bindings)? {
+        let fence = match pager {
+            Some(pager) => backend.run_paged(&self.exe, StreamId(0), &mut bindings, pager)?,
+            None => backend.run(&self.exe, StreamId(0), &mut bindings)?,
+        };
+        match fence {
             Fence::Done => Ok(()),
             fence @ Fence::Pending(_) => backend.wait(&self.exe, fence, &mut bindings),
         }

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use plugin_api::events::{AfterStep, BeforeStep};
+use plugin_api::kinds::backend::StatePager;
 use plugin_api::kinds::decoding_strategy::{Outcome, Want};
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
@@ -13,6 +14,7 @@ use super::engine::Engine;
 use super::group::Sequence;
 use super::request::Output;
 use super::rows::uniform;
+use super::tiers::{Pager, Step};
 use crate::error::EngineError;
 
 /// What a step did.
@@ -57,7 +59,10 @@ impl Engine {
         let (tokens, seqs) = (self.work.batch.token_ids.len(), self.work.batch.entries.len());
         let (step, lent) = (self.num_steps, PhantomData);
         let _ = self.topics.before_step.emit(&mut BeforeStep { step, tokens, seqs, lent });
-        let model_us = self.run()?;
+        let model_us = match self.run() {
+            Ok(model_us) => model_us,
+            Err(error) => return self.after_tier_fault(error, sink),
+        };
         self.score_prompts();
         self.process(sink);
         self.choose(true);
@@ -262,7 +267,13 @@ impl Engine {
             conversion.written(batch, self.layout.pool.block_size);
         }
         let before = self.clock.now_us();
-        let result = plan.run(batch, logits, &mut self.state, &mut self.scratch);
+        let (tiers, policy) = (self.tiers.as_deref_mut(), self.cache.get_mut().tiering());
+        let mut pager = tiers.zip(policy).map(|(tiers, policy)| {
+            let step = Step { batch, layout: &self.layout, states: &self.model.states };
+            Pager { tiers, policy, step }
+        });
+        let pager = pager.as_mut().map(|pager| pager as &mut dyn StatePager);
+        let result = plan.run(batch, logits, &mut self.state, &mut self.scratch, pager);
         if let Err(error) = result {
             let name = plan.backend.label.name.clone();
             self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);

@@ -114,6 +114,7 @@ impl Engine {
             want: Want::Nothing,
             is_atomic: false,
             chain: Chain::for_tokens(num_tokens, self.layout.pool.block_size),
+            losses: 0,
         });
         self.groups.insert(Group {
             request: id,

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry};
-use plugin_api::Quantizer;
 use plugin_api::kinds::backend::{Backend, Bucket, Buf, WeightPlace};
 use plugin_api::kinds::kv_cache::{KvCache, PoolLimits, PoolSpec};
 use plugin_api::plan::{Dim, Plan, StateSpec};
+use plugin_api::{Error, Quantizer};
 use sha2::{Digest as _, Sha256};
 
 use super::adapter::{AdapterFiles, Beside, LoadedAdapter, check_read, name_of};
@@ -198,7 +198,15 @@ impl LoadedModel {
         };
         let states: Vec<StateSpec> = plan.states.iter().map(|port| port.spec.clone()).collect();
         let pool = cache.pool(&states, &limits).map_err(EngineError::plugin("kv-cache"))?;
-        let layout = Arc::new(StateLayout::new(&states, pool));
+        pool.check(&states).map_err(EngineError::plugin("kv-cache"))?;
+        let mut layout = StateLayout::new(&states, pool);
+        layout.is_tiered = cache.tiering().is_some();
+        if layout.is_tiered && !backend.can_page() {
+            let missing = "the backend wants all of it in memory: choose `cpu`";
+            let error = Error::unsupported("a cache with tiers", missing);
+            return Err(EngineError::plugin("kv-cache")(error));
+        }
+        let layout = Arc::new(layout);
 
         let own = plan.weights.iter().map(|port| &*port.name);
         let own: Vec<&str> = own.filter(|name| table.dims(name).is_some()).collect();

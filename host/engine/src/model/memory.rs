@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 use memmap2::{Advice, MmapMut};
-use plugin_api::DType;
 use plugin_api::kinds::backend::{DomainId, Memory, StatePlace};
 use plugin_api::kinds::kv_cache::PoolSpec;
 use plugin_api::plan::{Per, StateSpec};
@@ -118,7 +117,7 @@ impl Memory for AlignedBytes {
 }
 
 /// How a cache's pool lies in one arena.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StateLayout {
     /// What the cache answered.
     pub pool: PoolSpec,
@@ -126,7 +125,9 @@ pub struct StateLayout {
     pub places: Vec<StatePlace>,
     /// Size of the arena.
     pub size_bytes: usize,
-    /// Of those, what one more token takes.
+    /// Whether the cache keeps parts of it in files.
+    pub is_tiered: bool,
+    /// Of those bytes, what one more token takes, with its share of what a block has besides.
     pub bytes_per_token: usize,
     /// Whether there is a state per sequence, which cannot be taken back to any token.
     pub is_recurrent: bool,
@@ -138,21 +139,21 @@ impl StateLayout {
         let mut end = 0_usize;
         let mut bytes_per_token = 0;
         let mut places = Vec::with_capacity(states.len());
-        for spec in states {
+        for (spec, storage) in states.iter().zip(&pool.storage) {
             let is_per_token = matches!(spec.per, Per::Token { .. });
-            let (dtype, per_block) =
-                if is_per_token { (pool.dtype, pool.block_size) } else { (DType::F32, 1) };
+            let rows = spec.per.rows_of_block(pool.block_size);
             let mut offsets = Vec::with_capacity(spec.parts.len());
             for part in &spec.parts {
-                let bytes = part.num_elements() as usize * dtype.size_bytes();
+                let bytes = storage.block_bytes(part, rows);
                 offsets.push(end);
-                end = (end + pool.num_blocks * per_block * bytes).next_multiple_of(LINE_BYTES);
-                bytes_per_token += if is_per_token { bytes } else { 0 };
+                end = (end + pool.num_blocks * bytes).next_multiple_of(LINE_BYTES);
+                bytes_per_token += if is_per_token { bytes.div_ceil(rows) } else { 0 };
             }
-            places.push(StatePlace { dtype, offsets, num_blocks: pool.num_blocks });
+            let storage = storage.clone();
+            places.push(StatePlace { storage, offsets, num_blocks: pool.num_blocks });
         }
         let is_recurrent = states.iter().any(|state| state.per == Per::Sequence);
-        Self { pool, places, size_bytes: end, bytes_per_token, is_recurrent }
+        Self { pool, places, size_bytes: end, is_tiered: false, bytes_per_token, is_recurrent }
     }
 
     /// How many of its first `keep` tokens a sequence goes on from, of which `num_evaluated` are in its states:

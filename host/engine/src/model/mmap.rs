@@ -13,6 +13,29 @@ use memmap2::{Mmap, UncheckedAdvice};
 
 use super::error::ModelError;
 
+/// Gives the pages of `bytes` back to the system, where it takes single ones: what they held is
+/// lost, and they take no memory until they are written again. Without effect for bytes that are
+/// no whole pages.
+///
+/// Meant for anonymous memory, whose pages then read as zeros or as what they held.
+pub fn release_pages(bytes: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+        let is_whole = page > 0
+            && bytes.as_ptr().addr().is_multiple_of(page)
+            && bytes.len().is_multiple_of(page);
+        if is_whole && !bytes.is_empty() {
+            // SAFETY: whole pages that are borrowed exclusively; any bytes are valid bytes, so
+            // zeros in place of what was there are a write like another. A refusal changes nothing.
+            unsafe { libc::madvise(bytes.as_mut_ptr().cast(), bytes.len(), libc::MADV_DONTNEED) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+}
+
 /// Read-only bytes of a model file, with the path for messages.
 #[derive(Debug)]
 pub struct ModelBytes {

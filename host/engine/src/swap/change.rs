@@ -47,6 +47,8 @@ pub(crate) struct NewMemory {
     pub(crate) state: AlignedBytes,
     /// For each block of the old pool, how many tokens at its front are converted: none.
     pub(crate) num_converted: Vec<usize>,
+    /// Room for one token of the widest part, on its way from codes or to them.
+    pub(crate) row: Vec<f32>,
 }
 
 impl Change {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use jackfield_runtime::{DRAINING_MAX, Generation, Reach, Replacement, SwapError};
-use plugin_api::kinds::kv_cache::PoolSpec;
+use plugin_api::kinds::kv_cache::{PoolSpec, Storage};
 use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
     Adapter, Backend, DType, FeedForward, Kind, KvCache, LogitsProcessor, Mixer, MoeRouter, Norm,
@@ -56,7 +56,14 @@ impl Shared {
             let mut pinned = None;
             match member.role {
                 Role::Backend => {
-                    planning.backend = Some((member, Arc::new(member.generation(instance)?)));
+                    let next = member.generation::<dyn Backend>(instance)?;
+                    if lock(&self.state).layout.is_tiered && !next.instance.can_page() {
+                        let (what, expected) =
+                            ("states that are partly in files", "one that pages");
+                        let found = "one that wants all of them in memory".to_owned();
+                        return Err(member.at().differs(what, expected.to_owned(), found));
+                    }
+                    planning.backend = Some((member, Arc::new(next)));
                 }
                 Role::Traced => planning.parts.push((member, member.unpack_part(instance)?)),
                 Role::Adapter => {
@@ -210,8 +217,15 @@ impl Shared {
         change: &mut Change,
     ) -> Result<(), SwapError> {
         let pool = instance.pool(&model.states, &model.limits);
+        let pool = pool.and_then(|pool| pool.check(&model.states).map(|()| pool));
         let pool = pool.map_err(|source| at.at().failed("pool", source))?;
         let old = Arc::clone(&lock(&self.state).layout);
+        if old.is_tiered || instance.tiering().is_some() {
+            let what = "tiers, which are laid out with the model: load it again";
+            let found = if instance.tiering().is_some() { "tiers" } else { "none" };
+            let expected = if old.is_tiered { "the tiers there are" } else { "none" };
+            return Err(at.at().differs(what, expected.to_owned(), found.to_owned()));
+        }
         let num_blocks = pool.num_blocks.max(old.pool.num_blocks);
         let room = num_blocks * BLOCK_BYTES + model.limits.num_seqs_max * SEQ_BYTES;
         let (next, room) = (Generation::new(at.next.clone(), instance), Vec::with_capacity(room));
@@ -225,10 +239,13 @@ impl Shared {
         // The plans read the memory that changes: nobody else may replace them meanwhile.
         lock(&self.state).claim_plans(ticket)?;
         let layout = StateLayout::new(&model.states, pool);
+        let parts = model.states.iter().flat_map(|state| &state.parts);
+        let row_len = parts.map(|part| part.num_elements() as usize).max().unwrap_or(0);
         change.memory = Some(NewMemory {
             state: AlignedBytes::zeroed(layout.size_bytes),
             layout: Arc::new(layout),
             num_converted: vec![0; old.pool.num_blocks],
+            row: vec![0.0; row_len],
         });
         Ok(())
     }
@@ -256,11 +273,16 @@ impl Shared {
 
 /// Whether tokens of one pool may be converted into the other, each in the block of its number.
 fn is_convertible(old: &PoolSpec, new: &PoolSpec, states: &[StateSpec]) -> bool {
-    let is_float = |dtype: DType| matches!(dtype, DType::F16 | DType::F32);
+    let is_readable = |pool: &PoolSpec| {
+        let is_narrow = |storage: &Storage| {
+            matches!(storage, Storage::Affine(_) | Storage::Plain(DType::F16 | DType::F32))
+        };
+        pool.storage.iter().all(is_narrow)
+    };
     let shape = |pool: &PoolSpec| (pool.block_size, pool.blocks_per_seq_max);
     let is_per_token = |state: &StateSpec| matches!(state.per, Per::Token { .. });
-    is_float(old.dtype)
-        && is_float(new.dtype)
+    is_readable(old)
+        && is_readable(new)
         && shape(old) == shape(new)
         && states.iter().all(is_per_token)
 }

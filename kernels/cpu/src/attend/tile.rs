@@ -1,18 +1,13 @@
 //! The two products of a tile: queries with keys, weights with values.
 
-use super::{Row, Weights};
-use crate::{
-    element::load_part,
-    lanes::{Element, LANES, Lanes},
-};
+use super::{KvRows, Row, Weights};
+use crate::lanes::{LANES, Lanes};
 
 /// Vectors of positions that a block of keys has.
 const KEY_VECTORS: usize = 4;
 /// Channels of a block of keys.
 const KEY_CHANNELS: usize = 64;
 
-/// Bytes of a cache line.
-const LINE_BYTES: usize = 64;
 /// Positions ahead whose values are brought closer.
 const VALUES_AHEAD: usize = 24;
 
@@ -25,11 +20,11 @@ pub(crate) const KEYS_ZERO: Keys = [[[0.0; LANES]; KEY_VECTORS]; KEY_CHANNELS];
 /// positions' keys begin. Numbers beyond them are of no meaning.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "each is a tensor")]
-pub(crate) fn scores<S: Element, L: Lanes>(
+pub(crate) fn scores<R: KvRows, L: Lanes>(
     scale: f32,
     head_dim: usize,
     q: &[f32],
-    k: &[S],
+    (k, split): (R, &R::Split),
     slots: &[usize],
     rows: &[Row],
     keys: &mut Keys,
@@ -37,12 +32,14 @@ pub(crate) fn scores<S: Element, L: Lanes>(
 ) {
     for (block, here) in slots.chunks(KEY_VECTORS * LANES).enumerate() {
         let next = slots.get((block + 1) * KEY_VECTORS * LANES..).unwrap_or_default();
-        prefetch::<S, L>(k, next, KEY_VECTORS * LANES, head_dim);
+        for &slot in next.iter().take(KEY_VECTORS * LANES) {
+            k.prefetch::<L>(slot, 0, head_dim);
+        }
         let slots = here;
         let first = block * KEY_VECTORS * LANES;
         for channel in (0..head_dim).step_by(KEY_CHANNELS) {
             let len = KEY_CHANNELS.min(head_dim - channel);
-            load_keys::<S, L>(k, slots, channel, len, keys);
+            load_keys::<R, L>((k, split), (first, slots), channel, len, keys);
             let keys = &keys[..len];
             let scale = if channel + len == head_dim { Some(scale) } else { None };
             let mut row = 0;
@@ -60,21 +57,12 @@ pub(crate) fn scores<S: Element, L: Lanes>(
     }
 }
 
-/// Has the rows of up to `count` slots brought closer.
+/// Transposes `len` channels of the keys of `slots`, the first of which is position `first` of the
+/// split; further positions are zeros.
 #[inline(always)]
-fn prefetch<S: Element, L: Lanes>(x: &[S], slots: &[usize], count: usize, head_dim: usize) {
-    for slot in &slots[..count.min(slots.len())] {
-        for channel in (0..head_dim).step_by(LINE_BYTES / size_of::<S>()) {
-            L::prefetch(x.as_ptr().wrapping_add(slot + channel));
-        }
-    }
-}
-
-/// Transposes `len` channels of the keys of `slots`; further positions are zeros.
-#[inline(always)]
-fn load_keys<S: Element, L: Lanes>(
-    k: &[S],
-    slots: &[usize],
+fn load_keys<R: KvRows, L: Lanes>(
+    (k, split): (R, &R::Split),
+    (first, slots): (usize, &[usize]),
     channel: usize,
     len: usize,
     keys: &mut Keys,
@@ -83,12 +71,9 @@ fn load_keys<S: Element, L: Lanes>(
         for from in (0..len).step_by(LANES) {
             let width = LANES.min(len - from);
             let mut rows = [L::splat(0.0); LANES];
-            for (row, slot) in rows.iter_mut().zip(slots) {
-                let k = &k[slot + channel + from..][..width];
-                *row = match k.first_chunk() {
-                    Some(k) => S::load(k),
-                    None => load_part::<S, L>(k),
-                };
+            for (i, (row, slot)) in rows.iter_mut().zip(slots).enumerate() {
+                let position = first + vector * LANES + i;
+                [*row] = k.load::<L, 1>(split, position, *slot, channel + from, width);
             }
             for (column, keys) in L::transpose(rows).into_iter().zip(&mut keys[from..][..width]) {
                 column.store(&mut keys[vector]);
@@ -154,9 +139,9 @@ impl Span<'_> {
 /// Writes `out = out * old + (sum of weights[j] * v[j]) * new` for each row of the tile that sees
 /// a position of the split.
 #[inline(always)]
-pub(crate) fn values<S: Element, L: Lanes>(
+pub(crate) fn values<R: KvRows, L: Lanes>(
     head_dim: usize,
-    v: &[S],
+    (v, split): (R, &R::Split),
     slots: &[usize],
     rows: &[Row],
     weights: &Weights,
@@ -166,7 +151,7 @@ pub(crate) fn values<S: Element, L: Lanes>(
     while row < rows.len() {
         let left = rows.len() - row;
         let mut of =
-            Values { head_dim, v, slots, rows: &rows[row..], weights: &weights[row..], out };
+            Values { head_dim, v, split, slots, rows: &rows[row..], weights: &weights[row..], out };
         row += match left {
             4.. if L::TILE_ROWS >= 4 => of.rows::<L, 4>(),
             3 if L::TILE_ROWS >= 4 => of.rows::<L, 3>(),
@@ -176,16 +161,17 @@ pub(crate) fn values<S: Element, L: Lanes>(
     }
 }
 
-struct Values<'a, S> {
+struct Values<'a, R: KvRows> {
     head_dim: usize,
-    v: &'a [S],
+    v: R,
+    split: &'a R::Split,
     slots: &'a [usize],
     rows: &'a [Row],
     weights: &'a [[f32; super::SPLIT_POSITIONS]],
     out: &'a mut [f32],
 }
 
-impl<S: Element> Values<'_, S> {
+impl<V: KvRows> Values<'_, V> {
     /// All channels of `R` rows; returns `R`.
     #[inline(always)]
     fn rows<L: Lanes, const R: usize>(&mut self) -> usize {
@@ -249,20 +235,13 @@ impl<S: Element> Values<'_, S> {
         }
         let weights: [&[f32]; R] = std::array::from_fn(|r| &self.weights[row + r][range.clone()]);
         let ahead = self.slots.get(range.start + VALUES_AHEAD..).unwrap_or_default();
+        let first = range.start;
         let slots = &self.slots[range];
         for (j, slot) in slots.iter().enumerate() {
-            prefetch::<S, L>(&self.v[channel..], ahead.get(j..).unwrap_or_default(), 1, width);
-            let from = &self.v[slot + channel..][..width];
-            let mut v = [L::splat(0.0); C];
-            if C * LANES == width {
-                for (v, from) in v.iter_mut().zip(from.as_chunks().0) {
-                    *v = S::load(from);
-                }
-            } else {
-                for (v, from) in v.iter_mut().zip(from.chunks(LANES)) {
-                    *v = load_part::<S, L>(from);
-                }
+            if let Some(&next) = ahead.get(j) {
+                self.v.prefetch::<L>(next, channel, width);
             }
+            let v = self.v.load::<L, C>(self.split, first + j, *slot, channel, width);
             for r in 0..R {
                 let weight = L::splat(weights[r][j]);
                 for c in 0..C {

@@ -2,7 +2,7 @@
 
 use super::{Bindings, Bucket, MemoryMap};
 use crate::error::{Error, Result};
-use crate::plan::{Dim, Per, Plan, Port, Symbol};
+use crate::plan::{Dim, Plan, Port, Symbol};
 use crate::tensor::DType;
 
 /// What the bindings of a compiled plan have to be. Made while compiling; checking allocates
@@ -142,14 +142,10 @@ fn state_bytes(plan: &Plan, memory: &MemoryMap) -> Result<usize> {
     let mut end = 0;
     for (port, place) in plan.states.iter().zip(&memory.states) {
         count(&port.spec.name, port.spec.parts.len(), place.offsets.len())?;
-        let copies = match port.spec.per {
-            Per::Token { .. } => memory.block_size,
-            Per::Sequence => 1,
-        };
+        let rows = port.spec.per.rows_of_block(memory.block_size);
         for (part, &offset) in port.spec.parts.iter().zip(&place.offsets) {
-            let sizes = [place.num_blocks, copies, place.dtype.size_bytes()];
-            let elements = part.dims.iter().map(|&n| n as usize);
-            let bytes = elements.chain(sizes).try_fold(1_usize, usize::checked_mul);
+            let block_bytes = place.storage.block_bytes(part, rows);
+            let bytes = block_bytes.checked_mul(place.num_blocks);
             let part_end = bytes.and_then(|bytes| bytes.checked_add(offset));
             let part_end =
                 part_end.ok_or_else(|| Error::shape(&port.spec.name, "a size in bytes", "more"))?;

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use super::Instance;
 use super::prefix::{self, CachesPrefixes};
+use crate::error::Error;
 use crate::kinds::Handover;
 use crate::kinds::kv_cache::{BlockCopy, PrefixCaching, SeqId};
 use crate::native::abi::kv_cache::{BlockTableV1, KvCacheV1, MovesV1};
@@ -61,7 +62,12 @@ unsafe extern "C" fn pool(
         guard(out, || {
             let states: Vec<_> = from_bytes(states.as_slice())?;
             let limits = from_bytes(limits.as_slice())?;
-            answer(out, &instance::<Exported>(this).cache.pool(&states, &limits)?);
+            let cache = &mut instance::<Exported>(this).cache;
+            if cache.tiering().is_some() {
+                let missing = "the host asks builtin plugins only: link it in";
+                return Err(Error::unsupported("a cache with tiers in a library", missing));
+            }
+            answer(out, &cache.pool(&states, &limits)?);
             Ok(())
         })
     }

@@ -1,7 +1,7 @@
 //! What a plugin's blocks are checked against.
 
 use crate::error::{Error, Result};
-use crate::kinds::kv_cache::{PoolLimits, PoolSpec, bytes_per_block};
+use crate::kinds::kv_cache::{PoolLimits, PoolSpec, block_bytes};
 use crate::native::abi::kv_cache::BlockTableV1;
 use crate::plan::StateSpec;
 
@@ -17,7 +17,7 @@ impl Pool {
     /// The sizes of a pool that the host can afford to lay out.
     pub(super) fn of(spec: &PoolSpec, states: &[StateSpec], limits: &PoolLimits) -> Result<Self> {
         let PoolSpec { block_size, num_blocks, blocks_per_seq_max, .. } = *spec;
-        let bytes = bytes_per_block(states, spec.dtype, block_size).checked_mul(num_blocks as u64);
+        let bytes = block_bytes(states, &spec.storage, block_size)?.checked_mul(num_blocks as u64);
         let reach = block_size.checked_mul(blocks_per_seq_max);
         let is_usable = block_size > 0
             && (1..=u32::MAX as usize).contains(&num_blocks)

@@ -9,6 +9,7 @@ use super::rig::{Aligned, Compiled, StateSize, bucket};
 use super::symbol;
 use crate::error::Error;
 use crate::kinds::backend::{Backend, NodeView, Support};
+use crate::kinds::kv_cache::{AffineStorage, CodeScales, Patches, Storage};
 use crate::plan::{
     Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, PlanBuilder, Spec, StateSpec, ops,
 };
@@ -63,13 +64,15 @@ pub(super) fn check(backend: &dyn Backend) {
     let shape = Shape::PLAIN;
     let mut computed = 0;
     for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
-        computed += usize::from(check_shape(backend, shape, dtype));
+        computed += usize::from(check_shape(backend, shape, &Storage::Plain(dtype)));
     }
     if computed == 0 {
         return;
     }
-    let dtype = [DType::F32, DType::F16].into_iter();
-    let dtype = dtype.clone().find(|&dtype| compiles(backend, shape, dtype)).unwrap_or(DType::F32);
+    let plain = [DType::F32, DType::F16].map(Storage::Plain).into_iter();
+    let plain = plain.clone().find(|plain| compiles(backend, shape, plain));
+    let plain = plain.unwrap_or(Storage::Plain(DType::F32));
+    let takes_codes = codes(shape).iter().any(|codes| check_shape(backend, shape, codes));
     for shape in [
         Shape { heads: 2, kv_heads: 2, ..shape },
         Shape { heads: 3, kv_heads: 1, head_dim: 7, ..shape },
@@ -78,7 +81,13 @@ pub(super) fn check(backend: &dyn Backend) {
         Shape { window: 260, ..shape },
         Shape { softcap: 0.5, ..shape },
     ] {
-        assert!(check_shape(backend, shape, dtype), "attend of {shape:?} is refused");
+        assert!(check_shape(backend, shape, &plain), "attend of {shape:?} is refused");
+        for codes in codes(shape).iter().filter(|_| takes_codes) {
+            assert!(
+                check_shape(backend, shape, codes),
+                "attend of {shape:?} over codes is refused"
+            );
+        }
     }
     // What a backend may go without.
     for shape in [
@@ -89,27 +98,51 @@ pub(super) fn check(backend: &dyn Backend) {
         Shape { value_dim: 11, ..shape },
         Shape { heads: 5, kv_heads: 1, head_dim: 72, value_dim: 64, has_sinks: true, ..shape },
     ] {
-        check_shape(backend, shape, dtype);
+        let is_computed = check_shape(backend, shape, &plain);
+        for codes in codes(shape).iter().filter(|_| is_computed && takes_codes) {
+            assert!(
+                check_shape(backend, shape, codes),
+                "attend of {shape:?} over codes is refused"
+            );
+        }
     }
 }
 
-fn compiles(backend: &dyn Backend, shape: Shape, dtype: DType) -> bool {
+/// The numbers of `shape` as codes, in every way there is. Every vector of a block may have a patch.
+fn codes(shape: Shape) -> [Storage; 4] {
+    let channels = 0..shape.kv_heads * shape.head_dim;
+    // The suite's numbers reach 2, so some are clipped.
+    let scales = |part: u64| channels.clone().map(move |c| 0.01 + ((c + part) % 7) as f32 * 0.002);
+    let parts: &[u64] = if shape.value_dim > 0 { &[0] } else { &[0, 3] };
+    let scales = parts.iter().map(|part| scales(*part).collect());
+    let scales = CodeScales::PerChannel(scales.collect());
+    let patches = |error_min| Patches { per_block: 16 * shape.kv_heads as usize, error_min };
+    [
+        (CodeScales::PerVector, None),
+        (scales.clone(), None),
+        (CodeScales::PerVector, Some(patches(0.005))),
+        (scales, Some(patches(0.02))),
+    ]
+    .map(|(scales, patches)| Storage::Affine(AffineStorage { scales, patches }))
+}
+
+fn compiles(backend: &dyn Backend, shape: Shape, storage: &Storage) -> bool {
     let (plan, layout) = (plan_of(shape), Layout { block_size: 16, is_backwards: false });
-    Compiled::new(backend, &plan, &[], &limits(), Some(layout.state(dtype))).is_ok()
+    Compiled::new(backend, &plan, &[], &limits(), Some(layout.state(storage))).is_ok()
 }
 
 /// Whether the backend computes it at all.
-fn check_shape(backend: &dyn Backend, shape: Shape, dtype: DType) -> bool {
+fn check_shape(backend: &dyn Backend, shape: Shape, storage: &Storage) -> bool {
     let plan = plan_of(shape);
     let together = |sizes: &[usize]| chunked(&[0, 1, 2], sizes);
     let reference = together(&[LENGTHS[0]]);
     let layout = Layout { block_size: 16, is_backwards: false };
-    let found = match run(backend, &plan, shape, dtype, layout, &reference) {
+    let found = match run(backend, &plan, shape, storage, layout, &reference) {
         Ok(found) => found,
         Err(error) => {
             let view = NodeView { plan: &plan, node: &plan.nodes[0] };
             let is_refused = matches!(backend.support(&view), Support::No(_));
-            let is_plain = dtype == DType::F32 && !is_refused;
+            let is_plain = *storage == Storage::Plain(DType::F32) && !is_refused;
             assert!(matches!(error, Error::Unsupported { .. }) && !is_plain, "{shape:?}: {error}");
             return false;
         }
@@ -117,7 +150,7 @@ fn check_shape(backend: &dyn Backend, shape: Shape, dtype: DType) -> bool {
     if super::skips(backend, &plan) {
         return true;
     }
-    compare(shape, dtype, &found, &interpreted(&plan, shape, dtype, layout, &reference));
+    compare(shape, storage, &found, &interpreted(&plan, shape, storage, layout, &reference));
     let other = Layout { block_size: 5, is_backwards: true };
     for (name, layout, script) in [
         ("one sequence after the other", layout, alone()),
@@ -125,22 +158,22 @@ fn check_shape(backend: &dyn Backend, shape: Shape, dtype: DType) -> bool {
         ("in other blocks", other, together(&[LENGTHS[0]])),
         ("token by token after 250", other, together(&[250, 1])),
     ] {
-        let again = run(backend, &plan, shape, dtype, layout, &script);
+        let again = run(backend, &plan, shape, storage, layout, &script);
         let again = again.unwrap_or_else(|e| panic!("{shape:?}, {name}: {e}"));
         for (at, row) in &found {
             let is_same = again[at].iter().zip(row).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(is_same, "{shape:?} {dtype}: {name}, other bits for {at:?}");
+            assert!(is_same, "{shape:?} {storage:?}: {name}, other bits for {at:?}");
         }
     }
     true
 }
 
-fn compare(shape: Shape, dtype: DType, found: &Outputs, expected: &Outputs) {
+fn compare(shape: Shape, storage: &Storage, found: &Outputs, expected: &Outputs) {
     assert_eq!(found.len(), LENGTHS.iter().sum::<usize>(), "every token has an output");
     for (at, found) in found {
         let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
         let expected = wide(&expected[at]);
-        let what = format!("attend of {shape:?} over {dtype}, token {at:?}");
+        let what = format!("attend of {shape:?} over {storage:?}, token {at:?}");
         of_op(ops::ATTEND).assert(&what, &wide(found), &expected, peak(&expected).max(0.1));
     }
 }
@@ -196,9 +229,9 @@ impl Layout {
         LENGTHS[0].div_ceil(self.block_size)
     }
 
-    fn state(self, dtype: DType) -> StateSize {
+    fn state(self, storage: &Storage) -> StateSize {
         let num_blocks = SEQUENCES * self.blocks();
-        StateSize { dtype, num_blocks, block_size: self.block_size }
+        StateSize { storage: storage.clone(), num_blocks, block_size: self.block_size }
     }
 
     /// `[SEQUENCES, blocks]`
@@ -287,11 +320,11 @@ fn run(
     backend: &dyn Backend,
     plan: &Plan,
     shape: Shape,
-    dtype: DType,
+    storage: &Storage,
     layout: Layout,
     script: &Script,
 ) -> crate::Result<Outputs> {
-    let compiled = Compiled::new(backend, plan, &[], &limits(), Some(layout.state(dtype)))?;
+    let compiled = Compiled::new(backend, plan, &[], &limits(), Some(layout.state(storage)))?;
     let mut state: Aligned = compiled.state();
     let mut outputs = Outputs::new();
     for step in script {
@@ -304,12 +337,12 @@ fn run(
 fn interpreted(
     plan: &Plan,
     shape: Shape,
-    dtype: DType,
+    storage: &Storage,
     layout: Layout,
     script: &Script,
 ) -> Outputs {
-    let size = layout.state(dtype);
-    let mut arena = OwnedArena::new(plan, size.num_blocks, size.block_size, dtype);
+    let size = layout.state(storage);
+    let mut arena = OwnedArena::stored(plan, size.num_blocks, size.block_size, storage);
     let mut outputs = Outputs::new();
     for step in script {
         let feed = feed_of(shape, layout, step);

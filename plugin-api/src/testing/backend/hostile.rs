@@ -147,7 +147,7 @@ fn check_state(backend: &dyn Backend) {
 fn attending<'a>(backend: &'a dyn Backend, plan: &'a Plan) -> Option<Compiled<'a>> {
     let limits =
         bucket(&[(symbol(Dim::TOKENS), 2), (symbol(Dim::SEQS), 1), (symbol(Dim::BLOCKS), 1)]);
-    let state = StateSize { dtype: DType::F32, num_blocks: 2, block_size: 4 };
+    let state = StateSize::plain(DType::F32, 2, 4);
     Compiled::new(backend, plan, &[], &limits, Some(state)).ok()
 }
 

@@ -139,7 +139,7 @@ fn run(backend: &dyn Backend, plan: &Plan, script: &Script, block_size: usize) -
         (symbol(Dim::SEQS), LENGTHS.len()),
         (symbol(Dim::BLOCKS), LENGTHS[0]),
     ]);
-    let size = StateSize { dtype: DType::F32, num_blocks: num_blocks(block_size), block_size };
+    let size = StateSize::plain(DType::F32, num_blocks(block_size), block_size);
     let compiled = Compiled::new(backend, plan, &[], &limits, Some(size));
     let compiled = compiled.unwrap_or_else(|e| panic!("a plan of ops that are supported: {e}"));
     let mut state = compiled.state();

@@ -8,6 +8,7 @@ use crate::kinds::backend::{
     Backend, Bindings, Bucket, Buf, DomainId, Exe, Memory, MemoryMap, RawForm, RawRows, RawValues,
     StreamId, WeightDesc, WeightPlace,
 };
+use crate::kinds::kv_cache::Storage;
 use crate::kinds::quantizer::Lowering;
 use crate::plan::{Dim, Plan, Port, Symbol};
 use crate::tensor::{DType, TensorMut, TensorRef};
@@ -98,11 +99,17 @@ impl Memory for Aligned {
 }
 
 /// A state for a plan to run over.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct StateSize {
-    pub(super) dtype: DType,
+    pub(super) storage: Storage,
     pub(super) num_blocks: usize,
     pub(super) block_size: usize,
+}
+
+impl StateSize {
+    pub(super) fn plain(dtype: DType, num_blocks: usize, block_size: usize) -> Self {
+        Self { storage: Storage::Plain(dtype), num_blocks, block_size }
+    }
 }
 
 /// A compiled plan with its packed weights.
@@ -251,8 +258,8 @@ pub(super) fn memory_of(
         assert!(layout.row_block > 0, "{layout:?}: rows in a block");
         places.push(WeightPlace { desc, lowering, layout });
     }
-    let size = state.unwrap_or(StateSize { dtype: DType::F32, num_blocks: 0, block_size: 16 });
-    let arena = OwnedArena::new(plan, size.num_blocks, size.block_size, size.dtype);
+    let size = state.unwrap_or_else(|| StateSize::plain(DType::F32, 0, 16));
+    let arena = OwnedArena::stored(plan, size.num_blocks, size.block_size, &size.storage);
     let memory = MemoryMap { weights: places, states: arena.places, block_size: size.block_size };
     Ok((memory, arena.bytes.len()))
 }

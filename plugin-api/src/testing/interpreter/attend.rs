@@ -7,7 +7,7 @@ use super::state::StateArena;
 use super::value::{Arithmetic, Numbers, Value};
 use crate::error::{Error, Result};
 use crate::plan::ops;
-use crate::plan::{Per, StatePort};
+use crate::plan::{Per, StatePort, StateSpec};
 
 impl<T: Arithmetic> Call<'_, T> {
     /// Every index is checked before anything is stored.
@@ -23,8 +23,8 @@ impl<T: Arithmetic> Call<'_, T> {
         let Value::State(index) = *self.value(3)? else {
             return Err(Error::shape(self.op, "a state", "another value"));
         };
-        let window = match states.get(index).map(|port| port.spec.per) {
-            Some(Per::Token { window }) => window as usize,
+        let (state, window) = match states.get(index).map(|port| &port.spec) {
+            Some(state @ StateSpec { per: Per::Token { window }, .. }) => (state, *window as usize),
             _ => return Err(Error::unsupported(self.op, "a state that is not per token")),
         };
         let value_dim = self.attrs.get_count_or_zero("value_dim")?;
@@ -39,8 +39,9 @@ impl<T: Arithmetic> Call<'_, T> {
         let width = kv_heads * head_dim;
         // Values that are the first channels of the keys have no part of their own.
         let num_parts = if value_dim == 0 { 2 } else { 1 };
-        let parts: Vec<_> =
-            (0..num_parts).map(|part| arena.check(index, part, width)).collect::<Result<_>>()?;
+        let parts: Vec<_> = (0..num_parts)
+            .map(|part| arena.check(index, part, width, state))
+            .collect::<Result<_>>()?;
         let table = kernels::BlockTable {
             entries: self.value(6)?.indices()?,
             blocks_per_seq: self.shape(6)?[1],
@@ -54,12 +55,12 @@ impl<T: Arithmetic> Call<'_, T> {
         for (part, rows) in parts.iter().zip([self.reals(1)?, self.reals(2)?]) {
             for t in 0..tokens {
                 let slot = table.slot(refs.sequence_index[t] as usize, refs.positions[t] as usize);
-                arena.write(*part, slot, &rows[t * width..][..width]);
+                arena.write(part, slot, &rows[t * width..][..width]);
             }
         }
         let mut pools: [Vec<T>; 2] = [Vec::new(), Vec::new()];
         for (pool, part) in pools.iter_mut().zip(&parts) {
-            seen.slots.iter().for_each(|&slot| arena.read(*part, slot, pool));
+            seen.slots.iter().for_each(|&slot| arena.read(part, slot, pool));
         }
         let [k, v] = &mut pools;
         if value_dim > 0 {

@@ -62,13 +62,14 @@ impl<T: Arithmetic> Call<'_, T> {
         };
         let (part, spec) =
             (self.attrs.get_count("part")?, states.get(index).map(|port| &port.spec));
-        let kept =
-            spec.filter(|spec| spec.per == Per::Sequence).and_then(|spec| spec.parts.get(part));
-        if kept.is_none_or(|part| part.num_elements() != size as u64) {
+        let kept = spec.filter(|spec| spec.per == Per::Sequence).filter(|spec| {
+            spec.parts.get(part).is_some_and(|part| part.num_elements() == size as u64)
+        });
+        let Some(kept) = kept else {
             let expected = format!("a state per sequence with a part {part} of {size} elements");
             return Err(Error::shape(self.op, expected, format!("{spec:?}")));
-        }
-        let at = arena.check_of(index, part, size, 1)?;
+        };
+        let at = &arena.check(index, part, size, kept)?;
         let positions = self.value(first + 1)?.indices()?;
         let sequences = self.value(first + 2)?.indices()?;
         let (table, &[num_seqs, width]) =

@@ -5,7 +5,8 @@ use kernels_reference::Stored;
 
 use crate::error::{Error, Result};
 use crate::kinds::backend::StatePlace;
-use crate::plan::{Per, Plan};
+use crate::kinds::kv_cache::Storage;
+use crate::plan::{Part, Plan, StateSpec};
 use crate::tensor::DType;
 
 /// The state arena of a run: each part of a state is `[num_blocks, block_size, part dims]`.
@@ -31,22 +32,28 @@ pub struct OwnedArena {
 }
 
 impl OwnedArena {
+    /// Zeroed memory for the states of `plan`, stored as they are.
+    pub fn new(plan: &Plan, num_blocks: usize, block_size: usize, dtype: DType) -> Self {
+        Self::stored(plan, num_blocks, block_size, &Storage::Plain(dtype))
+    }
+
     /// Zeroed memory for the states of `plan`, each part at a multiple of 64 bytes. States per
     /// sequence take `num_blocks` entries, too.
-    pub fn new(plan: &Plan, num_blocks: usize, block_size: usize, dtype: DType) -> Self {
+    pub fn stored(plan: &Plan, num_blocks: usize, block_size: usize, storage: &Storage) -> Self {
         let (mut places, mut end) = (Vec::new(), 0_usize);
         for port in &plan.states {
-            let copies = match port.spec.per {
-                Per::Token { .. } => num_blocks * block_size,
-                Per::Sequence => num_blocks,
+            let rows = port.spec.per.rows_of_block(block_size);
+            let storage = match storage {
+                Storage::Affine(_) => storage.clone().for_state(&port.spec),
+                Storage::Plain(_) => storage.clone(),
             };
             let mut offsets = Vec::new();
             for part in &port.spec.parts {
                 offsets.push(end);
-                let len = copies * part.num_elements() as usize * dtype.size_bytes();
+                let len = num_blocks * storage.block_bytes(part, rows);
                 end = (end + len).next_multiple_of(64);
             }
-            places.push(StatePlace { dtype, offsets, num_blocks });
+            places.push(StatePlace { storage, offsets, num_blocks });
         }
         Self { bytes: vec![0; end], places, block_size }
     }
@@ -59,41 +66,49 @@ impl OwnedArena {
 }
 
 impl StateArena<'_> {
-    /// Checks that part `part` of state `state` with rows of `width` elements lies in the arena.
-    pub(super) fn check(&self, state: usize, part: usize, width: usize) -> Result<PartAt> {
-        self.check_of(state, part, width, self.block_size)
-    }
-
-    /// The same with so many rows in a block.
-    pub(super) fn check_of(
+    /// Checks that part `index` of state `state`, which is `spec` with rows of `width` elements, lies
+    /// in the arena.
+    pub(super) fn check(
         &self,
         state: usize,
-        part: usize,
+        index: usize,
         width: usize,
-        per_block: usize,
+        spec: &StateSpec,
     ) -> Result<PartAt> {
         let outside = |found: &str| Error::shape("state", "parts inside of the arena", found);
         let place = self.places.get(state).ok_or_else(|| outside("no place"))?;
-        let offset = *place.offsets.get(part).ok_or_else(|| outside("no part"))?;
-        if !place.dtype.is_float() {
-            return Err(Error::shape("state", "floats", place.dtype));
+        let offset = *place.offsets.get(index).ok_or_else(|| outside("no part"))?;
+        if let Storage::Plain(dtype) = place.storage
+            && !dtype.is_float()
+        {
+            return Err(Error::shape("state", "floats", dtype));
         }
-        let slots = place.num_blocks.checked_mul(per_block);
-        let row_bytes = width.checked_mul(place.dtype.size_bytes());
-        let len = slots.zip(row_bytes).and_then(|(slots, row)| slots.checked_mul(row));
+        let part = spec.parts.get(index).filter(|part| part.num_elements() == width as u64);
+        let part = part.ok_or_else(|| outside("a part of other elements"))?.clone();
+        let rows = spec.per.rows_of_block(self.block_size);
+        let block_bytes = place.storage.block_bytes(&part, rows);
+        let len = place.num_blocks.checked_mul(block_bytes);
         let end = len.and_then(|len| len.checked_add(offset));
         if end.is_none_or(|end| end > self.bytes.len()) {
             return Err(outside("a part beyond its end"));
         }
-        let num_blocks = place.num_blocks;
-        Ok(PartAt { dtype: place.dtype, offset, num_blocks, width })
+        let (num_blocks, storage) = (place.num_blocks, place.storage.clone());
+        Ok(PartAt { storage, offset, num_blocks, index, part, rows, block_bytes })
     }
 
-    pub(super) fn write<T: Stored>(&mut self, at: PartAt, slot: usize, row: &[T]) {
-        let bytes = &mut self.bytes[at.offset + slot * at.row_bytes()..][..at.row_bytes()];
-        for (bytes, x) in bytes.chunks_exact_mut(at.dtype.size_bytes()).zip(row) {
+    pub(super) fn write<T: Stored>(&mut self, at: &PartAt, slot: usize, row: &[T]) {
+        let (block, inside) = (slot / at.rows, slot % at.rows);
+        let bytes = &mut self.bytes[at.offset + block * at.block_bytes..][..at.block_bytes];
+        let Storage::Plain(dtype) = at.storage else {
+            let row: Vec<f32> = row.iter().map(|x| x.to_f64() as f32).collect();
+            return at.storage.write(at.index, &at.part, bytes, inside, &row);
+        };
+        // Not through `f32`: the oracle keeps what it computes in twice the width.
+        let size = dtype.size_bytes();
+        let bytes = &mut bytes[inside * row.len() * size..][..row.len() * size];
+        for (bytes, x) in bytes.chunks_exact_mut(size).zip(row) {
             let x = x.to_f64();
-            match at.dtype {
+            match dtype {
                 DType::F64 => bytes.copy_from_slice(&x.to_ne_bytes()),
                 DType::F16 => bytes.copy_from_slice(&f16::from_f64(x).to_ne_bytes()),
                 DType::BF16 => bytes.copy_from_slice(&bf16::from_f64(x).to_ne_bytes()),
@@ -102,10 +117,19 @@ impl StateArena<'_> {
         }
     }
 
-    pub(super) fn read<T: Stored>(&self, at: PartAt, slot: usize, row: &mut Vec<T>) {
-        let bytes = &self.bytes[at.offset + slot * at.row_bytes()..][..at.row_bytes()];
-        row.extend(bytes.chunks_exact(at.dtype.size_bytes()).map(|bytes| {
-            T::from_f64(match (at.dtype, bytes) {
+    pub(super) fn read<T: Stored>(&self, at: &PartAt, slot: usize, row: &mut Vec<T>) {
+        let (block, inside) = (slot / at.rows, slot % at.rows);
+        let bytes = &self.bytes[at.offset + block * at.block_bytes..][..at.block_bytes];
+        let width = at.part.num_elements() as usize;
+        let Storage::Plain(dtype) = at.storage else {
+            let mut numbers = vec![0.0; width];
+            at.storage.read(at.index, &at.part, bytes, inside, &mut numbers);
+            return row.extend(numbers.iter().map(|&x| T::from_f64(f64::from(x))));
+        };
+        let size = dtype.size_bytes();
+        let bytes = &bytes[inside * width * size..][..width * size];
+        row.extend(bytes.chunks_exact(size).map(|bytes| {
+            T::from_f64(match (dtype, bytes) {
                 (DType::F64, &[a, b, c, d, e, f, g, h]) => {
                     f64::from_ne_bytes([a, b, c, d, e, f, g, h])
                 }
@@ -119,16 +143,15 @@ impl StateArena<'_> {
 }
 
 /// A checked part of a state.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct PartAt {
-    dtype: DType,
+    storage: Storage,
     offset: usize,
     pub(super) num_blocks: usize,
-    width: usize,
-}
-
-impl PartAt {
-    fn row_bytes(self) -> usize {
-        self.width * self.dtype.size_bytes()
-    }
+    /// Which part of the state it is.
+    index: usize,
+    part: Part,
+    /// Rows of a block.
+    rows: usize,
+    block_bytes: usize,
 }

@@ -50,7 +50,9 @@ impl Capability for Contiguous {
 impl KvCache for Contiguous {
     fn pool(&mut self, states: &[StateSpec], limits: &PoolLimits) -> Result<PoolSpec> {
         let tokens_max = limits.tokens_per_seq_max.max(1);
-        let block_bytes = bytes_per_block(states, self.dtype, tokens_max).max(1);
+        let storage = states.iter().map(|state| Storage::Plain(self.dtype).for_state(state));
+        let storage: Vec<_> = storage.collect();
+        let block_bytes = block_bytes(states, &storage, tokens_max)?.max(1);
         let fitting = usize::try_from(limits.size_bytes_max / block_bytes).unwrap_or(usize::MAX);
         self.num_blocks = fitting.min(limits.num_seqs_max);
         if self.num_blocks == 0 {
@@ -66,8 +68,8 @@ impl KvCache for Contiguous {
             block_size: tokens_max,
             num_blocks: self.num_blocks,
             blocks_per_seq_max: 1,
-            dtype: self.dtype,
-            semantic_id: SemanticId::new(format!("kv {}/1", self.dtype)),
+            storage,
+            semantic_id: plain_id(self.dtype),
         })
     }
 

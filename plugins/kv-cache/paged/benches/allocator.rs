@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 
 use divan::{Bencher, black_box};
-use plugin_paged::Bitmap;
+use plugin_api::kinds::kv_cache::Bitmap;
 
 const BLOCKS: u32 = 8192;
 

@@ -1,6 +1,7 @@
 //! What the cache takes, shares, keeps and copies, block by block.
 
 use super::*;
+use plugin_api::kinds::kv_cache::Bitmap;
 use plugin_api::plan::{Part, Per};
 
 fn open(block_size: i32, num_blocks: u64) -> Paged {
@@ -13,6 +14,10 @@ fn open(block_size: i32, num_blocks: u64) -> Paged {
     let limits = PoolLimits { num_seqs_max: 4, tokens_per_seq_max: 64, size_bytes_max };
     assert_eq!(cache.pool(&states, &limits).unwrap().num_blocks as u64, num_blocks);
     cache
+}
+
+fn prefixes(cache: &mut Paged) -> &mut dyn PrefixCaching {
+    cache.prefix_caching().unwrap()
 }
 
 #[test]
@@ -78,7 +83,7 @@ fn come_and_go(cache: &mut Paged, seq: u32, keys: &[BlockKey]) -> Vec<u32> {
     let tokens = 4 * keys.len();
     let table = cache.reserve(SeqId(seq), tokens, &mut Vec::new()).unwrap().to_vec();
     cache.commit(SeqId(seq), tokens, &mut Vec::new());
-    cache.publish(SeqId(seq), 0, keys);
+    prefixes(cache).publish(SeqId(seq), 0, keys);
     cache.release(SeqId(seq), 0);
     table
 }
@@ -87,16 +92,16 @@ fn come_and_go(cache: &mut Paged, seq: u32, keys: &[BlockKey]) -> Vec<u32> {
 fn what_went_is_adopted_until_somebody_needs_the_room() {
     let (mut cache, keys) = (open(4, 4), keys(4));
     assert_eq!(come_and_go(&mut cache, 0, &keys[..3]), [0, 1, 2]);
-    assert_eq!((cache.usage().used, cache.find(&keys)), (0, 3));
-    assert_eq!(cache.adopt(SeqId(1), &keys[..2]), 2);
+    assert_eq!((cache.usage().used, prefixes(&mut cache).find(&keys)), (0, 3));
+    assert_eq!(prefixes(&mut cache).adopt(SeqId(1), &keys[..2]), 2);
     assert_eq!(cache.usage().used, 2);
     // The empty block first, then the idle one; those that are adopted stay.
     assert_eq!(cache.reserve(SeqId(2), 8, &mut Vec::new()).unwrap(), [3, 2]);
-    assert_eq!(cache.find(&keys), 2);
+    assert_eq!(prefixes(&mut cache).find(&keys), 2);
     assert!(cache.reserve(SeqId(2), 1, &mut Vec::new()).is_err());
     cache.release(SeqId(1), 0);
     assert_eq!(cache.reserve(SeqId(2), 4, &mut Vec::new()).unwrap(), [3, 2, 1]);
-    assert_eq!(cache.find(&keys), 1, "the end of a prefix yields first");
+    assert_eq!(prefixes(&mut cache).find(&keys), 1, "the end of a prefix yields first");
 }
 
 #[test]
@@ -105,10 +110,10 @@ fn what_was_used_longest_ago_yields_first() {
     for block in 0..3 {
         come_and_go(&mut cache, block as u32, &keys[block..=block]);
     }
-    assert_eq!(cache.adopt(SeqId(7), &keys[..1]), 1);
+    assert_eq!(prefixes(&mut cache).adopt(SeqId(7), &keys[..1]), 1);
     cache.release(SeqId(7), 0);
     come_and_go(&mut cache, 8, &keys[3..]);
-    let found: Vec<usize> = keys.iter().map(|key| cache.find(&[*key])).collect();
+    let found: Vec<usize> = keys.iter().map(|key| prefixes(&mut cache).find(&[*key])).collect();
     assert_eq!(found, [1, 0, 1, 1]);
 }
 
@@ -117,17 +122,17 @@ fn a_block_that_is_written_again_loses_its_key() {
     let (mut cache, keys) = (open(4, 4), keys(2));
     cache.reserve(SeqId(0), 8, &mut Vec::new()).unwrap();
     cache.commit(SeqId(0), 8, &mut Vec::new());
-    cache.publish(SeqId(0), 0, &keys);
+    prefixes(&mut cache).publish(SeqId(0), 0, &keys);
     cache.release(SeqId(0), 6);
-    assert_eq!(cache.find(&keys), 2, "cut, but not written");
+    assert_eq!(prefixes(&mut cache).find(&keys), 2, "cut, but not written");
     cache.reserve(SeqId(0), 1, &mut Vec::new()).unwrap();
-    assert_eq!(cache.find(&keys), 1);
+    assert_eq!(prefixes(&mut cache).find(&keys), 1);
     // Shared, it is copied, and the original stays what it was.
     let mut moves = Vec::new();
-    cache.adopt(SeqId(1), &keys[..1]);
+    prefixes(&mut cache).adopt(SeqId(1), &keys[..1]);
     cache.release(SeqId(1), 3);
     cache.reserve(SeqId(1), 1, &mut moves).unwrap();
-    assert_eq!((moves.len(), cache.find(&keys)), (1, 1));
+    assert_eq!((moves.len(), prefixes(&mut cache).find(&keys)), (1, 1));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-use plugin_api::prelude::*;
+use crate::kinds::kv_cache::BlockKey;
 
 /// The keys of blocks, and a list of idle blocks by when they were used last.
 #[derive(Debug, Default)]

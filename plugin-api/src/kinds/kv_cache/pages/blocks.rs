@@ -1,9 +1,8 @@
 //! The blocks of a pool: free, owned by sequences, or kept for their key alone.
 
-use plugin_api::prelude::*;
-
-use crate::bitmap::Bitmap;
-use crate::shelf::Shelf;
+use super::bitmap::Bitmap;
+use super::shelf::Shelf;
+use crate::kinds::kv_cache::BlockKey;
 
 /// Who owns which block.
 #[derive(Debug, Default)]
@@ -73,6 +72,14 @@ impl Blocks {
         } else {
             self.free.give(block);
         }
+    }
+
+    /// No block has a key; those without owner are free.
+    pub(crate) fn forget_keys(&mut self) {
+        while let Some(block) = self.shelf.evict() {
+            self.free.give(block);
+        }
+        (0..self.num_owners.len()).for_each(|block| self.shelf.unname(block as u32));
     }
 
     /// How many of `keys`, from the first on, are here.
