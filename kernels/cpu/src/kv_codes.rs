@@ -404,7 +404,7 @@ mod tests {
         let row_bytes = heads * head_dim + if has_scales { 2 * heads } else { 0 };
         let (block_size, patch_bytes) = (8, 4 + head_dim.div_ceil(2));
         let block_bytes = block_size * row_bytes + num_patches * patch_bytes;
-        let error_min = if has_scales { 0.007 } else { 0.03 };
+        let error_min = if has_scales { 0.0035 } else { 0.03 };
         KvCodeLayout {
             heads,
             head_dim,
@@ -504,7 +504,9 @@ mod tests {
                 let patches = block[8 * layout.row_bytes..].chunks(layout.patch_bytes);
                 patched += patches.filter(|patch| tag_of(patch) > 0).count();
             }
-            assert_eq!(patched > 0, layout.num_patches > 0 && layout.head_dim > 1, "{layout:?}");
+            // A vector of one element loses nothing to a scale of its own.
+            let loses = layout.head_dim > 1 || !layout.has_scales;
+            assert_eq!(patched > 0, layout.num_patches > 0 && loses, "{layout:?}");
         }
     }
 

@@ -72,8 +72,13 @@ fn scales_that_do_not_fit_are_refused() {
     assert!(pool(&[1.0; 6], 1).is_ok());
     assert!(matches!(pool(&[1.0; 6], 2), Err(Error::ShapeMismatch { .. })));
     assert!(matches!(pool(&[1.0; 5], 1), Err(Error::Malformed { .. })));
-    let mut per_sequence = states(1);
-    per_sequence[0].per = Per::Sequence;
-    let answer = Int8::from_config(&Config::new()).unwrap().pool(&per_sequence, &LIMITS);
-    assert!(matches!(answer, Err(Error::Unsupported { .. })), "{answer:?}");
+}
+
+#[test]
+fn states_per_sequence_are_no_codes() {
+    let mut states = states(2);
+    states[1].per = Per::Sequence;
+    let spec = Int8::from_config(&Config::new()).unwrap().pool(&states, &LIMITS).unwrap();
+    assert!(matches!(spec.storage[0], Storage::Affine(_)), "{spec:?}");
+    assert_eq!(spec.storage[1], Storage::Plain(DType::F32));
 }
