@@ -8,6 +8,7 @@
 )]
 
 mod browser;
+mod caches;
 mod client;
 mod clients;
 mod embeddings;

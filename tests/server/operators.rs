@@ -24,18 +24,18 @@ use crate::clients::schemathesis;
 use crate::service::completion;
 
 /// A server in a process of its own, ended by hand if the test fails.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     log: BufReader<ChildStderr>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     admin: SocketAddr,
-    model: String,
+    pub(crate) model: String,
     _model: TempDir,
 }
 
 impl Process {
     /// Starts one in `folder`, whose `jackfield.toml` it reads.
-    fn start(folder: &Path) -> Option<Self> {
+    pub(crate) fn start(folder: &Path) -> Option<Self> {
         Self::start_with(folder, &[])
     }
 
@@ -68,7 +68,7 @@ impl Process {
     }
 
     /// Tokens that the likeliest follow one another.
-    fn answer(&self) -> Value {
+    pub(crate) fn answer(&self) -> Value {
         answer_of(self.address, &self.model)
     }
 
@@ -92,7 +92,7 @@ impl Process {
         self.complete("").json()["choices"][0]["text"].clone()
     }
 
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
         let headers = [("content-type", "application/json"), ("x-api-key", "master")];
         let body = if body.is_null() { String::new() } else { body.to_string() };
         Connection::send(self.admin, &bytes(method, path, &headers, &body)).answer()
@@ -105,7 +105,7 @@ impl Process {
 }
 
 /// A request for the likeliest tokens.
-fn greedy(model: &str, is_streamed: bool) -> Vec<u8> {
+pub(crate) fn greedy(model: &str, is_streamed: bool) -> Vec<u8> {
     let mut request = completion("One, two,", 120);
     (request["model"], request["temperature"]) = (json!(model), json!(0));
     request["stream"] = json!(is_streamed);
