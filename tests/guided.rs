@@ -169,6 +169,7 @@ fn requests(strategy: &str, prompts: impl Iterator<Item = String>) -> Vec<Reques
             .strategy(strategy)
             .with("guided_json", schema.as_str())
             .with("max_tokens", 200)
+            .with("max_reasoning_tokens", 12)
             .with("temperature", [0.0, 0.7, 1.5][seed as usize % 3])
             .with("top_k", [0, 4][seed as usize % 2])
             .with("repetition_penalty", [1.0, 1.3][seed as usize / 2 % 2])
@@ -199,8 +200,10 @@ fn answers_of_every_strategy_keep_to_the_schema() {
             load.accepted_tokens > 0,
             "{model}: drafts come true, masked as they are: {load:?}"
         );
-        for (text, reason) in answers(&mut engine, requests("greedy", prompts())) {
-            assert!(is_person(&text) && reason == FinishReason::Stop, "{text}");
+        for strategy in ["greedy", "beam", "self-consistency", "chain-of-thought"] {
+            for (text, reason) in answers(&mut engine, requests(strategy, prompts())) {
+                assert!(is_person(&text) && reason == FinishReason::Stop, "{strategy}: {text}");
+            }
         }
         assert_eq!(engine.cache_usage().used, 0);
     }
@@ -227,7 +230,7 @@ fn a_real_model_answers_with_what_parses_and_is_valid() {
     let things = ["Ada Lovelace", "my neighbour's dog", "an old king", "nobody at all"];
     let prompts = || (0..24).map(|i| format!("Describe {} as JSON.\n", things[i % things.len()]));
     let mut wrong = Map::new();
-    for strategy in ["sample", "prompt-lookup"] {
+    for strategy in ["sample", "prompt-lookup", "beam", "self-consistency", "chain-of-thought"] {
         for (text, reason) in answers(&mut engine, requests(strategy, prompts())) {
             if !is_person(&text) || reason != FinishReason::Stop {
                 wrong.insert(text, format!("{reason:?}").into());

@@ -110,7 +110,7 @@ fn bad_requests_are_refused_and_lose_nothing() {
         (Request::new(Vec::new()),                                 "prompt: expected 1 to 63 tokens, found 0"),
         (Request::new(vec![1; 64]),                                "prompt: expected 1 to 63 tokens, found 64"),
         (Request::new(vec![512]),                                  "prompt: expected token ids below 512, found 512"),
-        (Request::new(vec![1]).strategy("oracle"),                 "strategy: expected sample, greedy, prompt-lookup, speculative, found oracle"),
+        (Request::new(vec![1]).strategy("oracle"),                 "strategy: expected sample, greedy, prompt-lookup, speculative, beam, self-consistency, chain-of-thought, found oracle"),
         (Request::new(vec![1]).with("temperature", "hot"),         "temperature: expected"),
         (Request::new(vec![1]).with("top_p", 1.5),                 "top_p: expected"),
         (Request::new(vec![1]).with("max_tokens", -1),             "max_tokens: expected"),

@@ -170,8 +170,8 @@ impl Setup {
         let mut wiring = Wiring::from_config(&Config::new()).expect("defaults are right");
         wiring.choose("backend", backend);
         let services = Services::new();
-        wiring.lend(move |plugin, vocabulary| {
-            services.host_beside(plugin, Grants::for_builtin(), vocabulary)
+        wiring.lend(move |plugin, tokens| {
+            services.host_beside(plugin, Grants::for_builtin(), tokens)
         });
         Self { registry, wiring, bus: Bus::new(), options: LoadOptions::default() }
     }

@@ -119,6 +119,14 @@ pub trait HostServices: Send + Sync {
     ///
     /// Also [`Error::Unsupported`](crate::Error::Unsupported) for plugins that work beside no model.
     fn vocabulary(&self) -> Result<Arc<Vocabulary>>;
+
+    /// Cuts text that stands within a text into tokens of that model; nothing in it is structure. Needs the grant
+    /// `vocabulary`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`vocabulary`](Self::vocabulary).
+    fn encode(&self, text: &str) -> Result<Vec<u32>>;
 }
 
 /// A program with its arguments: no shell in between.

@@ -3,9 +3,23 @@
 //! A plugin asks for it with [`HostServices::vocabulary`](crate::host::HostServices::vocabulary).
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::wire::{Reader, Wire};
+
+/// The tokens of one model, and how text becomes them: what a host lends of a tokenizer.
+pub trait Tokens: Send + Sync {
+    /// What each token stands for.
+    fn vocabulary(&self) -> Arc<Vocabulary>;
+
+    /// Cuts text that stands within a text into tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Outside`] if the model is gone.
+    fn encode(&self, text: &str) -> Result<Vec<u32>>;
+}
 
 /// What each token of a model stands for, and which of them end an answer.
 #[derive(Clone, PartialEq, Eq)]

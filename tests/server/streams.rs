@@ -97,6 +97,53 @@ fn answers_are_those_of_their_seeds() {
 }
 
 #[test]
+fn several_answers_of_a_search_are_its_best() {
+    let service = Service::new();
+    let mut request = completion("Once", 12);
+    request["n"] = json!(3);
+    request["ignore_eos"] = json!(true);
+    request["logprobs"] = json!(0);
+    request["decoding_strategy"] = json!("beam");
+    request["decoding_options"] = json!({ "num_beams": 3, "length_penalty": 0 });
+    let answer = service.post("/v1/completions", &request).json();
+    let sums = answer["choices"].as_array().unwrap().iter().map(|choice| -> f64 {
+        let list = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        assert_eq!(list.len(), 12);
+        list.iter().map(|number| number.as_f64().unwrap()).sum()
+    });
+    let sums: Vec<f64> = sums.collect();
+    assert!(sums[0] > sums[1] && sums[1] > sums[2], "{sums:?}");
+    request["n"] = json!(1);
+    let best = service.post("/v1/completions", &request).json();
+    assert_eq!(best["choices"][0]["text"], answer["choices"][0]["text"]);
+}
+
+#[test]
+fn strategies_answer_whole_and_in_pieces() {
+    let service = Service::new();
+    for (strategy, options) in [
+        ("beam", json!({ "num_beams": 2, "early_stopping": "never" })),
+        ("self-consistency", json!({ "num_paths": 3, "answer_pattern": "[a-z]" })),
+        ("chain-of-thought", json!({ "max_reasoning_tokens": 8, "show_reasoning": true })),
+    ] {
+        let mut request = json!({
+            "model": MODEL, "max_tokens": 20, "seed": 4, "temperature": 0.8,
+            "decoding_strategy": strategy, "decoding_options": options,
+        });
+        request["prompt"] = json!("What is 3 + 4?");
+        check(&service, "/v1/completions", &request);
+        request.as_object_mut().unwrap().remove("prompt");
+        request["messages"] = json!([{ "role": "user", "content": "What is 3 + 4?" }]);
+        check(&service, "/v1/chat/completions", &request);
+        let message =
+            &service.post("/v1/chat/completions", &request).json()["choices"][0]["message"];
+        let reasons =
+            message["reasoning_content"].as_str().is_some_and(|text| text.contains("step"));
+        assert_eq!(reasons, strategy == "chain-of-thought", "{message}");
+    }
+}
+
+#[test]
 fn probabilities_go_with_the_tokens() {
     let service = Service::new();
     let question = json!([{ "role": "user", "content": "Hi" }]);

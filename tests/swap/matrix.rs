@@ -19,6 +19,9 @@ use super::{Token, member, of, request, step, swap};
 const TOKENS: i64 = 24;
 const FILE: &str = "host/engine/docs/compatibility.md";
 
+/// Plugins that are not built everywhere.
+const OPTIONAL: [&str; 2] = ["candle", "cuda"];
+
 /// Kinds that all requests share, and the model that a plugin of the kind fills a slot of.
 const KINDS: [(&str, &str); 10] = [
     ("backend", "tiny"),
@@ -32,9 +35,6 @@ const KINDS: [(&str, &str); 10] = [
     ("feed-forward", "tiny"),
     ("moe-router", "tiny_mixtral"),
 ];
-
-/// Backends of features and machines that a build need not have.
-const OPTIONAL_BACKENDS: [&str; 2] = ["candle", "cuda"];
 
 /// The model, with everything in its files that any rotary embedding asks for.
 fn folder_of(kind: &str, model: &str) -> TempDir {
@@ -73,8 +73,10 @@ fn cell(kind: &str, model: &str, from: &str, to: &str) -> String {
     let mut engine = match load() {
         Ok(engine) => engine,
         Err(error) => {
-            let said = error.to_string().replace(&folder.path().display().to_string(), "the model");
-            return format!("no engine with `{from}`: {}", first_line(&said));
+            // Files stand in another folder in every run.
+            let here = folder.path().display().to_string();
+            let error = error.to_string().replace(&here, "the model");
+            return format!("no engine with `{from}`: {}", first_line(&error));
         }
     };
     let expected = answer(&mut engine, prompt()).1;
@@ -150,8 +152,7 @@ fn names(kind: &str, written: &str) -> Vec<String> {
     let section = written.split("\n### ").find(|section| section.starts_with(kind));
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let words: BTreeSet<&str> = section.unwrap_or_default().split(|c| !is_word(c)).collect();
-    let is_told =
-        |name: &&str| words.contains(name) || is_blessed() && !OPTIONAL_BACKENDS.contains(name);
+    let is_told = |name: &&str| !OPTIONAL.contains(name) && (is_blessed() || words.contains(name));
     setup.registry.names(kind).filter(is_told).map(str::to_owned).collect()
 }
 

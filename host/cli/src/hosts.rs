@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use jackfield_loader::{Grants, LoadedPlugin, Permission, PluginManifest, Services};
-use plugin_api::{Config, Host, Kind, ModelSource, Vocabulary};
+use plugin_api::{Config, Host, Kind, ModelSource, Tokens};
 
 /// Makes the handles that plugins get on the host.
 pub(crate) struct Hosts {
@@ -48,17 +48,17 @@ impl Hosts {
     pub(crate) fn lender(
         self: &Arc<Self>,
         builtins: &[LoadedPlugin],
-    ) -> impl Fn(&str, &Arc<Vocabulary>) -> Host + Send + Sync + 'static {
+    ) -> impl Fn(&str, &Arc<dyn Tokens>) -> Host + Send + Sync + 'static {
         let manifests = builtins.iter().map(|plugin| &plugin.manifest);
         let permissions: BTreeMap<String, Vec<Permission>> =
             manifests.map(|m| (m.name.clone(), m.permissions.clone())).collect();
         let hosts = Arc::clone(self);
-        move |plugin, vocabulary| {
+        move |plugin, tokens| {
             let grants = match permissions.get(plugin) {
                 Some(wanted) => hosts.or_nothing(plugin, Grants::for_builtin()).within(wanted),
                 None => hosts.or_nothing(plugin, Grants::none()),
             };
-            hosts.services.host_beside(plugin, grants, vocabulary)
+            hosts.services.host_beside(plugin, grants, tokens)
         }
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use jackfield_runtime::{Label, Registry, RuntimeError};
 use plugin_api::{
-    Adapter, Backend, Config, Curriculum, Encoder, FeedForward, Host, Kind, KvCache,
-    LogitsProcessor, Mixer, MoeRouter, Norm, Quantizer, Residual, RotaryEmbedding, Scheduler,
-    Traced, Value, Vocabulary,
+    Adapter, Backend, Config, Curriculum, DecodingStrategy, Encoder, FeedForward, Host, Kind,
+    KvCache, LogitsProcessor, Mixer, MoeRouter, Norm, Quantizer, Residual, RotaryEmbedding,
+    Scheduler, Tokens, Traced, Value,
 };
 
 use crate::error::EngineError;
@@ -27,7 +27,7 @@ pub struct Wiring {
 }
 
 /// Makes the handle on the host of a plugin, by its name, beside a model with these tokens.
-type MakeHost = dyn Fn(&str, &Arc<Vocabulary>) -> Host + Send + Sync;
+type MakeHost = dyn Fn(&str, &Arc<dyn Tokens>) -> Host + Send + Sync;
 
 /// What plugins are lent of the host; nothing where nobody says how.
 #[derive(Clone, Default)]
@@ -39,10 +39,10 @@ impl Hosts {
     /// # Errors
     ///
     /// [`Error::Unsupported`](plugin_api::Error::Unsupported) where nobody says how.
-    pub(crate) fn of(&self, name: &str, vocabulary: &Arc<Vocabulary>) -> plugin_api::Result<Host> {
+    pub(crate) fn of(&self, name: &str, tokens: &Arc<dyn Tokens>) -> plugin_api::Result<Host> {
         let missing = "nobody lends any";
         let make = self.0.as_ref();
-        make.map(|make| make(name, vocabulary))
+        make.map(|make| make(name, tokens))
             .ok_or_else(|| plugin_api::Error::unsupported("a handle on the host", missing))
     }
 
@@ -55,9 +55,23 @@ impl Hosts {
         &self,
         name: &str,
         processor: &mut dyn LogitsProcessor,
-        vocabulary: &Arc<Vocabulary>,
+        tokens: &Arc<dyn Tokens>,
     ) -> plugin_api::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |make| processor.open(&make(name, vocabulary)))
+        self.0.as_ref().map_or(Ok(()), |make| processor.open(&make(name, tokens)))
+    }
+
+    /// Attaches a strategy, if there is something to lend.
+    ///
+    /// # Errors
+    ///
+    /// What the strategy says.
+    pub(crate) fn attach(
+        &self,
+        name: &str,
+        strategy: &mut dyn DecodingStrategy,
+        tokens: &Arc<dyn Tokens>,
+    ) -> plugin_api::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |make| strategy.attach(&make(name, tokens)))
     }
 }
 
@@ -76,7 +90,7 @@ const DEFAULTS: [(&str, &[&str]); 14] = [
     ("kv-cache",          &["paged"]),
     ("scheduler",         &["continuous"]),
     ("logits-processor",  &["guided", "repetition-penalty", "occurrence-penalty", "logit-bias", "temperature", "top-k", "top-p", "min-p"]),
-    ("decoding-strategy", &["sample", "greedy", "prompt-lookup", "speculative"]),
+    ("decoding-strategy", &["sample", "greedy", "prompt-lookup", "speculative", "beam", "self-consistency", "chain-of-thought"]),
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
     ("lr-schedule",       &["cosine"]),
@@ -124,7 +138,7 @@ impl Wiring {
     }
 
     /// Says what plugins beside a model are lent of the host, by their names; without, nothing.
-    pub fn lend(&mut self, host: impl Fn(&str, &Arc<Vocabulary>) -> Host + Send + Sync + 'static) {
+    pub fn lend(&mut self, host: impl Fn(&str, &Arc<dyn Tokens>) -> Host + Send + Sync + 'static) {
         self.hosts = Hosts(Some(Arc::new(host)));
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use crate::host::HostV1;
 use crate::{Code, Out, RSlice, StableAbi};
 
 /// The interface id.
@@ -13,6 +14,9 @@ pub const ID: &str = "jackfield.decoding-strategy/1";
 pub struct DecodingStrategyV1 {
     /// Bytes of this table as the plugin was built.
     pub size: u32,
+    /// Lends the host's services, once, before anything else. [any thread but the step thread]
+    pub attach:
+        unsafe extern "C" fn(this: *mut c_void, host: *const HostV1, out: *const Out) -> Code,
     /// A request begins: its parameters as bytes; `out` gets their marks. [step thread]
     pub open: unsafe extern "C" fn(
         this: *mut c_void,
@@ -50,17 +54,28 @@ pub struct DecodingStrategyV1 {
 pub struct EvalsOutV1 {
     /// Passed back to `push`.
     pub to: *mut c_void,
-    /// Appends the evaluation of `tokens`; `want` is 0 nothing, 1 the likeliest, 2 a sample. The
-    /// last `drafts` tokens are drafts, after which the draft model may guess `guesses` more.
-    pub push: unsafe extern "C" fn(
-        to: *mut c_void,
-        seq: u32,
-        tokens: RSlice<'_, u32>,
-        want: u32,
-        is_atomic: u8,
-        drafts: u32,
-        guesses: u32,
-    ),
+    /// Appends the evaluation of `tokens`.
+    pub push: unsafe extern "C" fn(to: *mut c_void, eval: EvalV1, tokens: RSlice<'_, u32>),
+}
+
+/// How tokens are evaluated, and what for.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct EvalV1 {
+    /// The sequence that they follow.
+    pub seq: u32,
+    /// 0 nothing, 1 the likeliest, 2 a sample, 3 the `top` likeliest.
+    pub want: u32,
+    /// How many, if `want` is 3.
+    pub top: u32,
+    /// Drafts among the tokens, at the end.
+    pub drafts: u32,
+    /// How many more the draft model may guess after them.
+    pub guesses: u32,
+    /// 1 if they have to run in one step.
+    pub is_atomic: u8,
+    /// 1 if what is chosen is no part of the answer.
+    pub is_aside: u8,
 }
 
 /// The result of one evaluation.
@@ -92,7 +107,8 @@ pub struct ActionsOutV1 {
 }
 
 /// One action: 0 emit `seq`, `other` = token, `logprob`; 1 fork `seq` = parent, `other` = child;
-/// 2 release `seq` from `upto`; 3 finish, `other` = 0 stop, 1 length, 2 refused, 3 aborted.
+/// 2 release `seq` from `upto`; 3 finish, `other` = 0 stop, 1 length, 2 refused, 3 aborted; 4 advance
+/// `seq` by `other` = token; 5 say `other` = token, `logprob`; 6 copy `seq` to `other`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, StableAbi)]
 pub struct ActionV1 {

@@ -3,21 +3,38 @@
 //! A strategy never runs the model and never loops inside a step. It plans evaluations, the engine
 //! schedules and runs them together with everyone else's, and the strategy observes the results.
 
+mod single;
+
+pub use single::SingleAnswer;
+
 use super::kind;
 use super::kv_cache::SeqId;
-use crate::config::{Config, Value};
-use crate::error::{Error, Result};
+use crate::config::Config;
+use crate::error::Result;
+use crate::host::Host;
 
 /// Turns evaluations into a sequence of tokens, for many requests at a time.
 ///
 /// A request keeps the instance that it was opened with until it is closed, whatever is swapped
 /// meanwhile ([`Pin::Request`](super::Pin::Request)): a strategy has no state to hand over.
 pub trait DecodingStrategy: Send {
+    /// The time to ask the host for what answers will need, such as the tokens of the model or those of a text.
+    /// Called once, before anything else, where the host has services to lend, which are lent for this call; components
+    /// are lent none. [any thread but the step thread; may take its time]
+    ///
+    /// # Errors
+    ///
+    /// Any error refuses the plugin. One that cannot work without a service says so to its requests.
+    fn attach(&mut self, host: &Host) -> Result<()> {
+        let _ = host;
+        Ok(())
+    }
+
     /// A request begins. [step thread]
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a parameter outside its range; the request is
+    /// [`Error::Config`](crate::Error::Config) for a parameter outside its range; the request is
     /// refused.
     fn open(&mut self, group: GroupId, request: &RequestView<'_>) -> Result<()>;
 
@@ -33,7 +50,8 @@ pub trait DecodingStrategy: Send {
     ///
     /// Where an evaluation had drafts, this is called once for each token that was chosen, in order:
     /// first for the position after its last certain token, then for those after drafts that came
-    /// true. What the last of them gives is evaluated by nobody yet.
+    /// true. What the last of them gives is evaluated by nobody yet. Where it asked for
+    /// [`Want::Top`], its outcomes stand side by side.
     ///
     /// # Errors
     ///
@@ -70,6 +88,12 @@ pub enum Want {
     Argmax,
     /// A token drawn from the processed distribution.
     Sample,
+    /// The likeliest tokens, each an outcome of this evaluation, largest first. Fewer where processors left fewer; at
+    /// least one. Nothing is drawn, so that processors which leave the largest the largest have no say. Not with drafts.
+    Top {
+        /// How many.
+        k: u32,
+    },
 }
 
 /// Tokens of a sequence to be evaluated.
@@ -85,6 +109,9 @@ pub struct Eval {
     pub want: Want,
     /// Whether the tokens have to run in one step.
     pub is_atomic: bool,
+    /// Whether what is chosen is no part of the answer, such as reasoning before it. Then only processors edit the logits that leave
+    /// the largest the largest: what the answer has to be, or already holds, says nothing about it.
+    pub is_aside: bool,
     /// How many of the tokens, at the end, are drafts: guesses at what will be chosen. At least one
     /// token is none.
     ///
@@ -111,7 +138,24 @@ impl Evals {
     pub fn push(&mut self, seq: SeqId, tokens: &[u32], want: Want) {
         let (start, len) = (self.tokens.len(), tokens.len());
         self.tokens.extend_from_slice(tokens);
-        self.list.push(Eval { seq, start, len, want, is_atomic: false, drafts: 0, guesses: 0 });
+        self.list.push(Eval {
+            seq,
+            start,
+            len,
+            want,
+            is_atomic: false,
+            is_aside: false,
+            drafts: 0,
+            guesses: 0,
+        });
+    }
+
+    /// The same for what is no part of the answer.
+    pub fn push_aside(&mut self, seq: SeqId, tokens: &[u32], want: Want) {
+        self.push(seq, tokens, want);
+        if let Some(eval) = self.list.last_mut() {
+            eval.is_aside = true;
+        }
     }
 
     /// The same with drafts: guesses at what will be chosen for the positions after `tokens`.
@@ -145,7 +189,8 @@ pub struct Outcome {
     pub seq: SeqId,
     /// The token that was chosen, if one was wanted.
     pub token: Option<u32>,
-    /// Natural logarithm of its probability after all processors.
+    /// Natural logarithm of its probability after all processors; not a number where neither the request asks for it
+    /// nor the evaluation for [`Want::Top`].
     pub logprob: f32,
     /// The draft that stood for it in the evaluation, if there was one: the same token if it came true.
     pub draft: Option<u32>,
@@ -167,7 +212,7 @@ pub enum FinishReason {
 /// One thing a strategy asks for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Action {
-    /// The token belongs to the answer.
+    /// The token belongs to the answer, and to the sequence: [`Advance`](Self::Advance) and [`Say`](Self::Say) in one.
     Emit {
         /// The sequence it was chosen for.
         seq: SeqId,
@@ -189,6 +234,27 @@ pub enum Action {
         seq: SeqId,
         /// Tokens to keep.
         upto: usize,
+    },
+    /// The token follows in a sequence that may or may not become the answer: processors are told.
+    Advance {
+        /// The sequence.
+        seq: SeqId,
+        /// The token.
+        token: u32,
+    },
+    /// The token belongs to the answer, which its sequence was told before, or which is of no sequence.
+    Say {
+        /// The token.
+        token: u32,
+        /// Natural logarithm of its probability; 0 of what the model had no choice in.
+        logprob: f32,
+    },
+    /// A sequence starts over with what another holds.
+    Copy {
+        /// The sequence to copy.
+        from: SeqId,
+        /// The one that starts over.
+        to: SeqId,
     },
     /// The request is answered.
     Finish {
@@ -220,88 +286,28 @@ impl Actions {
         child
     }
 
+    /// Says which token follows in a sequence, without adding it to the answer.
+    pub fn advance(&mut self, seq: SeqId, token: u32) {
+        self.list.push(Action::Advance { seq, token });
+    }
+
+    /// Appends a token to the answer, without telling a sequence of it.
+    pub fn say(&mut self, token: u32, logprob: f32) {
+        self.list.push(Action::Say { token, logprob });
+    }
+
+    /// Lets a sequence start over with what another holds.
+    pub fn copy(&mut self, from: SeqId, to: SeqId) {
+        self.list.push(Action::Copy { from, to });
+    }
+
+    /// Forgets the tokens of a sequence from `upto` on.
+    pub fn release(&mut self, seq: SeqId, upto: usize) {
+        self.list.push(Action::Release { seq, upto });
+    }
+
     /// Ends the request.
     pub fn finish(&mut self, reason: FinishReason) {
         self.list.push(Action::Finish { reason });
-    }
-}
-
-/// The usual course of an answer that is one sequence: evaluate the prompt, then each chosen token,
-/// until the model or the limit ends it. A building block for strategies.
-///
-/// Reads `max_tokens`, `ignore_eos` and `eos_token_ids` (which the engine adds) of the request.
-#[derive(Debug, Clone)]
-pub struct SingleAnswer {
-    seq: SeqId,
-    /// What to evaluate next: the prompt, later the token chosen last.
-    next: Vec<u32>,
-    want: Want,
-    tokens_left: u64,
-    /// Tokens that end the answer; empty if they are to be ignored.
-    eos: Vec<u32>,
-}
-
-impl SingleAnswer {
-    /// An answer to `request`, of at most `max_tokens` tokens where the request sets no limit.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] for a parameter outside its range, [`Error::Malformed`] for an empty
-    /// prompt.
-    pub fn open(request: &RequestView<'_>, want: Want, max_tokens: u64) -> Result<Self> {
-        let params = request.params;
-        if request.prompt.is_empty() {
-            return Err(Error::malformed("prompt", "at least one token", "none"));
-        }
-        let ignore_eos = params.flag_or("ignore_eos", false)?;
-        let mut eos = Vec::new();
-        for id in params.list("eos_token_ids")? {
-            match id {
-                Value::Int(id) if u32::try_from(*id).is_ok() => eos.push(*id as u32),
-                other => return Err(params.wrong("eos_token_ids", "token ids", Some(other))),
-            }
-        }
-        if ignore_eos {
-            eos.clear();
-        }
-        let tokens_left = params.count_or("max_tokens", max_tokens, 1..=u64::from(u32::MAX))?;
-        Ok(Self { seq: request.seq, next: request.prompt.to_vec(), want, tokens_left, eos })
-    }
-
-    /// Plans the one evaluation that comes next.
-    pub fn plan(&self, out: &mut Evals) {
-        out.push(self.seq, &self.next, self.want);
-    }
-
-    /// The same with guesses at the tokens after it.
-    pub fn plan_drafts(&self, drafts: &[u32], out: &mut Evals) {
-        out.push_drafts(self.seq, &self.next, drafts, self.want);
-    }
-
-    /// The same with guesses of the draft model, as far as the answer may go.
-    pub fn plan_guessed(&self, guesses: usize, out: &mut Evals) {
-        let left = usize::try_from(self.tokens_left.saturating_sub(1)).unwrap_or(usize::MAX);
-        let guesses = guesses.min(left);
-        out.push_guessed(self.seq, &self.next, guesses, self.want);
-    }
-
-    /// Emits the chosen tokens, or ends the answer: `Stop` at an end-of-sequence token, which is
-    /// not emitted, `Length` with the last token that is allowed.
-    pub fn observe(&mut self, results: &[Outcome], out: &mut Actions) {
-        for outcome in results.iter().filter(|outcome| outcome.seq == self.seq) {
-            let Some(token) = outcome.token else { continue };
-            if self.eos.contains(&token) {
-                out.finish(FinishReason::Stop);
-                return;
-            }
-            out.emit(self.seq, token, outcome.logprob);
-            self.next.clear();
-            self.next.push(token);
-            self.tokens_left -= 1;
-            if self.tokens_left == 0 {
-                out.finish(FinishReason::Length);
-                return;
-            }
-        }
     }
 }

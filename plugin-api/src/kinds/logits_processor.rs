@@ -41,7 +41,8 @@ pub trait LogitsProcessor: Send {
     /// Any error ends the requests of these rows, and only those.
     fn apply(&mut self, logits: &mut LogitsRows<'_>) -> Result<()>;
 
-    /// Whether the largest logit of a row stays the largest: greedy decoding may then skip this.
+    /// Whether the largest logit of a row stays the largest: this says how to draw, and is skipped where nothing is
+    /// drawn.
     fn is_argmax_invariant(&self) -> bool {
         false
     }

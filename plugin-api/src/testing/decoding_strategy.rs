@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::logits_processor::bytes_and_end;
+use super::machine::Machine;
 use super::{Make, make};
 use crate::config::{Config, Value};
 use crate::kinds::Capability;
@@ -28,7 +30,11 @@ pub fn suite<T: Capability + DecodingStrategy + 'static>(config: &Config) {
 ///
 /// With a sentence that says which promise was broken.
 pub fn suite_of(make: Make<'_, dyn DecodingStrategy>, config: &Config) {
-    let open = || make(config).expect("the configuration is the suite's own");
+    let open = || {
+        let mut strategy = make(config).expect("the configuration is the suite's own");
+        attach(&mut *strategy);
+        strategy
+    };
     for prompt_len in [1, 7, 8, 9, 63, 257] {
         let prompt: Vec<u32> = (0..prompt_len).collect();
         answers_up_to_the_limit(&mut *open(), &prompt);
@@ -40,6 +46,17 @@ pub fn suite_of(make: Make<'_, dyn DecodingStrategy>, config: &Config) {
     for _ in 0..100 {
         drop(open());
     }
+}
+
+/// Lends a strategy a host beside a model whose tokens are bytes.
+///
+/// # Panics
+///
+/// If it does not take it.
+pub fn attach(strategy: &mut dyn DecodingStrategy) {
+    let machine = Machine::new();
+    machine.speak(bytes_and_end());
+    strategy.attach(&machine.host("suite")).expect("it takes what the host lends");
 }
 
 /// What became of one request.
@@ -123,6 +140,13 @@ fn step(
         drafts.insert(eval.seq, guessed);
         let token = (eval.want != Want::Nothing).then(|| next_token(last));
         results.push(Outcome { seq: eval.seq, token, logprob: -0.5, draft });
+        if let Want::Top { k } = eval.want {
+            assert!(eval.drafts + eval.guesses == 0, "drafts of what is not chosen: {eval:?}");
+            results.extend((1..k).map(|rank| {
+                let token = Some(last.wrapping_add(rank.wrapping_mul(100_000)));
+                Outcome { seq: eval.seq, token, logprob: -1.5 - rank as f32, draft: None }
+            }));
+        }
     }
     while !results.is_empty() && answer.reason.is_none() {
         observe(strategy, group, answer, &results, last_tokens, actions);
@@ -178,7 +202,15 @@ fn observe(
             Action::Fork { parent, child } => {
                 last_tokens.insert(child, last_tokens[&parent]);
             }
-            Action::Release { .. } => {}
+            Action::Say { token, logprob } => {
+                assert!(logprob == -0.5 || logprob == 0.0, "passes the logarithm on");
+                answer.tokens.push(token);
+            }
+            Action::Copy { from, to } => {
+                assert!(last_tokens.contains_key(&to), "starts over what is not there: {action:?}");
+                last_tokens.insert(to, last_tokens[&from]);
+            }
+            Action::Release { .. } | Action::Advance { .. } => {}
         }
     }
 }

@@ -248,6 +248,24 @@ impl HostServices for Machine {
         let vocabulary = self.state().vocabulary.clone();
         vocabulary.ok_or_else(|| Error::unsupported("vocabulary", "no model is there"))
     }
+
+    /// The longest token that fits, piece by piece; the text has to be one of tokens.
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let vocabulary = self.vocabulary()?;
+        let (mut rest, mut ids) = (text.as_bytes(), Vec::new());
+        while !rest.is_empty() {
+            let fits = |id: &u32| {
+                let token = vocabulary.bytes(*id);
+                !token.is_empty() && !vocabulary.is_special(*id) && rest.starts_with(token)
+            };
+            let fitting = (0..vocabulary.len() as u32).filter(fits);
+            let longest = fitting.max_by_key(|id| vocabulary.bytes(*id).len());
+            let id = longest.ok_or_else(|| Error::malformed("text", "one of tokens", text))?;
+            rest = &rest[vocabulary.bytes(id).len()..];
+            ids.push(id);
+        }
+        Ok(ids)
+    }
 }
 
 fn str_of(name: &std::ffi::OsStr) -> String {

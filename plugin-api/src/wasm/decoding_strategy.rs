@@ -40,8 +40,10 @@ impl<P: Plugin<Kind = dyn DecodingStrategy>> wit::Guest for P {
                 Want::Nothing => wit::Want::Nothing,
                 Want::Argmax => wit::Want::Argmax,
                 Want::Sample => wit::Want::Sample,
+                Want::Top { k } => wit::Want::Top(k),
             },
             is_atomic: eval.is_atomic,
+            is_aside: eval.is_aside,
             drafts: eval.drafts as u32,
             guesses: eval.guesses as u32,
         });
@@ -81,6 +83,9 @@ fn wire_action(action: Action) -> wit::Action {
         Action::Release { seq, upto } => {
             wit::Action::Release(wit::Released { seq: seq.0, upto: upto as u32 })
         }
+        Action::Advance { seq, token } => wit::Action::Advance(wit::Advanced { seq: seq.0, token }),
+        Action::Say { token, logprob } => wit::Action::Say(wit::Said { token, logprob }),
+        Action::Copy { from, to } => wit::Action::Copy(wit::Copied { origin: from.0, to: to.0 }),
         Action::Finish { reason } => wit::Action::Finish(match reason {
             FinishReason::Stop => wit::FinishReason::Stop,
             FinishReason::Length => wit::FinishReason::Length,

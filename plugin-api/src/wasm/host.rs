@@ -102,6 +102,10 @@ impl HostServices for Services {
     fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
         Err(Error::unsupported("vocabulary", "components have no such service"))
     }
+
+    fn encode(&self, _text: &str) -> Result<Vec<u32>> {
+        Err(Error::unsupported("encode", "components have no such service"))
+    }
 }
 
 /// A file that lies with the host.

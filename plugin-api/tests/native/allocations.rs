@@ -79,7 +79,7 @@ fn plans_and_observations_of_a_strategy() {
         strategy.plan(GroupId(0), &mut evals).unwrap();
         strategy.observe(GroupId(0), &[outcome], &mut actions).unwrap();
     });
-    assert_eq!((count, evals.list.len(), actions.list.len()), (0, 4, 4));
+    assert_eq!((count, evals.list.len(), actions.list.len()), (0, 5, 8));
 }
 
 #[test]

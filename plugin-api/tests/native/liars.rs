@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use plugin_api::native::abi::decoding_strategy::{
-    ActionV1, ActionsOutV1, DecodingStrategyV1, EvalsOutV1, OutcomeV1,
+    ActionV1, ActionsOutV1, DecodingStrategyV1, EvalV1, EvalsOutV1, OutcomeV1,
 };
 use plugin_api::native::abi::hook::{HookV1, SubscriptionsV1};
 use plugin_api::native::abi::host::HostV1;
@@ -49,6 +49,7 @@ mod strategy {
 
     static TABLE: DecodingStrategyV1 = DecodingStrategyV1 {
         size: size_of::<DecodingStrategyV1>() as u32,
+        attach,
         open: open_request,
         plan,
         observe,
@@ -64,6 +65,10 @@ mod strategy {
         let table = (&raw const TABLE).cast();
         // SAFETY: the host's, for this call.
         unsafe { *opened = Opened { this: std::ptr::null_mut(), table } };
+        0
+    }
+
+    unsafe extern "C" fn attach(_: *mut c_void, _: *const HostV1, _: *const Out) -> u32 {
         0
     }
 
@@ -86,10 +91,12 @@ mod strategy {
         evals: EvalsOutV1,
         _out: *const Out,
     ) -> u32 {
+        let (seq, want, top, drafts, guesses) = (1, 1, 0, 0, 0);
+        let fair = EvalV1 { seq, want, top, drafts, guesses, is_atomic: 0, is_aside: 0 };
         // SAFETY: the host's, for this call.
         unsafe {
-            (evals.push)(evals.to, 1, RSlice::from_slice(&[1, 2]), 1, 0, 0, 0);
-            (evals.push)(evals.to, 1, RSlice::from_slice(&[1, 2]), 3, 0, 0, 0);
+            (evals.push)(evals.to, fair, RSlice::from_slice(&[1, 2]));
+            (evals.push)(evals.to, EvalV1 { want: 4, ..fair }, RSlice::from_slice(&[1, 2]));
         }
         0
     }
@@ -104,7 +111,7 @@ mod strategy {
     ) -> u32 {
         let nothing = ActionV1 { upto: 0, action: 0, seq: 0, other: 0, logprob: 0.0 };
         let lies = [
-            ActionV1 { action: 4, ..nothing },
+            ActionV1 { action: 7, ..nothing },
             ActionV1 { action: 3, other: 4, ..nothing },
             ActionV1 { action: 1, other: 8, ..nothing },
         ];

@@ -1,6 +1,7 @@
 //! Schedulers, curricula, rewards, logits processors and decoding strategies over the boundary.
 
 use plugin_api::prelude::*;
+use plugin_api::testing::decoding_strategy::attach;
 use plugin_api::testing::logits_processor::bytes_and_end;
 use plugin_api::testing::machine::Machine;
 use plugin_api::testing::rows::Rows;
@@ -268,6 +269,7 @@ const OUTCOMES: [Outcome; 2] = [
 fn decoding_strategies_behave_as_the_original() {
     let [direct, foreign] = both::<dyn DecodingStrategy>();
     let run = |mut strategy: Box<dyn DecodingStrategy>| {
+        attach(&mut *strategy);
         let params = Config::new().with("max_tokens", 4).with("misspelt", 1);
         strategy.open(GroupId(2), &request(&params)).unwrap();
         let (mut evals, mut actions) = (Evals::default(), Actions::default());
@@ -291,7 +293,10 @@ fn decoding_strategies_behave_as_the_original() {
 #[test]
 fn panics_and_errors_of_decoding_strategies_are_contained() {
     let group = GroupId(0);
+    let machine = Machine::new();
+    machine.speak(bytes_and_end());
     check::<dyn DecodingStrategy>(&[
+        ("attach", &|s| s.attach(&machine.host("subject")).err()),
         ("open", &|s| s.open(group, &request(&Config::new())).err()),
         ("plan", &|s| {
             s.open(group, &request(&Config::new())).ok();

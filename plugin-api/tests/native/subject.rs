@@ -348,11 +348,19 @@ impl Handover for Subject {
 }
 
 impl DecodingStrategy for Subject {
+    fn attach(&mut self, host: &Host) -> Result<()> {
+        self.at("attach")?;
+        let (vocabulary, ids) = (host.services().vocabulary()?, host.services().encode("ba")?);
+        self.blocks = vec![vocabulary.len() as u32];
+        self.blocks.extend(ids);
+        Ok(())
+    }
+
     fn open(&mut self, group: GroupId, request: &RequestView<'_>) -> Result<()> {
         self.at("open")?;
         let most = request.params.count_or("max_tokens", 3, 1..=9)?;
         self.seqs = vec![group.0, request.seq.0, most as u32];
-        self.blocks = request.prompt.to_vec();
+        self.blocks.extend(request.prompt);
         Ok(())
     }
 
@@ -363,6 +371,7 @@ impl DecodingStrategy for Subject {
         out.list.last_mut().unwrap().is_atomic = true;
         out.push_drafts(SeqId(7), &[1], &[2, 3], Want::Nothing);
         out.push_guessed(SeqId(8), &[4], 5, Want::Sample);
+        out.push_aside(SeqId(9), &[5], Want::Top { k: 6 });
         if self.lies == "plan" {
             out.list.last_mut().unwrap().len = 1_000;
         }
@@ -380,6 +389,10 @@ impl DecodingStrategy for Subject {
                 None => out.list.push(Action::Release { seq: outcome.seq, upto: 5 }),
             }
         }
+        out.advance(SeqId(1), 2);
+        out.say(3, -0.25);
+        out.copy(SeqId(4), SeqId(5));
+        out.release(SeqId(6), 7);
         let child = out.fork(SeqId(1));
         let grandchild = out.fork(child);
         if self.lies == "observe" {

@@ -12,9 +12,14 @@ pub(crate) struct Sampling {
     pub(crate) greedy: bool,
 
     /// Decoding strategy [default: sample]; prompt-lookup needs fewer steps for the same answer where
-    /// it repeats the prompt, speculative where a smaller model (--draft-model) guesses well
+    /// it repeats the prompt, speculative where a smaller model (--draft-model) guesses well; beam searches for the
+    /// likeliest answer, self-consistency takes the one that most of several come to, chain-of-thought reasons first
     #[arg(long, value_name = "NAME")]
     pub(crate) strategy: Option<String>,
+
+    /// A parameter of the strategy, such as num_beams=8; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) strategy_option: Vec<String>,
 
     /// Most tokens of an answer
     #[arg(long, value_name = "N")]

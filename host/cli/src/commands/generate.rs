@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::args::{Generate, Sampling};
 use crate::board;
+use crate::commands::plugin::config_of;
 use crate::setup::Session;
 
 /// Answers one prompt, as text while it grows or as one JSON object.
@@ -112,6 +113,10 @@ pub(crate) fn request(session: &Session, prompt: Prompt, sampling: &Sampling) ->
         _ if sampling.greedy => request = request.strategy("greedy"),
         Some(name) => request = request.strategy(name),
         None => {}
+    }
+    if !sampling.strategy_option.is_empty() {
+        let options = config_of("--strategy-option", &sampling.strategy_option)?;
+        request.params.set("decoding_options", Value::Table(options));
     }
     if let Some((key, grammar)) = constraint(sampling)? {
         request.params.set(key, grammar);

@@ -20,33 +20,53 @@ impl Engine {
     pub(super) fn act(&mut self, index: usize, sink: Sink<'_>) {
         for i in 0..self.work.actions.list.len() {
             match self.work.actions.list[i] {
-                Action::Emit { seq, token, logprob } => {
-                    match self.emit(index, seq, token, logprob, sink) {
-                        Ok(None) => {}
-                        Ok(Some(reason)) => return self.finish(index, reason, None, sink),
-                        Err(error) => return self.abort(index, &error, sink),
-                    }
-                }
-                Action::Fork { parent, child } => {
-                    if let Err(error) = self.fork(index, parent, child) {
-                        return self.abort(index, &error, sink);
-                    }
-                }
-                Action::Release { seq, upto } => {
-                    if let Err(error) = self.release(index, seq, upto) {
-                        return self.abort(index, &error, sink);
-                    }
-                }
                 Action::Finish { reason } => return self.finish(index, reason, None, sink),
+                action => match self.act_once(index, action, sink) {
+                    Ok(None) => {}
+                    Ok(Some(reason)) => return self.finish(index, reason, None, sink),
+                    Err(error) => return self.abort(index, &error, sink),
+                },
             }
         }
     }
 
-    /// Adds a token to an answer; the reason if it ends there. An error if a processor cannot follow.
-    fn emit(
+    /// Does one thing; the reason if the answer ends with it.
+    fn act_once(
         &mut self,
         index: usize,
-        seq: SeqId,
+        action: Action,
+        sink: Sink<'_>,
+    ) -> Result<Option<FinishReason>, Error> {
+        match action {
+            Action::Emit { seq, token, logprob } => {
+                self.advance(index, seq, token)?;
+                let ended = self.say(index, Some(seq), token, logprob, sink)?;
+                let is_full = self.is_context_full(seq).then_some(FinishReason::Length);
+                return Ok(ended.or(is_full));
+            }
+            Action::Say { token, logprob } => return self.say(index, None, token, logprob, sink),
+            Action::Advance { seq, token } => self.advance(index, seq, token)?,
+            Action::Fork { parent, child } => self.fork(index, parent, child)?,
+            Action::Copy { from, to } => self.copy(index, from, to)?,
+            Action::Release { seq, upto } => self.release(index, seq, upto)?,
+            Action::Finish { reason } => return Ok(Some(reason)),
+        }
+        Ok(None)
+    }
+
+    /// Tells processors of a token; an error if one of them cannot follow.
+    fn advance(&mut self, index: usize, seq: SeqId, token: u32) -> Result<(), Error> {
+        let Some(group) = self.groups.get(index) else { return Ok(()) };
+        let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
+        let change = BatchChange::Advanced { row: RowId(seq.0), token };
+        follow(&mut self.processors, on_fault, request, &group.processors, &change)
+    }
+
+    /// Adds a token to an answer, chosen for a sequence in this step or earlier; the reason if it ends there.
+    fn say(
+        &mut self,
+        index: usize,
+        seq: Option<SeqId>,
         token: u32,
         logprob: f32,
         sink: Sink<'_>,
@@ -54,9 +74,6 @@ impl Engine {
         let Some(group) = self.groups.get_mut(index) else { return Ok(None) };
         let now = self.clock.now_us();
         group.first_token_us.get_or_insert(now);
-        let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
-        let change = BatchChange::Advanced { row: RowId(seq.0), token };
-        follow(&mut self.processors, on_fault, request, &group.processors, &change)?;
         group.answer.push(token, &self.model.tokenizer);
         let mut event = AfterToken {
             request: group.request.0,
@@ -86,7 +103,7 @@ impl Engine {
             }
         }
         let pieces = &self.work.read.pieces[..];
-        let top_logprobs = self.work.alternatives.of(seq, token);
+        let top_logprobs = seq.map_or(&[][..], |seq| self.work.alternatives.of(seq, token));
         let digest = &group.digest;
         let prompt = group.scores.as_deref().filter(|_| is_first).unwrap_or_default();
         sink(Output::Token { request, token, logprob, top_logprobs, prompt, text, pieces, digest });
@@ -94,7 +111,6 @@ impl Engine {
         Ok(match flow {
             Flow::Finish(reason) => Some(reason),
             Flow::Refuse => Some(FinishReason::Refused),
-            _ if self.is_context_full(seq) => Some(FinishReason::Length),
             _ => None,
         })
     }
@@ -107,42 +123,76 @@ impl Engine {
     fn fork(&mut self, index: usize, parent: SeqId, child: SeqId) -> Result<(), Error> {
         self.settle(parent);
         let Some(origin) = self.sequences.get(parent.0 as usize) else { return Ok(()) };
-        let copy = Sequence {
+        let mut copy = Sequence {
             group: origin.group,
-            tokens: origin.tokens[..origin.num_evaluated].to_vec(),
+            tokens: origin.tokens[..origin.num_known()].to_vec(),
             num_evaluated: origin.num_evaluated,
+            known: None,
             drafts: Vec::new(),
             guesses: 0,
             num_unconfirmed: 0,
             want: Want::Nothing,
             is_atomic: false,
+            is_aside: false,
             chain: origin.chain.clone(),
             losses: 0,
         };
-        if let Err(error) = self.cache.get_mut().fork(parent, child, &mut self.work.moves) {
-            let (name, request) = (self.cache.label().name.clone(), self.request_of(parent));
-            self.tell_fault(<dyn KvCache>::NAME, &name, request, &error);
-            return Err(error);
+        // What has lost its state is computed again, in both.
+        let shared = match origin.num_evaluated {
+            0 => Ok(()),
+            _ => self.cache.get_mut().fork(parent, child, &mut self.work.moves),
+        };
+        match shared {
+            Ok(()) => {}
+            // And what there is no room for now, when there is.
+            Err(Error::NoSpace { .. }) => {
+                copy.num_evaluated = 0;
+                copy.chain.forget();
+            }
+            Err(error) => {
+                let (name, request) = (self.cache.label().name.clone(), self.request_of(parent));
+                self.tell_fault(<dyn KvCache>::NAME, &name, request, &error);
+                return Err(error);
+            }
         }
         self.copy_blocks();
         self.sequences.insert_at(child.0 as usize, copy);
         let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
-        group.seqs.push(child);
+        if !group.seqs.contains(&child) {
+            group.seqs.push(child);
+        }
         let change = BatchChange::Forked { parent: RowId(parent.0), child: RowId(child.0) };
         let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
         follow(&mut self.processors, on_fault, request, &group.processors, &change)
     }
 
+    /// Lets a sequence of a request start over with what another of its sequences holds.
+    fn copy(&mut self, index: usize, from: SeqId, to: SeqId) -> Result<(), Error> {
+        let Some(group) = self.groups.get(index) else { return Ok(()) };
+        let foreign = [from, to].into_iter().find(|seq| !group.seqs.contains(seq));
+        let is_waiting = self.sequences.get(to.0 as usize).is_some_and(Sequence::is_awaited);
+        if from == to || is_waiting || foreign.is_some() {
+            let expected = "two sequences of the request, of which the second waits for nothing";
+            let found = format!("{} and {}", from.0, to.0);
+            return Err(Error::malformed("copy", expected, found));
+        }
+        let (request, generations) = (group.request.0, group.processors.clone());
+        self.forget_seq(to, request, &generations);
+        self.fork(index, from, to)
+    }
+
     fn release(&mut self, index: usize, seq: SeqId, upto: usize) -> Result<(), Error> {
         let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { return Ok(()) };
-        let keep = upto.min(sequence.num_evaluated);
-        let resumed = self.layout.resumable(keep, sequence.num_evaluated);
+        let (keep, evaluated) = (upto.min(sequence.num_known()), sequence.num_evaluated);
+        let resumed = self.layout.resumable(keep.min(evaluated), evaluated);
         self.cache.get_mut().release(seq, resumed);
         sequence.tokens.truncate(keep);
         (sequence.num_evaluated, sequence.num_unconfirmed) = (resumed, 0);
         sequence.want = Want::Nothing;
+        let was_awaited = sequence.known.take().is_some();
         sequence.chain.cut(keep, self.layout.pool.block_size);
         let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
+        group.outstanding -= usize::from(was_awaited).min(group.outstanding);
         let change = BatchChange::RolledBack { row: RowId(seq.0), history: &sequence.tokens };
         let (request, on_fault) = (group.request.0, &mut self.topics.on_fault);
         follow(&mut self.processors, on_fault, request, &group.processors, &change)

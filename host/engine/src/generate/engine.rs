@@ -31,6 +31,7 @@ use super::plans::{CompiledPlan, Plans};
 use super::rows::Rows;
 use super::tiers::Tiers;
 use crate::error::EngineError;
+use crate::model::lent_tokens::LentTokens;
 use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::{LoadOptions, LoadedModel, PlanDigest, adapter};
 use crate::swap::{Filled, Note, Shared, State, SwapTopics, Swapper};
@@ -116,6 +117,8 @@ pub(super) struct Work {
     pub(super) actions: Actions,
     pub(super) outcomes: Vec<(usize, Outcome)>,
     pub(super) of_group: Vec<Outcome>,
+    /// The likeliest tokens of a row.
+    pub(super) top: Vec<(u32, f32)>,
     pub(super) alternatives: Alternatives,
     pub(super) moves: Vec<BlockCopy>,
     pub(super) spare: Spare,
@@ -167,7 +170,7 @@ impl Engine {
             }
             None => None,
         };
-        let hosts = (wiring.hosts().clone(), Arc::new(model.tokenizer.vocabulary()));
+        let hosts = (wiring.hosts().clone(), LentTokens::of(&model));
         let lend = || hosts.0.of(&cache_name, &hosts.1);
         let tiers = Tiers::of(&mut *cache, layout.size_bytes, lend);
         let tiers = tiers.map_err(EngineError::plugin(cache_name.clone()))?;
@@ -181,7 +184,12 @@ impl Engine {
             opened.map_err(EngineError::plugin(name.clone()))?;
         }
         let processors = request_slots(processors);
-        let strategies = request_slots(wiring.make_all::<dyn DecodingStrategy>(registry)?);
+        let mut strategies = wiring.make_all::<dyn DecodingStrategy>(registry)?;
+        for (name, strategy) in &mut strategies {
+            let attached = hosts.0.attach(name, &mut **strategy, &hosts.1);
+            attached.map_err(EngineError::plugin(name.clone()))?;
+        }
+        let strategies = request_slots(strategies);
         let parsers = request_slots(wiring.make_all::<dyn OutputParser>(registry)?);
         let filled = Filled {
             plan: &plan,

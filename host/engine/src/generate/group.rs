@@ -55,6 +55,9 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<u32>,
     /// Tokens whose state is in the cache.
     pub(super) num_evaluated: usize,
+    /// Tokens that were known before those whose result the strategy waits for, while it does. What was known and
+    /// has lost its state is computed again with the next of them.
+    pub(super) known: Option<usize>,
     /// Guesses at the tokens after those.
     pub(super) drafts: Vec<u32>,
     /// How many the draft model may guess.
@@ -64,6 +67,8 @@ pub(super) struct Sequence {
     /// What to give once all tokens are evaluated.
     pub(super) want: Want,
     pub(super) is_atomic: bool,
+    /// Whether what is chosen is no part of the answer.
+    pub(super) is_aside: bool,
     /// The keys of its blocks.
     pub(super) chain: Chain,
     /// How often what the cache held of it was lost.
@@ -73,6 +78,16 @@ pub(super) struct Sequence {
 impl Sequence {
     pub(super) fn pending(&self) -> usize {
         self.tokens.len() - self.num_evaluated
+    }
+
+    /// Whether its strategy waits for a result.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// Tokens that another sequence can start with.
+    pub(super) fn num_known(&self) -> usize {
+        self.known.unwrap_or(self.tokens.len()).max(self.num_evaluated)
     }
 }
 

@@ -5,6 +5,7 @@ mod alternatives;
 mod answer;
 mod batch;
 mod boundary;
+mod choose;
 mod convert;
 pub mod divergence;
 mod draft_model;

@@ -21,7 +21,7 @@ impl Engine {
             }
             for &seq in &group.seqs {
                 let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { continue };
-                if sequence.pending() > 0 {
+                if sequence.pending() > 0 && sequence.is_awaited() {
                     let mut pending = sequence.pending();
                     let is_new = sequence.num_evaluated == 0 && !sequence.is_atomic;
                     if is_new && group.scores.is_none() && lookups_left > 0 {

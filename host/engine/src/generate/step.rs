@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use plugin_api::events::{AfterStep, BeforeStep};
 use plugin_api::kinds::backend::StatePager;
-use plugin_api::kinds::decoding_strategy::{Outcome, Want};
+use plugin_api::kinds::decoding_strategy::Want;
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
 use plugin_api::{Backend, Error, Kind, LogitsProcessor};
@@ -13,7 +13,6 @@ use super::drafts::Spare;
 use super::engine::Engine;
 use super::group::Sequence;
 use super::request::Output;
-use super::rows::uniform;
 use super::tiers::{Pager, Step};
 use crate::error::EngineError;
 
@@ -99,8 +98,9 @@ impl Engine {
     /// Asks the strategy of every group without outstanding evaluations for its next ones.
     fn plan(&mut self, sink: Sink<'_>) {
         self.order_groups();
+        let tokens_max = self.tokens_per_seq_max();
         for i in 0..self.work.order.len() {
-            let index = self.work.order[i];
+            let (index, mut longest) = (self.work.order[i], 0);
             let Some(group) = self.groups.get_mut(index) else { continue };
             if group.outstanding > 0 {
                 continue;
@@ -118,16 +118,23 @@ impl Engine {
                 if let Some(sequence) = self.sequences.get_mut(eval.seq.0 as usize)
                     && !tokens.is_empty()
                 {
+                    longest = longest.max(sequence.tokens.len() + tokens.len());
+                    group.outstanding += usize::from(!sequence.is_awaited());
+                    sequence.known.get_or_insert(sequence.tokens.len());
                     sequence.tokens.extend_from_slice(tokens);
                     sequence.drafts.clear();
                     sequence.drafts.extend_from_slice(drafts);
                     sequence.guesses = eval.guesses;
                     (sequence.want, sequence.is_atomic) = (eval.want, eval.is_atomic);
-                    group.outstanding += 1;
+                    sequence.is_aside = eval.is_aside;
                 }
             }
             if group.outstanding == 0 {
                 let error = Error::malformed("strategy", "something to evaluate", "nothing");
+                self.strategy_failed(index, &error, sink);
+            } else if longest > tokens_max {
+                let expected = format!("at most {tokens_max} tokens in a sequence");
+                let error = Error::malformed("strategy", expected, longest);
                 self.strategy_failed(index, &error, sink);
             }
         }
@@ -317,7 +324,10 @@ impl Engine {
                     let sequence = self.sequences.get(entry.seq.0 as usize);
                     let group = sequence.and_then(|s| self.groups.get(s.group));
                     let is_pinned = group.is_some_and(|g| g.processors[place] == generation);
-                    if is_pinned && !(invariant && want == Want::Argmax) {
+                    let is_aside = sequence.is_some_and(|s| s.is_aside);
+                    // What leaves the largest the largest says how to draw.
+                    let has_effect = if invariant { want == Want::Sample } else { !is_aside };
+                    if is_pinned && has_effect {
                         self.work.active.push(row);
                     }
                 }
@@ -338,46 +348,6 @@ impl Engine {
             let request = self.request_of(seq);
             self.tell_fault(<dyn LogitsProcessor>::NAME, &name, request, &error);
             self.abort_seq(seq, &error, sink);
-        }
-    }
-
-    /// Chooses a token for every row that is asked for; `is_first` before drafts are looked at.
-    fn choose(&mut self, is_first: bool) {
-        self.work.outcomes.clear();
-        self.work.alternatives.clear();
-        for entry in &self.work.batch.entries {
-            let Some(sequence) = self.sequences.get(entry.seq.0 as usize) else { continue };
-            let is_done =
-                if is_first { entry.tokens >= sequence.pending() } else { entry.row.is_some() };
-            if !is_done {
-                continue;
-            }
-            let group_index = sequence.group;
-            let Some(group) = self.groups.get(group_index) else { continue };
-            let (seq, token, logprob) = (entry.seq, None, f32::NAN);
-            let mut outcome = Outcome { seq, token, logprob, draft: None };
-            if let Some((row, want)) = entry.row {
-                let drafts = if is_first { entry.drafts } else { sequence.num_unconfirmed };
-                outcome.draft = (drafts > 0).then(|| self.work.batch.token_after(row));
-                let token = match want {
-                    Want::Sample => {
-                        let place = group.seqs.iter().position(|&s| s == entry.seq);
-                        let position = sequence.tokens.len() as u64;
-                        let u = uniform(group.seed, place.unwrap_or(0) as u64, position);
-                        self.rows.draw(row, u)
-                    }
-                    Want::Argmax | Want::Nothing => self.rows.argmax(row),
-                };
-                outcome.token = Some(token);
-                if group.wants_logprobs {
-                    outcome.logprob = self.rows.logprob(row, token);
-                }
-                if group.top_logprobs > 0 {
-                    let list = self.work.alternatives.begin(entry.seq, token);
-                    self.rows.top_logprobs(row, group.top_logprobs, list);
-                }
-            }
-            self.work.outcomes.push((group_index, outcome));
         }
     }
 
@@ -407,7 +377,9 @@ impl Engine {
                 continue;
             }
             let Some(group) = self.groups.get_mut(index) else { continue };
-            group.outstanding -= self.work.of_group.len().min(group.outstanding);
+            // Outcomes of one evaluation stand side by side.
+            let evals = self.work.of_group.chunk_by(|a, b| a.seq == b.seq).count();
+            group.outstanding -= evals.min(group.outstanding);
             let (strategy, generation) = group.strategy;
             let plugin = self.strategies[strategy].1.get_mut(generation);
             let actions = &mut self.work.actions;

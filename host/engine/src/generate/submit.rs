@@ -1,5 +1,6 @@
 //! How a request enters the engine, and how it leaves before its time.
 
+use std::borrow::Cow;
 use std::sync::atomic::Ordering;
 
 use plugin_api::events::{BeforeGenerate, Flow, OnCancel};
@@ -64,6 +65,7 @@ impl Engine {
         let strategy = self.find_strategy(strategy.as_deref())?;
         let ends = self.model.tokenizer.end_ids().iter().map(|&id| Value::from(id));
         params.set("eos_token_ids", Value::List(ends.collect()));
+        params.set("context_tokens", self.tokens_per_seq_max() as i64);
         self.tell_costs(&mut params);
         let read = || {
             let seed = params.count_or("seed", id.0, 0..=u64::MAX >> 1)?;
@@ -81,8 +83,13 @@ impl Engine {
         let processors = self.open_processors(seq, &params, &tokens)?;
         let (_, slot) = &mut self.strategies[strategy];
         let generation = slot.open();
-        let view = RequestView { seq, prompt: &tokens, params: &params };
-        if let Err(error) = slot.get_mut(generation).open(group, &view) {
+        let opened = with_options(&params).and_then(|with_options| {
+            let view = RequestView { seq, prompt: &tokens, params: &with_options };
+            slot.get_mut(generation).open(group, &view)?;
+            check_options(&params, &with_options)
+        });
+        if let Err(error) = opened {
+            slot.get_mut(generation).close(group);
             let drained = slot.close(generation);
             self.dispose(drained);
             self.close_processors(seq, 0, &processors);
@@ -108,11 +115,13 @@ impl Engine {
             group: group.0 as usize,
             tokens: Vec::with_capacity(num_tokens + 64),
             num_evaluated: 0,
+            known: None,
             drafts: Vec::new(),
             guesses: 0,
             num_unconfirmed: 0,
             want: Want::Nothing,
             is_atomic: false,
+            is_aside: false,
             chain: Chain::for_tokens(num_tokens, self.layout.pool.block_size),
             losses: 0,
         });
@@ -248,6 +257,10 @@ impl Engine {
     /// Tells processors that a row is gone; the first ones that were opened.
     fn close_processors(&mut self, seq: SeqId, request: u64, generations: &[u32]) {
         self.forget_row(seq, request, generations);
+        self.unpin_processors(generations);
+    }
+
+    fn unpin_processors(&mut self, generations: &[u32]) {
         for ((_, slot), &generation) in self.processors.iter_mut().zip(generations) {
             if let Some(drained) = slot.close(generation) {
                 self.shared.reaper.dispose(drained);
@@ -258,18 +271,10 @@ impl Engine {
     /// Forgets a request with everything it holds.
     pub(super) fn remove_group(&mut self, index: usize) -> Option<Group> {
         let group = self.groups.remove(index)?;
-        for (i, &seq) in group.seqs.iter().enumerate() {
-            self.cache.get_mut().release(seq, 0);
-            if let Some((draft, _)) = &mut self.draft {
-                draft.forget(seq);
-            }
-            self.sequences.remove(seq.0 as usize);
-            if i == 0 {
-                self.close_processors(seq, group.request.0, &group.processors);
-            } else {
-                self.forget_row(seq, group.request.0, &group.processors);
-            }
+        for &seq in &group.seqs {
+            self.forget_seq(seq, group.request.0, &group.processors);
         }
+        self.unpin_processors(&group.processors);
         self.close_parsers(group.id, group.parsers.as_deref().unwrap_or_default());
         let (strategy, generation) = group.strategy;
         let (_, slot) = &mut self.strategies[strategy];
@@ -289,6 +294,16 @@ impl Engine {
         }
     }
 
+    /// Forgets a sequence with everything it holds.
+    pub(super) fn forget_seq(&mut self, seq: SeqId, request: u64, generations: &[u32]) {
+        self.cache.get_mut().release(seq, 0);
+        if let Some((draft, _)) = &mut self.draft {
+            draft.forget(seq);
+        }
+        self.sequences.remove(seq.0 as usize);
+        self.forget_row(seq, request, generations);
+    }
+
     /// Tells processors that a row of a request is gone.
     fn forget_row(&mut self, seq: SeqId, request: u64, generations: &[u32]) {
         let (on_fault, change) =
@@ -300,3 +315,28 @@ impl Engine {
 
 /// Most alternatives that a request may ask for, as in the OpenAI API.
 const TOP_LOGPROBS_MAX: u64 = 20;
+
+/// Parameters of a request for its strategy, which may have some of its own.
+const OPTIONS: &str = "decoding_options";
+
+/// Parameters as the strategy sees them: its own among those of the request.
+fn with_options(params: &Config) -> plugin_api::Result<Cow<'_, Config>> {
+    let Some(options) = params.table(OPTIONS)? else { return Ok(Cow::Borrowed(params)) };
+    let mut seen = params.clone();
+    for (key, value) in options.unmarked() {
+        if params.has(key) {
+            return Err(params.wrong(key, "to stand beside the options or in them", Some(value)));
+        }
+        seen.set(key, value.clone());
+    }
+    Ok(Cow::Owned(seen))
+}
+
+/// Refuses what a strategy was given and has not read: most often a misspelling.
+fn check_options(params: &Config, seen: &Config) -> plugin_api::Result<()> {
+    let Some(options) = params.table(OPTIONS)? else { return Ok(()) };
+    match seen.unread().find(|key| options.has(key)) {
+        Some(key) => Err(seen.wrong(key, "a parameter that the strategy reads", options.get(key))),
+        None => Ok(()),
+    }
+}

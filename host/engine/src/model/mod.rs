@@ -9,6 +9,7 @@ pub mod files;
 pub mod gguf;
 pub mod hyperparameters;
 pub mod interleaved;
+pub(crate) mod lent_tokens;
 pub mod loaded;
 pub mod memory;
 pub mod mmap;

@@ -76,6 +76,27 @@ impl Tokenizer {
         self.encoder.encode(&self.vocab, text, parse_special)
     }
 
+    /// The ids of text that stands within a text: special tokens in it are text, and no space is put first.
+    pub fn encode_within(&self, text: &str) -> Vec<u32> {
+        if !self.roles.adds_space_prefix {
+            return self.encode(text, false);
+        }
+        // The space that the encoder puts first is the text's own.
+        if let Some(rest) = text.strip_prefix(' ').filter(|rest| !rest.is_empty()) {
+            return self.encode(rest, false);
+        }
+        // Behind the end of a line none is put.
+        let (ids, mut before) = (self.encode(&["\n", text].concat(), false), Vec::new());
+        let line = ids.iter().position(|id| {
+            before.extend_from_slice(self.decode_bytes(*id));
+            before.len() >= b" \n".len()
+        });
+        match line {
+            Some(line) if before == b" \n" => ids[line + 1..].to_vec(),
+            _ => self.encode(text, false),
+        }
+    }
+
     /// Texts that the calling thread has cut into tokens, with any tokenizer: whose time that took.
     pub fn encoded_here() -> u64 {
         ENCODED_HERE.get()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
 use jackfield_runtime::{Backstage, Bus, Clock, Label, Mailbox, Reach, SwapError, Swapped, Topic};
 use plugin_api::events::{AfterRollback, AfterSwap, BeforeSwap, Flow};
-use plugin_api::{FormatDesc, Lowering, Vocabulary};
+use plugin_api::{FormatDesc, Lowering, Tokens};
 
 use super::change::Offer;
 use super::state::{Member, State, lock};
@@ -19,7 +19,7 @@ pub(crate) struct Shared {
     /// The engine's: a swapper that outlives it keeps no weights.
     pub(super) model: Weak<LoadedModel>,
     /// What plugins are lent of the host, and the tokens of the model.
-    pub(super) hosts: (Hosts, Arc<Vocabulary>),
+    pub(super) hosts: (Hosts, Arc<dyn Tokens>),
     /// Format and lowering of each quantizer that weights were packed with.
     pub(super) quantized: Vec<(FormatDesc, Lowering)>,
     pub(crate) mailbox: Mailbox<Offer>,
@@ -111,7 +111,7 @@ pub(crate) type Leftover = Vec<Box<dyn Any + Send>>;
 impl Shared {
     pub(crate) fn new(
         model: &Arc<LoadedModel>,
-        hosts: (Hosts, Arc<Vocabulary>),
+        hosts: (Hosts, Arc<dyn Tokens>),
         quantized: Vec<(FormatDesc, Lowering)>,
         state: State,
         topics: SwapTopics,

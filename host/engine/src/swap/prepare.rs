@@ -8,8 +8,8 @@ use jackfield_runtime::{DRAINING_MAX, Generation, Reach, Replacement, SwapError}
 use plugin_api::kinds::kv_cache::{PoolSpec, Storage};
 use plugin_api::plan::{Per, StateSpec};
 use plugin_api::{
-    Adapter, Backend, DType, FeedForward, Kind, KvCache, LogitsProcessor, Mixer, MoeRouter, Norm,
-    Quantizer, Residual, RotaryEmbedding, Traced,
+    Adapter, Backend, DType, DecodingStrategy, FeedForward, Kind, KvCache, LogitsProcessor, Mixer,
+    MoeRouter, Norm, Quantizer, Residual, RotaryEmbedding, Traced,
 };
 
 use super::adapters::NewAdapter;
@@ -81,15 +81,19 @@ impl Shared {
                 }
                 Role::Processor(place) => {
                     let mut processor = member.unpack::<dyn LogitsProcessor>(instance)?;
-                    let (hosts, vocabulary) = &self.hosts;
-                    let opened = hosts.open(&member.next.name, &mut *processor, vocabulary);
+                    let (hosts, tokens) = &self.hosts;
+                    let opened = hosts.open(&member.next.name, &mut *processor, tokens);
                     opened.map_err(|source| member.at().failed("open", source))?;
                     let next = Generation::new(member.next.clone(), processor);
                     pinned = Some(Arc::downgrade(&next.requests));
                     change.processors.push((place, next));
                 }
                 Role::Strategy(place) => {
-                    let next = member.generation(instance)?;
+                    let mut strategy = member.unpack::<dyn DecodingStrategy>(instance)?;
+                    let (hosts, tokens) = &self.hosts;
+                    let attached = hosts.attach(&member.next.name, &mut *strategy, tokens);
+                    attached.map_err(|source| member.at().failed("attach", source))?;
+                    let next = Generation::new(member.next.clone(), strategy);
                     pinned = Some(Arc::downgrade(&next.requests));
                     change.strategies.push((place, next));
                 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use plugin_api::host::{Command, Ended, HostServices, HttpPiece, Level, ReadSeek};
-use plugin_api::{Error, Host, Result, Vocabulary};
+use plugin_api::{Error, Host, Result, Tokens, Vocabulary};
 
 use crate::grants::Grants;
 
@@ -59,13 +59,13 @@ impl Services {
     }
 
     /// The same beside a model with these tokens.
-    pub fn host_beside(&self, plugin: &str, grants: Grants, vocabulary: &Arc<Vocabulary>) -> Host {
-        self.host_of(plugin, grants, Some(Arc::clone(vocabulary)))
+    pub fn host_beside(&self, plugin: &str, grants: Grants, tokens: &Arc<dyn Tokens>) -> Host {
+        self.host_of(plugin, grants, Some(Arc::clone(tokens)))
     }
 
-    fn host_of(&self, plugin: &str, grants: Grants, vocabulary: Option<Arc<Vocabulary>>) -> Host {
+    fn host_of(&self, plugin: &str, grants: Grants, tokens: Option<Arc<dyn Tokens>>) -> Host {
         let (name, shared) = (plugin.to_owned(), Arc::clone(&self.shared));
-        let services = PluginServices { plugin: name, grants, vocabulary, shared };
+        let services = PluginServices { plugin: name, grants, tokens, shared };
         Host::new(plugin, Arc::new(services))
     }
 
@@ -106,12 +106,11 @@ struct Shared {
 }
 
 /// The services as one plugin sees them.
-#[derive(Debug)]
 struct PluginServices {
     plugin: String,
     grants: Grants,
     /// Of the model that the plugin works beside.
-    vocabulary: Option<Arc<Vocabulary>>,
+    tokens: Option<Arc<dyn Tokens>>,
     shared: Arc<Shared>,
 }
 
@@ -206,15 +205,23 @@ impl HostServices for PluginServices {
     }
 
     fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
-        if !self.grants.allows_vocabulary() {
-            return Err(self.deny("vocabulary", "the tokens of the model", "vocabulary = true"));
-        }
-        let none = || Error::unsupported("vocabulary", "this plugin works beside no model");
-        self.vocabulary.clone().ok_or_else(none)
+        Ok(self.tokens()?.vocabulary())
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.tokens()?.encode(text)
     }
 }
 
 impl PluginServices {
+    fn tokens(&self) -> Result<&dyn Tokens> {
+        if !self.grants.allows_vocabulary() {
+            return Err(self.deny("vocabulary", "the tokens of the model", "vocabulary = true"));
+        }
+        let none = || Error::unsupported("vocabulary", "this plugin works beside no model");
+        self.tokens.as_deref().ok_or_else(none)
+    }
+
     fn readable(&self, path: &Path) -> Result<std::path::PathBuf> {
         self.grants.readable(path).ok_or_else(|| {
             let wanted = path.display().to_string();

@@ -59,10 +59,11 @@ impl DecodingStrategy for WasmDecodingStrategy {
                 wit::Want::Nothing => Want::Nothing,
                 wit::Want::Argmax => Want::Argmax,
                 wit::Want::Sample => Want::Sample,
+                wit::Want::Top(k) => Want::Top { k },
             };
-            let (seq, is_atomic) = (SeqId(eval.seq), eval.is_atomic);
+            let (seq, is_atomic, is_aside) = (SeqId(eval.seq), eval.is_atomic, eval.is_aside);
             let (drafts, guesses) = (eval.drafts as usize, eval.guesses as usize);
-            out.list.push(Eval { seq, start, len, want, is_atomic, drafts, guesses });
+            out.list.push(Eval { seq, start, len, want, is_atomic, is_aside, drafts, guesses });
         }
         Ok(())
     }
@@ -105,6 +106,13 @@ fn action_of(action: &wit::Action) -> Action {
     match *action {
         wit::Action::Emit(wit::Emitted { seq, token, logprob }) => {
             Action::Emit { seq: SeqId(seq), token, logprob }
+        }
+        wit::Action::Advance(wit::Advanced { seq, token }) => {
+            Action::Advance { seq: SeqId(seq), token }
+        }
+        wit::Action::Say(wit::Said { token, logprob }) => Action::Say { token, logprob },
+        wit::Action::Copy(wit::Copied { origin, to }) => {
+            Action::Copy { from: SeqId(origin), to: SeqId(to) }
         }
         wit::Action::Fork(wit::Forked { parent, child }) => {
             Action::Fork { parent: SeqId(parent), child: SeqId(child) }

@@ -66,6 +66,9 @@ pub(crate) struct Sampling {
     pub(crate) priority: Option<i32>,
     /// The decoding strategy, such as `greedy`.
     pub(crate) decoding_strategy: Option<String>,
+    /// What its strategy reads beside that, such as `num_beams`: numbers, texts, `true` and `false` by their names.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) decoding_options: Option<Map<String, Value>>,
     /// What the answer looks like.
     #[schema(value_type = Option<ResponseFormat>)]
     pub(crate) response_format: Option<Value>,
@@ -218,6 +221,9 @@ impl Sampling {
             read_by(place, "guided", readers)?;
             params.set(key, value);
         }
+        if let Some(options) = &self.decoding_options {
+            params.set("decoding_options", Param::Table(decoding_options(options)?));
+        }
         params.set("ignore_eos", self.ignore_eos == Some(true));
         params.set("logprobs", logprobs.is_wanted);
         if logprobs.top > 0 {
@@ -249,6 +255,10 @@ impl Sampling {
             // The first answer has the seed itself, so that n = 1 and n = 2 begin alike.
             let seed = (seed as u64).wrapping_add((choice as u64).wrapping_mul(SEED_STEP));
             request.params.set("seed", (seed & i64::MAX as u64) as i64);
+        }
+        if choice > 0 {
+            // Of a search, whose answers are the same whatever the seed, the next best.
+            request.params.set("choice", choice as i64);
         }
         request
     }
@@ -321,6 +331,28 @@ fn stop_texts(stop: &Value) -> Result<Vec<Param>, ApiError> {
         other => Err(ApiError::invalid("stop", &expected, kind_of(other))),
     };
     list.iter().map(text).collect()
+}
+
+/// Parameters of a strategy, each a single value: which there are is known to the strategy.
+fn decoding_options(options: &Map<String, Value>) -> Result<Config, ApiError> {
+    let mut table = Config::at("request.decoding_options");
+    for (key, value) in options {
+        let value = match value {
+            Value::Bool(flag) => Param::from(*flag),
+            Value::String(text) => Param::from(text.as_str()),
+            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(whole), _) => Param::Int(whole),
+                (None, number) => Param::Float(number.unwrap_or(f64::NAN)),
+            },
+            other => {
+                let place = format!("decoding_options.{key}");
+                let expected = "a number, a text, true or false";
+                return Err(ApiError::invalid(&place, expected, kind_of(other)));
+            }
+        };
+        table.set(key, value);
+    }
+    Ok(table)
 }
 
 /// Token ids, as text, with numbers.

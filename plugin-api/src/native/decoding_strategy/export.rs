@@ -5,13 +5,17 @@ use std::ffi::c_void;
 use super::{Instance, REASONS, WANTS, code};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::kinds::decoding_strategy::{Action, Actions, Evals, GroupId, Outcome, RequestView};
+use crate::kinds::decoding_strategy::{
+    Action, Actions, Evals, GroupId, Outcome, RequestView, Want,
+};
 use crate::kinds::kv_cache::SeqId;
 use crate::native::abi::decoding_strategy::{
-    ActionV1, ActionsOutV1, DecodingStrategyV1, EvalsOutV1, OutcomeV1,
+    ActionV1, ActionsOutV1, DecodingStrategyV1, EvalV1, EvalsOutV1, OutcomeV1,
 };
+use crate::native::abi::host::HostV1;
 use crate::native::abi::{Code, Out, RSlice};
 use crate::native::guard::{self, guard, instance, write};
+use crate::native::host::Lent;
 use crate::wire::{from_bytes, marks};
 
 /// A strategy with the buffers that it fills, which are kept from call to call.
@@ -24,6 +28,7 @@ struct Exported {
 
 static TABLE: DecodingStrategyV1 = DecodingStrategyV1 {
     size: size_of::<DecodingStrategyV1>() as u32,
+    attach,
     open,
     plan,
     observe,
@@ -35,6 +40,17 @@ pub(in crate::native) fn export(strategy: Box<Instance>) -> (*mut c_void, *const
     let (evals, actions) = (Evals::default(), Actions::default());
     let exported = Exported { strategy, evals, results: Vec::new(), actions };
     (guard::export(Box::new(exported)), (&raw const TABLE).cast())
+}
+
+unsafe extern "C" fn attach(this: *mut c_void, host: *const HostV1, out: *const Out) -> Code {
+    // SAFETY: the host opened this instance here, calls it from one thread at a time, and lends its
+    // services and `out` for the call.
+    unsafe {
+        guard(out, || {
+            let strategy = &mut instance::<Exported>(this).strategy;
+            Lent::default().with(host, |host| strategy.attach(host))
+        })
+    }
 }
 
 unsafe extern "C" fn open(
@@ -76,10 +92,20 @@ unsafe extern "C" fn plan(
                 let tokens = tokens.ok_or_else(|| {
                     Error::shape("evaluation", "tokens of the plan", format!("{eval:?}"))
                 })?;
-                let (want, is_atomic) = (code(&WANTS, &eval.want), u8::from(eval.is_atomic));
-                let (seq, tokens) = (eval.seq.0, tokens.into());
-                let (drafts, guesses) = (eval.drafts as u32, eval.guesses as u32);
-                (evals.push)(evals.to, seq, tokens, want, is_atomic, drafts, guesses);
+                let (want, top) = match eval.want {
+                    Want::Top { k } => (WANTS.len() as u32, k),
+                    want => (code(&WANTS, &want), 0),
+                };
+                let there = EvalV1 {
+                    seq: eval.seq.0,
+                    want,
+                    top,
+                    drafts: eval.drafts as u32,
+                    guesses: eval.guesses as u32,
+                    is_atomic: u8::from(eval.is_atomic),
+                    is_aside: u8::from(eval.is_aside),
+                };
+                (evals.push)(evals.to, there, tokens.into());
             }
             Ok(())
         })
@@ -130,6 +156,11 @@ fn to_code(action: &Action) -> ActionV1 {
         Action::Release { seq, upto } => {
             ActionV1 { action: 2, seq: seq.0, upto: upto as u64, ..nothing }
         }
+        Action::Advance { seq, token } => {
+            ActionV1 { action: 4, seq: seq.0, other: token, ..nothing }
+        }
+        Action::Say { token, logprob } => ActionV1 { action: 5, other: token, logprob, ..nothing },
+        Action::Copy { from, to } => ActionV1 { action: 6, seq: from.0, other: to.0, ..nothing },
         Action::Finish { reason } => {
             ActionV1 { action: 3, other: code(&REASONS, &reason), ..nothing }
         }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use super::{Instance, REASONS, WANTS};
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::kinds::decoding_strategy::{
-    Action, Actions, DecodingStrategy, Eval, Evals, GroupId, Outcome, RequestView,
+    Action, Actions, DecodingStrategy, Eval, Evals, GroupId, Outcome, RequestView, Want,
 };
 use crate::kinds::kv_cache::SeqId;
 use crate::native::Owner;
 use crate::native::abi::decoding_strategy::{
-    ActionV1, ActionsOutV1, DecodingStrategyV1, EvalsOutV1, OutcomeV1,
+    ActionV1, ActionsOutV1, DecodingStrategyV1, EvalV1, EvalsOutV1, OutcomeV1,
 };
 use crate::native::abi::{Opened, RSlice};
 use crate::native::call::Remote;
+use crate::native::host::Lender;
 use crate::wire::{take_marks, to_bytes};
 
 /// A strategy in another library.
@@ -36,6 +38,15 @@ pub(in crate::native) unsafe fn import(opened: Opened, owner: Arc<dyn Owner>) ->
 }
 
 impl DecodingStrategy for Adapter {
+    fn attach(&mut self, host: &Host) -> Result<()> {
+        let (table, lender) = (self.table, Lender::new(host));
+        let host = lender.lend();
+        self.remote.call(&mut self.bytes, |this, out| {
+            // SAFETY: the table belongs to the instance; the services live until the call ends.
+            unsafe { (table.attach)(this, &raw const host, out) }
+        })
+    }
+
     fn open(&mut self, group: GroupId, request: &RequestView<'_>) -> Result<()> {
         let (table, params) = (self.table, to_bytes(request.params));
         let (seq, prompt) = (request.seq.0, RSlice::from_slice(request.prompt));
@@ -58,7 +69,7 @@ impl DecodingStrategy for Adapter {
         let checked = called.and_then(|()| match taker.unknown {
             None => Ok(()),
             Some(want) => {
-                let error = Error::malformed("evaluation", "a want of 0 to 2", want);
+                let error = Error::malformed("evaluation", "a want of 0 to 3", want);
                 self.remote.judged(Err(error))
             }
         });
@@ -116,31 +127,28 @@ struct EvalsTaker<'a> {
     unknown: Option<u32>,
 }
 
-unsafe extern "C" fn push_eval(
-    to: *mut c_void,
-    seq: u32,
-    tokens: RSlice<'_, u32>,
-    want: u32,
-    is_atomic: u8,
-    drafts: u32,
-    guesses: u32,
-) {
+unsafe extern "C" fn push_eval(to: *mut c_void, eval: EvalV1, tokens: RSlice<'_, u32>) {
     // SAFETY: `to` is the taker in `plan`, for the call that this is part of.
     let taker = unsafe { &mut *to.cast::<EvalsTaker<'_>>() };
-    let Some(&known) = WANTS.get(want as usize) else {
-        taker.unknown.get_or_insert(want);
-        return;
+    let want = match WANTS.get(eval.want as usize) {
+        Some(&known) => known,
+        None if eval.want as usize == WANTS.len() => Want::Top { k: eval.top },
+        None => {
+            taker.unknown.get_or_insert(eval.want);
+            return;
+        }
     };
     let (start, len) = (taker.evals.tokens.len(), tokens.len());
     taker.evals.tokens.extend_from_slice(tokens.as_slice());
     taker.evals.list.push(Eval {
-        seq: SeqId(seq),
+        seq: SeqId(eval.seq),
         start,
         len,
-        want: known,
-        is_atomic: is_atomic != 0,
-        drafts: drafts as usize,
-        guesses: guesses as usize,
+        want,
+        is_atomic: eval.is_atomic != 0,
+        is_aside: eval.is_aside != 0,
+        drafts: eval.drafts as usize,
+        guesses: eval.guesses as usize,
     });
 }
 
@@ -164,6 +172,9 @@ unsafe extern "C" fn push_action(to: *mut c_void, action: ActionV1) {
         }
         2 => usize::try_from(action.upto).ok().map(|upto| Action::Release { seq, upto }),
         3 => REASONS.get(other as usize).map(|&reason| Action::Finish { reason }),
+        4 => Some(Action::Advance { seq, token: other }),
+        5 => Some(Action::Say { token: other, logprob: action.logprob }),
+        6 => Some(Action::Copy { from: seq, to: SeqId(other) }),
         _ => None,
     };
     match known {

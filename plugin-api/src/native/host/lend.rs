@@ -146,6 +146,7 @@ fn serve(
             })?;
         }
         "vocabulary" => services.vocabulary()?.put(out),
+        "encode" => services.encode(r.text()?)?.put(out),
         other => return Err(Error::unsupported(format!("service `{other}`"), "no such service")),
     }
     Ok(())

@@ -170,4 +170,10 @@ impl HostServices for Services {
     fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
         self.ask::<Vocabulary>("vocabulary", &[]).map(Arc::new)
     }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut arguments = Vec::new();
+        put_text(text, &mut arguments);
+        self.ask("encode", &arguments)
+    }
 }

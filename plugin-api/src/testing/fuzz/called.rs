@@ -213,11 +213,13 @@ pub(in crate::testing) fn decoding_strategy(
 ) -> Vec<String> {
     let asked = Asked::of(config, config, |params| {
         if let Ok(mut strategy) = make(config) {
+            crate::testing::decoding_strategy::attach(&mut *strategy);
             let request = RequestView { seq: SeqId(0), prompt: &[1], params };
             let _ = strategy.open(GroupId(0), &request);
         }
     });
     let Ok(mut strategy) = make(config) else { return asked.keys };
+    crate::testing::decoding_strategy::attach(&mut *strategy);
     let (mut evals, mut actions) =
         (Evals::default(), Actions { next_seq: 100, ..Actions::default() });
     for _ in 0..ROUNDS {

@@ -20,6 +20,7 @@ use crate::args::Plugin;
 
 pub use build::{Built, build_plugin};
 pub(crate) use ls::ls;
+pub(crate) use probe::config_of;
 
 /// Runs the commands that need neither configuration nor plugins; nothing for those that do.
 pub(crate) fn without_session(command: &Plugin, is_json: bool) -> Option<Result<()>> {

@@ -53,7 +53,7 @@ fn note(faults: &Faults, error: &plugin_api::Error) {
 }
 
 fn attempt(args: &Probe, faults: &Faults, machine: &Machine) -> Result<String> {
-    let config = config_of(&args.set)?;
+    let config = config_of("--config", &args.set)?;
     let (told, machine) = (Arc::clone(faults), machine.clone());
     let loader = Loader::new(LoaderOptions {
         folder: args.folder.clone(),
@@ -210,19 +210,19 @@ fn limit_memory() {
 }
 
 /// The table that `KEY=VALUE` make: a value of TOML, else text.
-fn config_of(pairs: &[String]) -> Result<Config> {
+pub(crate) fn config_of(flag: &str, pairs: &[String]) -> Result<Config> {
     let mut lines = String::new();
     for pair in pairs {
         let (key, value) = pair
             .split_once('=')
-            .with_context(|| format!("--config {pair}: expected KEY=VALUE such as min_p=0.1"))?;
+            .with_context(|| format!("{flag} {pair}: expected KEY=VALUE such as min_p=0.1"))?;
         let line = format!("{key} = {value}\n");
-        match ConfigFile::parse("--config", &line) {
+        match ConfigFile::parse(flag, &line) {
             Ok(_) => lines.push_str(&line),
             Err(_) => lines.push_str(&format!("{key} = {value:?}\n")),
         }
     }
-    Ok(ConfigFile::parse("--config", &lines)?.config().fresh())
+    Ok(ConfigFile::parse(flag, &lines)?.config().fresh())
 }
 
 fn message_of(payload: &(dyn Any + Send)) -> String {

@@ -109,6 +109,27 @@ fn prefixes_a_space_at_the_start_and_after_a_special_token() {
     let tokenizer = build(&spm(true)).unwrap();
     assert_eq!(tokenizer.encode("a</s>ab", true), [7, 2, 7, 5]);
     assert_eq!(tokenizer.decode(&[7, 5], false), "ab");
+    assert_eq!(tokenizer.encode_within(" ab"), [7, 5], "the space is the text's own");
+    assert_eq!(build(&spm(false)).unwrap().encode_within("ab"), [6]);
+}
+
+#[test]
+fn no_space_is_put_before_text_within_a_text() {
+    let tokens = ["<unk>", "<s>", "</s>", "▁", "a", "b", "ab", "▁a", "<0x0A>"];
+    let scores = [0.0, 0.0, 0.0, -9.0, -9.0, -9.0, -2.0, -1.0, 0.0];
+    let writer = Writer::new()
+        .str("tokenizer.ggml.model", "llama")
+        .strs("tokenizer.ggml.tokens", &tokens)
+        .f32s("tokenizer.ggml.scores", &scores)
+        .i32s("tokenizer.ggml.token_type", &[2, 3, 3, 1, 1, 1, 1, 1, 6]);
+    let tokenizer = build(&writer).unwrap();
+    assert_eq!(tokenizer.encode("ab", false), [7, 5]);
+    #[rustfmt::skip]
+    let cases: [(&str, &[u32]); 5] =
+        [("ab", &[6]), (" ab", &[7, 5]), ("\nab", &[8, 6]), (" ", &[3]), ("", &[])];
+    for (text, ids) in cases {
+        assert_eq!(tokenizer.encode_within(text), ids, "{text:?}");
+    }
 }
 
 #[test]
