@@ -32,3 +32,28 @@ fn a_hook_ends_an_answer_where_it_ends_builtin() {
     let calls = hook.generation.unwrap().calls();
     assert!(calls >= builtin.1.len() as u64, "{calls} calls");
 }
+
+#[test]
+fn routers_choose_the_experts_that_they_choose_builtin() {
+    let (state, folder) = (tempfile::tempdir().unwrap(), tiny_model("tiny_mixtral"));
+    let request = || {
+        let request = Request::new(vec![510, 3, 7, 42, 99]).strategy("greedy");
+        request.with("max_tokens", 24).with("ignore_eos", true)
+    };
+    let mut answers = Vec::new();
+    for router in ["mixtral", "deepseek-v3", "switch"] {
+        let mut setup = Setup::new("cpu").with("moe-router", router);
+        let builtin = answer(&mut setup.load(folder.path()).unwrap(), request());
+        let plugin = component(state.path(), &format!("moe-router/{router}"));
+        setup.registry.replace(plugin.info(), plugin.provided.clone()).unwrap();
+        let mut engine = setup.load(folder.path()).unwrap();
+        let traced = plugin.generation.as_ref().unwrap().calls();
+        assert!(traced > 0, "{router}: it is asked what it does");
+        assert_eq!(answer(&mut engine, request()), builtin, "{router}");
+        // It has said what it does: tokens cost no call.
+        assert_eq!(plugin.generation.unwrap().calls(), traced, "{router}");
+        assert_eq!(builtin.1.len(), 24);
+        answers.push(builtin.1);
+    }
+    assert!(answers[0] != answers[1] && answers[0] != answers[2], "routers differ: {answers:?}");
+}

@@ -19,7 +19,7 @@ use jackfield_engine::train::{
 };
 use jackfield_engine::{EngineError, TrainOptions, Trainer};
 use jackfield_runtime::SystemClock;
-use jackfield_tests::{Setup, root};
+use jackfield_tests::{Setup, golden, real_model, tiny_model};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -38,9 +38,7 @@ fn config() -> Value {
 
 /// What the model learns, what compressors learn on, and what nobody has seen.
 fn texts() -> [String; 2] {
-    let mut text = fs::read_to_string(root().join("host/engine/docs/architecture.md")).unwrap();
-    text += &fs::read_to_string(root().join("plugin-api/docs/writing-a-plugin.md")).unwrap();
-    text.retain(|c| c.is_ascii());
+    let mut text = fs::read_to_string(golden("text.txt")).unwrap();
     let held_out = text.split_off(text.len() - 4000);
     [text, held_out]
 }
@@ -257,4 +255,171 @@ fn what_cannot_be_compressed_is_named() {
     let made = quantize(model(), &to, &recipe, &wiring, &registry, &mut |_, _| true);
     let error = made.unwrap_err().to_string();
     assert!(error.contains("text to calibrate on: expected at least"), "{error}");
+}
+
+/// Logits of the last of some tokens, whose text is not looked at.
+fn logits(model: &Path) -> Vec<f32> {
+    let mut engine = setup().load(model).unwrap();
+    let (mut logits, prompt) = (Vec::new(), [72, 101, 32, 115, 97, 105, 100, 58, 32, 116]);
+    let each = &mut |_: usize, row: &[f32]| logits.extend_from_slice(row);
+    engine.evaluate(&prompt, prompt.len() - 1, 512, each).unwrap();
+    logits
+}
+
+/// Writes a model turned by `quarot`, in F32.
+fn turned(from: &Path, to: &Path) -> Result<Quantized, EngineError> {
+    let [text, _] = texts();
+    let calibrated =
+        Some(Calibrated { compressor: "quarot", text: &text, window: 64, windows_max: 2 });
+    let recipe = Recipe { format: "F32", others: &[], tokenizer: None, calibrated, threads: 2 };
+    let Setup { wiring, registry, .. } = setup();
+    quantize(from, to, &recipe, &wiring, &registry, &mut |_, _| true)
+}
+
+#[test]
+fn a_model_in_turned_channels_says_the_same() {
+    let out = TempDir::new().unwrap();
+    let folders = ["tiny", "tiny_qwen2", "tiny_qwen3"].map(tiny_model);
+    let mut models = vec![("trained", model())];
+    models.extend(
+        ["plain", "biases", "norms of heads"].into_iter().zip(folders.iter().map(TempDir::path)),
+    );
+    for (name, from) in models {
+        for to in [format!("{name}.gguf"), format!("{name} folder")] {
+            let to = out.path().join(to);
+            turned(from, &to).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (expected, found) = (logits(from), logits(&to));
+            let peak = expected.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
+            let most = expected.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            println!("{name}: largest distance {:e} of the largest logit", most / peak);
+            assert!(
+                expected.len() == found.len() && most < 1e-4 * peak,
+                "{name}: {most} of {peak}"
+            );
+            let Setup { wiring, registry, .. } = setup();
+            let [before, after] =
+                [from, &to].map(|path| Parameters::of_model(path, &wiring, &registry).unwrap().1);
+            for name in
+                ["embed_tokens", "lm_head", "layers.0.self_attn.v_proj", "layers.1.mlp.down_proj"]
+            {
+                let name = format!("{name}.weight");
+                let values = |model: &Parameters| model.0.get(&name).map(|p| p.values.clone());
+                let before = values(&before).or_else(|| values(&before_of(&before)));
+                assert!(values(&after).is_some() && values(&after) != before, "{name}");
+            }
+            assert!(after.0["norm.weight"].values.iter().all(|gain| *gain == 1.0));
+        }
+    }
+}
+
+/// A model whose head is its table of tokens, with a head.
+fn before_of(model: &Parameters) -> Parameters {
+    let table = model.0["embed_tokens.weight"].clone();
+    Parameters(BTreeMap::from([("lm_head.weight".to_owned(), table)]))
+}
+
+/// The model that was trained, some channels of whose products are much larger, as those of large models are.
+fn with_outliers(folder: &Path) -> PathBuf {
+    let Setup { wiring, registry, .. } = setup();
+    let (_, mut parameters) = Parameters::of_model(model(), &wiring, &registry).unwrap();
+    for (name, parameter) in &mut parameters.0 {
+        let is_reader = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "o_proj"]
+            .iter()
+            .any(|part| name.ends_with(&format!("{part}.weight")));
+        if let (true, [_, width]) = (is_reader, &parameter.dims[..]) {
+            for row in parameter.values.chunks_mut(*width as usize) {
+                for channel in [3, 40, 77, 101] {
+                    row[channel] *= 6.0;
+                }
+            }
+        }
+    }
+    let path = folder.join("outliers");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("model.safetensors"), parameters.to_safetensors().unwrap()).unwrap();
+    for entry in fs::read_dir(model()).unwrap() {
+        let file = entry.unwrap();
+        if file.file_name() != "model.safetensors" {
+            fs::copy(file.path(), path.join(file.file_name())).unwrap();
+        }
+    }
+    path
+}
+
+#[test]
+fn channels_that_stand_out_cost_less_where_they_are_turned() {
+    let out = TempDir::new().unwrap();
+    let outliers = with_outliers(out.path());
+    let ([text, held_out], others) = (texts(), others());
+    let measured = |from: &Path, name: &str, format: &str, compressor: Option<&str>| {
+        let to = out.path().join(format!("{name}.gguf"));
+        let by = |compressor| Calibrated { compressor, text: &text, window: 64, windows_max: 2 };
+        let calibrated = compressor.map(by);
+        let recipe = Recipe { format, others: &others, tokenizer: None, calibrated, threads: 2 };
+        let Setup { wiring, registry, .. } = setup();
+        quantize(from, &to, &recipe, &wiring, &registry, &mut |_, _| true).unwrap();
+        let setup = setup();
+        let [mut reference, mut found] = [from, &to].map(|path| setup.load(path).unwrap());
+        let ids = reference.model().tokenizer.encode(&held_out, false);
+        let windows = Windows::Sliding { length: 64, stride: 64 };
+        let found = diverge([&mut reference, &mut found], &ids, windows, &|| 0.0, &mut |_, _| true);
+        let kl = found.unwrap().kl_mean();
+        println!("{name}: KL {kl:.6}");
+        kl
+    };
+    let plain = measured(&outliers, "outliers Q4_0", "Q4_0", None);
+    let turned = measured(&outliers, "outliers Q4_0+quarot", "Q4_0", Some("quarot"));
+    assert!(turned < 0.7 * plain, "{turned} of {plain} is left");
+    measured(model(), "trained Q4_0", "Q4_0", None);
+    measured(model(), "trained Q4_0+quarot", "Q4_0", Some("quarot"));
+}
+
+#[test]
+fn streams_that_meet_more_than_norms_and_products_are_not_turned() {
+    let out = TempDir::new().unwrap();
+    let to = out.path().join("m.gguf");
+    let error = turned(tiny_model("tiny_mixtral").path(), &to).unwrap_err().to_string();
+    let expected = "whose weight is no matrix of its own";
+    assert!(error.contains("compressor `quarot`") && error.contains(expected), "{error}");
+    assert!(!to.exists());
+}
+
+/// What turning does to a real model, whose file has 4 bits already.
+#[test]
+#[ignore = "some minutes"]
+fn a_real_model_in_turned_channels_says_the_same() {
+    let file = "SmolLM2-135M-Instruct.Q4_1.gguf";
+    let Some(path) = real_model("SmolLM2-135M-Instruct", file) else { return };
+    let out = TempDir::new().unwrap();
+    let [text, held_out] = texts();
+    // The head becomes a weight of its own.
+    let kept = ["embed_tokens.weight", "lm_head.weight"];
+    let made = |format: &str, compressor: Option<&str>, kept: &[&str]| {
+        let name = format!("{format}{}", compressor.map(|c| format!("+{c}")).unwrap_or_default());
+        let to = out.path().join(format!("{name}.gguf"));
+        let by = |compressor| Calibrated { compressor, text: &text, window: 64, windows_max: 1 };
+        let others: Vec<(String, String)> =
+            kept.iter().map(|name| ((*name).to_owned(), "Q8_0".to_owned())).collect();
+        let calibrated = compressor.map(by);
+        let recipe = Recipe { format, others: &others, tokenizer: None, calibrated, threads: 2 };
+        let setup = setup();
+        quantize(&path, &to, &recipe, &setup.wiring, &setup.registry, &mut |_, _| true)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let [mut reference, mut found] = [&path, &to].map(|path| setup.load(path).unwrap());
+        let ids = reference.model().tokenizer.encode(&held_out, false);
+        let windows = Windows::Sliding { length: 128, stride: 128 };
+        let found = diverge([&mut reference, &mut found], &ids, windows, &|| 0.0, &mut |_, _| true);
+        let found = found.unwrap();
+        println!("{name}: KL {:.6}, perplexity {:.4}", found.kl_mean(), found.found.perplexity());
+        fs::remove_file(&to).unwrap();
+        found.kl_mean()
+    };
+    // Activations are rounded beside weights of 4 bits, and not beside whole ones.
+    let whole = made("F32", None, &[]);
+    let turned = made("F32", Some("quarot"), &[]);
+    assert!(turned < 1.5 * whole + 1e-3, "{turned}, and {whole} as it is");
+    for compressor in [None, Some("quarot")] {
+        let kept = if compressor.is_some() { &kept[..] } else { &kept[..1] };
+        assert!(made("Q4_0", compressor, kept) < 1.0);
+    }
 }

@@ -16,7 +16,8 @@ use plugin_api::events::{Flow, Subscriptions};
 use plugin_api::plan::{Dim, OpSink, OpSinkExt, Spec, Val};
 use plugin_api::testing::machine::Machine;
 use plugin_api::{Config, Encoder, LayerRef, Result, SemanticId, Traced};
-use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors, serialize};
 use serde_json::Value;
 
 /// Largest distance of a number: vectors of length one, F32 sums in another order, six layers deep
@@ -126,6 +127,87 @@ fn all_minilm_l6_v2_has_the_vectors_of_sentence_transformers() {
         assert_eq!((model.width(), model.tokens_max()), (384, 256));
         let ids = ids_of(&model, &entries);
         check(&mut model, &ids[..few], &expected[..few], backend);
+    }
+}
+
+/// The same model, its matrices written in a format and read back.
+fn rounded(folder: &Path, format: &str, setup: &Setup) -> tempfile::TempDir {
+    let quantizers = setup.wiring.quantizers(&setup.registry).unwrap();
+    let (_, quantizer) = &quantizers[format];
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut data, mut num_rounded) = (Vec::new(), 0);
+    for (name, tensor) in tensors.tensors() {
+        let mut content = tensor.data().to_vec();
+        let cols = tensor.shape().last().copied().unwrap_or(0);
+        let is_matrix = tensor.dtype() == Dtype::F32 && tensor.shape().len() == 2;
+        if is_matrix && cols.is_multiple_of(quantizer.format().block_len) {
+            let (chunks, _) = content.as_chunks::<4>();
+            let mut values: Vec<f32> = chunks.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            let mut blocks = vec![0; quantizer.format().size_bytes(values.len()).unwrap()];
+            quantizer.encode(&values, None, &mut blocks).unwrap();
+            quantizer.decode(&blocks, &mut values).unwrap();
+            content = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            num_rounded += 1;
+        }
+        data.push((name, tensor.dtype(), tensor.shape().to_vec(), content));
+    }
+    assert!(num_rounded > 0, "{format}");
+    let views = data.iter().map(|(name, dtype, shape, content)| {
+        (name, TensorView::new(*dtype, shape.clone(), content).unwrap())
+    });
+    let to = tempfile::tempdir().unwrap();
+    std::fs::write(to.path().join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_file() && entry.file_name() != "model.safetensors" {
+            std::fs::copy(entry.path(), to.path().join(entry.file_name())).unwrap();
+        }
+    }
+    to
+}
+
+/// Formats, and the least cosine of a vector with that of the whole model: what quantizers lose on real weights.
+#[rustfmt::skip]
+const FORMATS: [(&str, f64); 13] = [
+    ("BF16",           0.9998),
+    ("Q8_0",           0.9998),
+    ("INT8_B128",      0.9998),
+    ("FP8_E4M3_B128",  0.998),
+    ("Q6_K",           0.999),
+    ("Q5_1",           0.995),
+    ("Q5_0",           0.995),
+    ("Q5_K",           0.995),
+    ("Q4_1",           0.97),
+    ("Q4_K",           0.97),
+    ("Q4_0",           0.97),
+    ("INT4_G128",      0.95),
+    ("MXFP4",          0.95),
+];
+
+#[test]
+#[allow(clippy::print_stdout, reason = "what was measured is worth reading")]
+fn vectors_of_a_quantized_encoder_point_where_they_did() {
+    let Some(path) = real_model("all-MiniLM-L6-v2", "model.safetensors") else { return };
+    let folder = path.parent().unwrap();
+    let (setup, entries) = (Setup::new("cpu"), entries("embeddings.json"));
+    let vectors = |path: &Path| {
+        let mut model = load(&setup, path, &EncoderOptions::default());
+        let ids = ids_of(&model, &entries);
+        (model.encode(ids.iter().map(Vec::as_slice)).unwrap(), model.width())
+    };
+    let (whole, width) = vectors(&path);
+    for (format, least) in FORMATS {
+        let to = rounded(folder, format, &setup);
+        let (found, _) = vectors(&to.path().join("model.safetensors"));
+        let cosines: Vec<f64> = found
+            .chunks_exact(width)
+            .zip(whole.chunks_exact(width))
+            .map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum())
+            .collect();
+        let mean = cosines.iter().sum::<f64>() / cosines.len() as f64;
+        let worst = cosines.iter().copied().fold(1.0, f64::min);
+        println!("{format:14} cosine {mean:.5}, at worst {worst:.5}");
+        assert!(worst >= least, "{format}: {worst}, expected {least}");
     }
 }
 

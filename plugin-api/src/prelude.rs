@@ -6,7 +6,9 @@ pub use crate::events::{Flow, Phase, Subscriptions};
 pub use crate::export_plugin;
 pub use crate::host::Host;
 pub use crate::kinds::adapter::Adapter;
-pub use crate::kinds::compressor::{Chosen, Compressed, Compressor, Grid, Input, Matrix, Products};
+pub use crate::kinds::compressor::{
+    Channels, Chosen, Compressed, Compressor, Grid, Input, Matrix, Products,
+};
 pub use crate::kinds::curriculum::{Choice, Curriculum, SourceView};
 pub use crate::kinds::decoding_strategy::{
     Action, Actions, DecodingStrategy, Eval, Evals, FinishReason, GroupId, Outcome, RequestView,

@@ -8,6 +8,7 @@ mod crashes;
 mod curricula;
 mod datasets;
 mod events;
+mod experts;
 mod files;
 mod gguf;
 mod hooks;

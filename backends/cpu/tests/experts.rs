@@ -53,3 +53,29 @@ fn what_is_chosen_is_what_a_mask_would_leave() {
         }
     }
 }
+
+/// What the bench compares makes the same numbers.
+#[test]
+fn all_experts_over_all_tokens_with_a_mask_make_what_the_chosen_make() {
+    let backend = Cpu::from_config(&Config::new().with("threads", 1)).unwrap();
+    let (tokens, maxima) = (32, [(Dim::TOKENS, 32)]);
+    let mut random = Random::new(1);
+    let x: Vec<f32> = (0..tokens * 64).map(|_| random.signed()).collect();
+    let (chosen, counts) = MIXTURE.choices(tokens, 2);
+    let mut mask = vec![0.0; tokens * 8];
+    for (i, (expert, count)) in chosen.iter().zip(&counts).enumerate() {
+        mask[i / 2 * 8 + *expert as usize] = *count;
+    }
+    let run = |plan: Plan, inputs: &[TensorRef<'_>]| {
+        let mut rig = Rig::new(&backend, plan, Format::F32, Cache::NONE, &maxima).unwrap();
+        rig.run(&backend, &maxima, inputs).unwrap()
+    };
+    let counts = [TensorRef::F32(&x), TensorRef::F32(&counts), TensorRef::U32(&chosen)];
+    let found = run(MIXTURE.dispatched(2).unwrap(), &counts);
+    let expected = run(MIXTURE.masked().unwrap(), &[TensorRef::F32(&x), TensorRef::F32(&mask)]);
+    let peak = expected.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
+    assert!(peak > 0.0 && found.len() == expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() <= 2e-6 * peak, "{found}, not {expected}");
+    }
+}

@@ -77,6 +77,7 @@ use plugin_q5_1 as _;
 use plugin_q5_k as _;
 use plugin_q6_k as _;
 use plugin_q8_0 as _;
+use plugin_quarot as _;
 use plugin_reasoning as _;
 use plugin_repetition_penalty as _;
 use plugin_reservoir_replay as _;

@@ -18,6 +18,9 @@ pub struct CompressorV1 {
     /// Takes products as bytes, writes the weights chosen for them. [the thread of the run]
     pub compress:
         unsafe extern "C" fn(this: *mut c_void, products: RSlice<'_, u8>, out: *const Out) -> Code,
+    /// Takes rows of channels as bytes, writes them multiplied with a matrix, or that there is none. [the thread of the run]
+    pub rotate:
+        unsafe extern "C" fn(this: *mut c_void, rows: RSlice<'_, u8>, out: *const Out) -> Code,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
 }

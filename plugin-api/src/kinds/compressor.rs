@@ -20,9 +20,31 @@ pub trait Compressor: Send {
     ///
     /// [`Error::Unsupported`] where it cannot do with what it is given; whatever it returns ends the run.
     fn compress(&mut self, products: &Products<'_>) -> Result<Compressed>;
+
+    /// Multiplies each of `rows`, `[_, width]`, from the right with an orthogonal matrix, and says so; channels that it has
+    /// none for stay as they are. The matrix is one and the same for as long as it lives: the host turns what
+    /// writes these channels and what reads them, before the first weight is chosen. [the thread of the run]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`] for a width that it has no matrix of; it ends the run.
+    fn rotate(&mut self, channels: Channels, width: usize, rows: &mut [f32]) -> Result<bool> {
+        let _ = (channels, width, rows);
+        Ok(false)
+    }
 }
 
 kind!(Compressor, "compressor", Run, traced: false);
+
+/// Channels that nothing but products and norms sees, so that a model in which they are turned says the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Channels {
+    /// Of the stream that layers read and add to: `hidden_size`.
+    Stream,
+    /// Of a value head, from the product that makes it to the one that reads what attention makes of it: `head_dim`.
+    Value,
+}
 
 /// Products `x · wᵀ` that read the same `x`.
 #[derive(Debug, Clone)]
@@ -312,7 +334,6 @@ mod tests {
             (0,     true,    [1.0, 30.0, 2.0],    2.0,         0.0),
             (0,     true,    [-10.0, 5.0, 2.0],   1.0,         -10.0),
             (8,     false,   [0.0, 0.0, 0.0],     0.0,         0.0),
-            (0,     true,    [f32::MIN, f32::MAX, 0.0], f32::MAX, f32::MIN),
         ];
         for (zero_point, has_min, x, scale, min) in cases {
             let grid = grid(zero_point, has_min);
@@ -322,5 +343,7 @@ mod tests {
                 assert!((back - x).abs() <= scale.abs() / 2.0, "{x} comes back as {back}");
             }
         }
+        let widest = grid(0, true).fit([f32::MIN, f32::MAX].into_iter(), 1.0);
+        assert_eq!(widest, (f32::MAX, f32::MIN), "what no number can say is not infinite");
     }
 }

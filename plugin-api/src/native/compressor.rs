@@ -8,8 +8,10 @@ use super::abi::compressor::CompressorV1;
 use super::abi::{Code, Opened, Out, RSlice};
 use super::call::Remote;
 use super::guard::{self, answer, guard, instance};
-use crate::error::Result;
-use crate::kinds::compressor::{Chosen, Compressed, Compressor, Grid, Input, Matrix, Products};
+use crate::error::{Error, Result};
+use crate::kinds::compressor::{
+    Channels, Chosen, Compressed, Compressor, Grid, Input, Matrix, Products,
+};
 use crate::wire::{from_bytes, to_bytes, wire_enum, wire_struct};
 
 type Instance = dyn Compressor;
@@ -18,6 +20,7 @@ static TABLE: CompressorV1 = CompressorV1 {
     size: size_of::<CompressorV1>() as u32,
     needs_moments,
     compress,
+    rotate,
     close: guard::close::<Instance>,
 };
 
@@ -51,6 +54,28 @@ unsafe extern "C" fn compress(
         })
     }
 }
+
+unsafe extern "C" fn rotate(this: *mut c_void, rows: RSlice<'_, u8>, out: *const Out) -> Code {
+    // SAFETY: as in `compress`.
+    unsafe {
+        guard(out, || {
+            let Rows { is_stream, width, mut values } = from_bytes(rows.as_slice())?;
+            let channels = if is_stream { Channels::Stream } else { Channels::Value };
+            let is_done = instance::<Instance>(this).rotate(channels, width, &mut values)?;
+            answer(out, &is_done.then_some(values));
+            Ok(())
+        })
+    }
+}
+
+/// Rows of channels on their way.
+struct Rows {
+    is_stream: bool,
+    width: usize,
+    values: Vec<f32>,
+}
+
+wire_struct!(Rows { is_stream, width, values });
 
 /// [`Products`] on their way.
 struct Sent {
@@ -140,6 +165,23 @@ impl Compressor for Adapter {
         })?;
         self.remote.judged(found.check(products))?;
         Ok(found)
+    }
+
+    fn rotate(&mut self, channels: Channels, width: usize, rows: &mut [f32]) -> Result<bool> {
+        let is_stream = channels == Channels::Stream;
+        let (table, sent) =
+            (self.table, to_bytes(&Rows { is_stream, width, values: rows.to_vec() }));
+        let found: Option<Vec<f32>> = self.remote.ask(|this, out| {
+            // SAFETY: as in `compress`.
+            unsafe { (table.rotate)(this, sent.as_slice().into(), out) }
+        })?;
+        let Some(found) = found else { return Ok(false) };
+        if found.len() != rows.len() {
+            let error = Error::shape("rows that a compressor rotates", rows.len(), found.len());
+            return self.remote.judged(Err(error)).map(|()| false);
+        }
+        rows.copy_from_slice(&found);
+        Ok(true)
     }
 }
 

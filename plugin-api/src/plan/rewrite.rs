@@ -1,10 +1,14 @@
 //! Plans out of plans: what training makes of a plan that serves.
 
+mod experts;
+
 use super::build::PlanBuilder;
 use super::ops::{self, Attrs};
 use super::sink::{OpSink, OpSinkExt};
 use super::{Node, NodeKind, Per, Plan, Val};
 use crate::error::{Error, Result};
+
+pub use experts::with_all_experts;
 
 /// The plan with the weights called `names` as inputs of the same names, after those it has: what
 /// changes from step to step is no weight.

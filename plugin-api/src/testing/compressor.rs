@@ -6,7 +6,9 @@ use super::{Make, make};
 use crate::config::Config;
 use crate::error::Error;
 use crate::kinds::Capability;
-use crate::kinds::compressor::{Chosen, Compressed, Compressor, Grid, Input, Matrix, Products};
+use crate::kinds::compressor::{
+    Channels, Chosen, Compressed, Compressor, Grid, Input, Matrix, Products,
+};
 
 /// Runs the whole suite on compressors made from `config`.
 ///
@@ -59,11 +61,42 @@ pub fn suite_of(make: Make<'_, dyn Compressor>, config: &Config) {
             assert!(matches!(error, Error::Unsupported { .. }), "without a grid: {error}");
         }
     }
+    for channels in [Channels::Stream, Channels::Value] {
+        for width in [1, 7, 32, 64, 96, 100, 576] {
+            check_rotation([&mut *first, &mut *second], channels, width);
+        }
+    }
     let mut silent = Case::new(1, 7, 64, 4);
     (0..64).for_each(|col| silent.silence(col));
     let products = silent.products();
     if let Ok(found) = first.compress(&products) {
         assert_eq!(found.check(&products), Ok(()), "an answer for inputs of nothing");
+    }
+}
+
+/// Lengths and angles stay as they are, and what is asked alike is answered alike.
+fn check_rotation(both: [&mut dyn Compressor; 2], channels: Channels, width: usize) {
+    let mut random = Random::new(width as u64);
+    let before: Vec<f32> = (0..3 * width).map(|_| random.signed()).collect();
+    let answers = both.map(|compressor| {
+        let mut rows = before.clone();
+        (compressor.rotate(channels, width, &mut rows), rows)
+    });
+    assert!(answers[0] == answers[1], "what is asked alike is answered alike");
+    let [(is_done, after), _] = answers;
+    match is_done {
+        Ok(true) => {}
+        Ok(false) => assert_eq!(before, after, "channels that stay as they are"),
+        Err(error) => assert!(matches!(error, Error::Unsupported { .. }), "{width}: {error}"),
+    }
+    let product = |rows: &[f32], [i, j]: [usize; 2]| -> f64 {
+        let row = |i: usize| &rows[i * width..][..width];
+        row(i).iter().zip(row(j)).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    for pair in [[0, 0], [0, 1], [1, 2], [2, 2]] {
+        let (expected, found) = (product(&before, pair), product(&after, pair));
+        let most = 1e-5 * (width as f64).sqrt();
+        assert!((expected - found).abs() < most, "{width}: {pair:?} {found}, not {expected}");
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "the plans of these tests are their own")]
 
 mod cases;
+mod experts;
 mod refused;
 
 use plugin_api::plan::{

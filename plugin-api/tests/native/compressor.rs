@@ -37,6 +37,15 @@ impl Compressor for Subject {
         }
         Ok(Compressed { input_scale, weights })
     }
+
+    fn rotate(&mut self, channels: Channels, width: usize, rows: &mut [f32]) -> Result<bool> {
+        self.at("rotate")?;
+        if channels == Channels::Value {
+            return Ok(false);
+        }
+        rows.chunks_mut(width).for_each(<[f32]>::reverse);
+        Ok(true)
+    }
 }
 
 fn products(grid: Option<Grid>, can_scale: bool) -> Products<'static> {
@@ -80,4 +89,19 @@ fn answers_that_do_not_fit_are_faults_of_the_compressor() {
     let mut odd = products(None, false);
     odd.input.moments = &[1.0];
     assert!(matches!(compressor.compress(&odd), Err(Error::ShapeMismatch { .. })));
+}
+
+#[test]
+fn rows_are_turned_as_by_the_original() {
+    for mut compressor in both::<dyn Compressor>() {
+        let mut rows = [1.0, 2.0, 3.0, 4.0];
+        assert_eq!(compressor.rotate(Channels::Value, 2, &mut rows), Ok(false));
+        assert_eq!(rows, [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(compressor.rotate(Channels::Stream, 2, &mut rows), Ok(true));
+        assert_eq!(rows, [2.0, 1.0, 4.0, 3.0]);
+    }
+    let (mut compressor, watch) = import::<dyn Compressor>(&told("panics", "rotate"));
+    let error = compressor.rotate(Channels::Stream, 2, &mut [0.0; 4]).unwrap_err();
+    watch.expect("panicked: on purpose, in rotate");
+    assert_eq!(error, watch.faults()[0]);
 }

@@ -37,19 +37,21 @@ impl Mixture {
     }
 
     /// Every expert over every token, what it was not chosen for times zero: `x [tokens, hidden]` and
-    /// `counts [tokens, experts]`.
+    /// `counts [tokens, experts]`. Weights come in the order of those of [`dispatched`](Self::dispatched), so that random numbers
+    /// without blocks are the same.
     pub(crate) fn masked(self) -> Result<Plan> {
         let Self { hidden, inner, experts } = self;
         let mut b = PlanBuilder::new();
         let x = b.input("x", Spec::f32([Dim::TOKENS, hidden.into()]))?;
         let counts = b.input("counts", Spec::f32([Dim::TOKENS, experts.into()]))?;
+        let mut weights = |name: &str, rows: u64, cols: u64| -> Result<Vec<Val>> {
+            let spec = Spec::f32([rows.into(), cols.into()]);
+            (0..experts).map(|e| b.declare_weight(&format!("{name}.{e}"), spec.clone())).collect()
+        };
+        let (gate, up) = (weights("gate", inner, hidden)?, weights("up", inner, hidden)?);
+        let down = weights("down", hidden, inner)?;
         let mut sum = None;
-        for expert in 0..experts {
-            let mut weight = |name: &str, rows: u64, cols: u64| {
-                b.declare_weight(&format!("{name}.{expert}"), Spec::f32([rows.into(), cols.into()]))
-            };
-            let (gate, up) = (weight("gate", inner, hidden)?, weight("up", inner, hidden)?);
-            let down = weight("down", hidden, inner)?;
+        for (expert, ((gate, up), down)) in (0..experts).zip(gate.into_iter().zip(up).zip(down)) {
             let (gate, up) = (b.matmul(x, gate)?, b.matmul(x, up)?);
             let gated = fused::swiglu(&mut b, gate, up)?;
             let (result, count) = (b.matmul(gated, down)?, b.slice(counts, 1, expert, 1)?);

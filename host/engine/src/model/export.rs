@@ -133,6 +133,15 @@ impl Exporter<'_> {
         self.parts.and_then(|parts| parts.format(ours))
     }
 
+    /// Weights that were made and that the file has no tensor of their own for; `ours` is our name for one of its.
+    fn made_beside(&self, ours: &dyn Fn(&str) -> Option<String>) -> Vec<&str> {
+        let is_made =
+            |name: &&str| self.made(name).is_some() && !self.table.names_in_file(name).is_empty();
+        let names = self.table.names().filter(is_made);
+        let known: Vec<String> = self.files.tensors().filter_map(|t| ours(t.name)).collect();
+        names.filter(|name| known.iter().all(|other| other != name)).collect()
+    }
+
     /// The bytes of a weight that was made in another format.
     fn bytes_of_part(&self, ours: &str) -> Option<Result<Vec<u8>, EngineError>> {
         let parts = self.parts.filter(|parts| parts.format(ours).is_some())?;

@@ -111,6 +111,14 @@ impl WeightTable {
         Self { entries }
     }
 
+    /// Lists what is stored as `of` under another name too, if it is there and the name is free.
+    pub(crate) fn list_again(&mut self, of: &str, name: &str) {
+        if let Some(Entry { theirs, dims, .. }) = self.entries.get(of) {
+            let entry = Entry { theirs: theirs.clone(), views: Vec::new(), dims: dims.clone() };
+            self.entries.entry(name.to_owned()).or_insert(entry);
+        }
+    }
+
     /// The numbers of a weight, row-major, whatever format they are stored in.
     ///
     /// # Errors

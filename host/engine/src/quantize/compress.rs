@@ -9,12 +9,13 @@ use plugin_api::kinds::quantizer::Affine;
 use plugin_api::{Compressor, Quantizer};
 
 use super::calibrate::{Calibrator, Statistics};
+use super::rotate::{Turned, turns_stream};
 use super::taps::{Source, Tap};
 use super::work::Work;
 use super::{Calibrated, Job, encoded};
 use crate::error::EngineError;
 use crate::model::{InterleavedRows, Tokenizer};
-use crate::train::Parameters;
+use crate::train::{Parameter, Parameters, plans};
 use crate::wiring::Wiring;
 
 /// A model on its way through a compressor.
@@ -25,6 +26,8 @@ pub(super) struct Compression<'a> {
     calibrator: Calibrator,
     /// As they will be for layers that are done, as they were for those that follow.
     parameters: Parameters,
+    /// Weights that are no longer those of the file, before any is chosen.
+    turned: BTreeSet<String>,
     threads: usize,
 }
 
@@ -50,9 +53,9 @@ impl<'a> Compression<'a> {
         (wiring, registry): (&Wiring, &Registry),
         threads: usize,
     ) -> Result<Self, EngineError> {
-        let compressor = wiring.make::<dyn Compressor>(registry, asked.compressor)?;
+        let mut compressor = wiring.make::<dyn Compressor>(registry, asked.compressor)?;
         let path = job.files.path();
-        let (architecture, parameters) = Parameters::of_model(path, wiring, registry)?;
+        let (architecture, mut parameters) = Parameters::of_model(path, wiring, registry)?;
         let mut tokens = tokenizer.encode(asked.text, false);
         let window = asked.window.clamp(1, architecture.context_length());
         tokens.truncate((window + 1).saturating_mul(asked.windows_max));
@@ -61,17 +64,34 @@ impl<'a> Compression<'a> {
             return Err(EngineError::inconsistent("text to calibrate on", expected, tokens.len()));
         }
         let plugins = (wiring, registry);
+        let mut turned = BTreeSet::new();
+        if turns_stream(&mut *compressor, &architecture)? {
+            if let Some(table) = parameters.0.get("embed_tokens.weight").cloned() {
+                parameters.0.entry(super::HEAD.to_owned()).or_insert(table);
+            }
+            let parts = wiring.traced(registry, &architecture)?;
+            let plan = plans::logits(&architecture, &parts, [&parameters, &Parameters::default()])?;
+            let found = Turned::find(&plan, &parameters);
+            let done = found.and_then(|found| found.apply(&mut *compressor, &mut parameters));
+            let what = || format!("compressor `{}`", asked.compressor);
+            turned = done.map_err(EngineError::plugin(what()))?;
+        }
         let needs = compressor.needs_moments();
         let calibrator =
             Calibrator::new(&architecture, &parameters, (&tokens, window), plugins, needs)?;
         let name = asked.compressor;
-        Ok(Self { job, compressor, name, calibrator, parameters, threads })
+        Ok(Self { job, compressor, name, calibrator, parameters, turned, threads })
     }
 
     /// The weights that it chooses.
     pub(super) fn weights(&self) -> BTreeSet<String> {
+        self.turned.iter().cloned().chain(self.chosen()).collect()
+    }
+
+    /// Those of layers, which it is asked about.
+    fn chosen(&self) -> impl Iterator<Item = String> {
         let taps = self.calibrator.taps.iter().filter(|tap| self.grid(tap).is_some());
-        taps.flat_map(|tap| tap.weights.iter().cloned()).collect()
+        taps.flat_map(|tap| tap.weights.iter().cloned())
     }
 
     /// Chooses the weights of all layers and keeps them; `each` is told of every weight that is kept, and says whether
@@ -117,7 +137,34 @@ impl<'a> Compression<'a> {
                 each()?;
             }
         }
-        Ok(())
+        let chosen: BTreeSet<String> = self.chosen().collect();
+        self.turned.difference(&chosen).try_for_each(|name| self.keep_turned(work, name, each))
+    }
+
+    /// Keeps a weight that was turned and that nobody was asked about, in the format that it has or gets.
+    fn keep_turned(
+        &self,
+        work: &mut Work,
+        name: &str,
+        each: &mut dyn FnMut() -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let Some(weight) = self.job.chosen.get(name) else {
+            return Err(EngineError::inconsistent(name, "a weight of the model", "none"));
+        };
+        if !work.has(name) {
+            let (Parameter { dims, values }, cols) = (&self.parameters.0[name], weight.cols);
+            let whole = if dims.len() > 1 { &weight.from } else { super::WHOLE[0] };
+            let format = weight.to.as_deref().unwrap_or(whole);
+            let Some((_, quantizer)) = self.job.quantizers.get(format) else {
+                return Err(EngineError::inconsistent(name, "a format with a quantizer", format));
+            };
+            let rows = self.rows(name);
+            let turned = rows.map_or_else(|| values.clone(), |rows| rows.done(values, cols));
+            let bytes = encoded(&**quantizer, &turned, cols, self.threads);
+            let bytes = bytes.map_err(EngineError::plugin(format!("weight `{name}`")))?;
+            work.keep(name, format, &bytes)?;
+        }
+        if weight.to.is_some() { each() } else { Ok(()) }
     }
 
     /// The grid of a tap's weights: nothing for weights that stay as they are, and for different formats. The second is whether

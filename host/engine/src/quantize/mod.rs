@@ -5,6 +5,7 @@
 mod calibrate;
 mod compress;
 mod formats;
+mod rotate;
 mod sensitive;
 mod sensitivity;
 mod spread;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jackfield_runtime::Registry;
-use plugin_api::Quantizer;
+use plugin_api::{Compressor, Quantizer};
 
 use crate::error::EngineError;
 use crate::model::export::{Exported, Exporter};
@@ -182,7 +183,16 @@ impl Job {
             return Err(EngineError::inconsistent(what, "a path at which nothing is", found));
         }
         let is_gguf = to.extension().is_some_and(|ending| ending == "gguf");
-        let job = Self::of(from, is_gguf, recipe, wiring, registry)?;
+        let mut job = Self::of(from, is_gguf, recipe, wiring, registry)?;
+        if let Some(asked) = &recipe.calibrated {
+            let mut by = wiring.make::<dyn Compressor>(registry, asked.compressor)?;
+            if rotate::turns_stream(&mut *by, &job.architecture)? {
+                // A turned table of tokens makes the stream, and what reads it turned has gains in it.
+                job.table.list_again("embed_tokens.weight", HEAD);
+                let Self { files, table, quantizers, .. } = &job;
+                job.chosen = formats::choose(files, table, quantizers, recipe, is_gguf)?;
+            }
+        }
         if matches!(job.files.metadata(), Metadata::Gguf(_)) && !is_gguf {
             let what = to.display().to_string();
             let expected = "a name that ends in .gguf, since the model is a GGUF file";
@@ -347,6 +357,9 @@ fn encoded(
     done.into_iter().collect::<plugin_api::Result<()>>()?;
     Ok(bytes)
 }
+
+/// What reads the stream at the end; some models have none of its own.
+const HEAD: &str = "lm_head.weight";
 
 /// Formats that lose nothing that matters here.
 const WHOLE: [&str; 3] = ["F32", "F16", "BF16"];

@@ -114,6 +114,16 @@ impl TokenBatch {
         }
     }
 
+    /// Which token of its sequence each is, from 1, and how many its sequence has.
+    pub(super) fn places(&self) -> [Vec<f32>; 2] {
+        let (mut places, mut lengths) = (Vec::new(), Vec::new());
+        for sequence in self.sequence_index.chunk_by(|a, b| a == b) {
+            places.extend((1..=sequence.len()).map(|place| place as f32));
+            lengths.extend(std::iter::repeat_n(sequence.len() as f32, sequence.len()));
+        }
+        [places, lengths]
+    }
+
     /// The last row of each sequence.
     pub(super) fn last_rows(&self) -> Vec<u32> {
         let index = &self.sequence_index;
@@ -136,6 +146,9 @@ mod tests {
         assert_eq!(batch.weights, [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
         assert_eq!(batch.sequence_index, [0, 0, 0, 0, 1, 1, 1, 2]);
         assert_eq!(batch.last_rows(), [3, 6, 7]);
+        let places =
+            [[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 1.0], [4.0, 4.0, 4.0, 4.0, 3.0, 3.0, 3.0, 1.0]];
+        assert_eq!(batch.places(), places.map(Vec::from));
         assert_eq!(batch.columns["partner"], Column::U32(vec![1, 0]));
         assert_eq!(batch.columns["group"], Column::U32(vec![3]));
         assert_eq!(batch.sequence_weights(), [1.0, 0.0]);

@@ -17,6 +17,7 @@ mod parameters;
 pub(crate) mod plans;
 mod random;
 mod rollouts;
+mod routing;
 mod states;
 mod swap;
 mod topics;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jackfield_runtime::Registry;
-use plugin_api::{FeedForward, Kind, Mixer};
+use plugin_api::{FeedForward, Kind, Mixer, MoeRouter, Value};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::checkpoint::Checkpoint;
@@ -154,6 +154,9 @@ fn shapes(architecture: &Architecture) -> plugin_api::Result<BTreeMap<String, Ve
     let hidden = config.count("hidden_size", 1..=1 << 20)?;
     let vocab = config.count("vocab_size", 1..=1 << 24)?;
     let inner = config.count("intermediate_size", 1..=1 << 24)?;
+    let experts = num_experts(architecture)?;
+    let of_expert = config.count_or("moe_intermediate_size", inner, 1..=1 << 24)?;
+    let dense = config.list("mlp_only_layers")?;
     let head_dim = config.count("head_dim", 2..=4096)?;
     let queries = config.count("num_attention_heads", 1..=4096)? * head_dim;
     let keys = config.count("num_key_value_heads", 1..=4096)? * head_dim;
@@ -167,26 +170,42 @@ fn shapes(architecture: &Architecture) -> plugin_api::Result<BTreeMap<String, Ve
         add("lm_head".to_owned(), &[vocab, hidden]);
     }
     for layer in 0..architecture.num_layers() {
+        let is_dense = dense.contains(&Value::from(i64::from(layer)));
         for sub in &architecture.blueprint.sublayers {
             for norm in [&sub.pre_norm, &sub.post_norm].into_iter().flatten() {
                 add(format!("layers.{layer}.{norm}"), &[hidden]);
             }
-            let mut part = |name: &str, dims: [u64; 2]| {
-                add(format!("layers.{layer}.{}.{name}", sub.scope), &dims);
+            let mut part = |name: &str, dims: &[u64]| {
+                add(format!("layers.{layer}.{}.{name}", sub.scope), dims);
             };
             if sub.slot == <dyn Mixer>::NAME {
-                part("q_proj", [queries, hidden]);
-                part("k_proj", [keys, hidden]);
-                part("v_proj", [keys, hidden]);
-                part("o_proj", [hidden, queries]);
+                part("q_proj", &[queries, hidden]);
+                part("k_proj", &[keys, hidden]);
+                part("v_proj", &[keys, hidden]);
+                part("o_proj", &[hidden, queries]);
+            } else if sub.slot == <dyn FeedForward>::NAME && experts > 0 && !is_dense {
+                part("router", &[experts, hidden]);
+                part("experts.gate_proj", &[experts, of_expert, hidden]);
+                part("experts.up_proj", &[experts, of_expert, hidden]);
+                part("experts.down_proj", &[experts, hidden, of_expert]);
             } else if sub.slot == <dyn FeedForward>::NAME {
-                part("gate_proj", [inner, hidden]);
-                part("up_proj", [inner, hidden]);
-                part("down_proj", [hidden, inner]);
+                part("gate_proj", &[inner, hidden]);
+                part("up_proj", &[inner, hidden]);
+                part("down_proj", &[hidden, inner]);
             }
         }
     }
     Ok(shapes)
+}
+
+/// How many experts each layer of a mixture has, under the names of several families; 0 for other models.
+fn num_experts(architecture: &Architecture) -> plugin_api::Result<u64> {
+    if !architecture.blueprint.slots.contains_key(<dyn MoeRouter>::NAME) {
+        return Ok(0);
+    }
+    let names = ["num_local_experts", "num_experts", "n_routed_experts"];
+    let name = names.into_iter().find(|name| architecture.config.has(name));
+    name.map_or(Ok(0), |name| architecture.config.count(name, 1..=1 << 16))
 }
 
 /// Whether the product with this matrix is added to the stream.

@@ -2,16 +2,81 @@
 
 use plugin_api::kinds::objective::Rows;
 use plugin_api::kinds::optimizer::STATE;
-use plugin_api::plan::{Dim, OpSink, Plan, PlanBuilder, Spec, gradient, rewrite};
+use plugin_api::plan::{Dim, OpSink, Plan, PlanBuilder, Spec, Val, gradient, rewrite};
 use plugin_api::{Config, Error, LayerRef, LrSchedule, Objective, Optimizer, Result, Traced};
 
 use super::parameters::Parameters;
+use super::routing::{Loads, Routed, Routing, is_steered};
 use crate::error::EngineError;
 use crate::model::Architecture;
 use crate::model::trace::{TracedParts, WeightShapes, trace_decoder};
 
 /// The logits of whole sequences; the parameters are inputs.
 pub(crate) fn logits(
+    architecture: &Architecture,
+    parts: &TracedParts,
+    parameters: [&Parameters; 2],
+) -> Result<Plan, EngineError> {
+    let plan = whole(architecture, parts, parameters)?;
+    rewrite::with_all_experts(&plan, None).map_err(EngineError::plugin("plan of training"))
+}
+
+/// A model that learns: its logits, then what its routers tell.
+pub(super) struct Learner {
+    plan: Plan,
+    routers: Vec<Routed>,
+    routing: Routing,
+}
+
+impl Learner {
+    pub(super) fn new(
+        architecture: &Architecture,
+        parts: &TracedParts,
+        parameters: [&Parameters; 2],
+    ) -> Result<Self, EngineError> {
+        let mut plan = whole(architecture, parts, parameters)?;
+        let routing = Routing::of(&architecture.config);
+        let routing = routing.map_err(EngineError::plugin("hyperparameters"))?;
+        let routers = Routed::find(&plan);
+        Routed::tell(&mut plan, &routers);
+        let plan = rewrite::with_all_experts(&plan, routing.capacity_factor);
+        let plan = plan.map_err(EngineError::plugin("plan of training"))?;
+        Ok(Self { plan, routers, routing })
+    }
+
+    /// What counts the load of its routers.
+    pub(super) fn loads(&self) -> Loads {
+        Loads::new(&self.routing, &self.routers)
+    }
+
+    /// The loss of the objective and of the routers, their load, and the gradient by each parameter that has one, in the order
+    /// of their names.
+    pub(super) fn backward(
+        &self,
+        objective: &dyn Objective,
+        parameters: &Parameters,
+    ) -> Result<Plan, EngineError> {
+        let loss = rewrite::continued(&self.plan, |g, outputs| {
+            let (logits, told) = outputs.split_at(1);
+            let loss = objective_loss(g, objective, logits)?;
+            let routers = Routed::told(&self.routers, told);
+            let (loss, loads) = self.routing.with_losses(g, loss, &routers)?;
+            g.output("loss", loss)?;
+            let mut loads = routers.iter().zip(loads);
+            loads.try_for_each(|(router, load)| g.output(&router.load(), load))
+        });
+        let loss = loss.map_err(EngineError::plugin("objective"))?;
+        let names = parameters.0.keys().map(String::as_str).filter(|name| !is_steered(name));
+        let names: Vec<&str> = names.collect();
+        gradient(&loss, loss.outputs[0].val, &names).map_err(|error| {
+            let source = Error::unsupported("gradient", error.to_string());
+            EngineError::Plugin { what: "plan of training".to_owned(), source }
+        })
+    }
+}
+
+/// The logits of whole sequences, as serving computes them.
+fn whole(
     architecture: &Architecture,
     parts: &TracedParts,
     [parameters, frozen]: [&Parameters; 2],
@@ -43,15 +108,6 @@ pub(super) fn loss(logits: &Plan, objective: &dyn Objective) -> Result<Plan, Eng
     with_loss(logits, objective).map_err(EngineError::plugin("objective"))
 }
 
-/// The same with the gradient of the loss by each parameter, in the order of their names.
-pub(super) fn backward(loss: &Plan, parameters: &Parameters) -> Result<Plan, EngineError> {
-    let names: Vec<&str> = parameters.0.keys().map(String::as_str).collect();
-    gradient(loss, loss.outputs[0].val, &names).map_err(|error| {
-        let source = Error::unsupported("gradient", error.to_string());
-        EngineError::Plugin { what: "plan of training".to_owned(), source }
-    })
-}
-
 /// The weights of either.
 struct Both<'a>(&'a Parameters, &'a Parameters);
 
@@ -67,13 +123,18 @@ fn unread<'a>(plan: &Plan, parameters: &'a Parameters) -> Option<&'a String> {
 
 fn with_loss(plan: &Plan, objective: &dyn Objective) -> Result<Plan> {
     rewrite::continued(plan, |g, outputs| {
-        let config = Config::at("training");
-        let results = objective.trace(g, outputs, &LayerRef { index: 0, config: &config })?;
-        match results[..] {
-            [loss] => g.output("loss", loss),
-            _ => Err(Error::shape("objective", "one loss", results.len())),
-        }
+        let loss = objective_loss(g, objective, outputs)?;
+        g.output("loss", loss)
     })
+}
+
+fn objective_loss(g: &mut PlanBuilder, objective: &dyn Objective, logits: &[Val]) -> Result<Val> {
+    let config = Config::at("training");
+    let results = objective.trace(g, logits, &LayerRef { index: 0, config: &config })?;
+    match results[..] {
+        [loss] => Ok(loss),
+        _ => Err(Error::shape("objective", "one loss", results.len())),
+    }
 }
 
 /// One step of the parameter called `name`.

@@ -31,8 +31,10 @@ pub(super) struct Core {
     pub(super) architecture: Architecture,
     /// Names and shapes only.
     pub(super) shapes: Parameters,
-    /// Of the model.
+    /// Of the model as it serves.
     pub(super) logits: Plan,
+    /// The model as it learns.
+    pub(super) learner: plans::Learner,
     pub(super) backend: Arc<dyn Backend>,
     pub(super) options: TrainOptions,
 }
@@ -46,7 +48,7 @@ pub(super) struct Objected {
 impl Core {
     pub(super) fn objective(&self, objective: &dyn Objective) -> Result<Objected, EngineError> {
         let loss = plans::loss(&self.logits, objective)?;
-        let plan = plans::backward(&loss, &self.shapes)?;
+        let plan = self.learner.backward(objective, &self.shapes)?;
         let TrainOptions { tokens_max, num_seqs_max, .. } = self.options;
         let sizes = sizes(tokens_max, num_seqs_max);
         let forward_backward = Compiled::new(plan, &sizes, &self.backend)?;

@@ -18,6 +18,7 @@ use super::loader::TokenBatch;
 use super::measures::Measures;
 use super::parameters::{Parameter, Parameters};
 use super::plans;
+use super::routing::{Loads, is_steered};
 use super::swap::{Core, Objected, Offer, SLOTS, Shared, TrainSwapper};
 use super::topics::Topics;
 use super::updates::Updates;
@@ -85,6 +86,7 @@ pub struct Trainer {
     forward_backward: Compiled,
     measures: Measures,
     updates: Updates,
+    loads: Loads,
     schedule: Compiled,
     /// In the order of the parameters.
     grads: Vec<Vec<f32>>,
@@ -135,6 +137,8 @@ impl Trainer {
         let optimizer = wiring.one::<dyn Optimizer>(registry)?;
         let schedule = wiring.one::<dyn LrSchedule>(registry)?;
         let logits = plans::logits(&architecture, &parts, [&parameters, &frozen])?;
+        let learner = plans::Learner::new(&architecture, &parts, [&parameters, &frozen])?;
+        let loads = learner.loads();
         let width = logits.spec(logits.outputs[0].val).width();
         let vocab_size = width.map_err(EngineError::plugin("logits"))?;
         let dims_only = |(name, p): (&String, &Parameter)| {
@@ -142,7 +146,7 @@ impl Trainer {
         };
         let shapes = Parameters(parameters.0.iter().map(dims_only).collect());
         let flops = ModelFlops::of(&architecture, &parameters, &frozen);
-        let core = Core { architecture, shapes, logits, backend, options };
+        let core = Core { architecture, shapes, logits, learner, backend, options };
         let Objected { forward_backward, measures } = core.objective(&*objective)?;
         let schedule = core.schedule(&*schedule)?;
         let plans = core.updates(&*optimizer)?;
@@ -162,6 +166,7 @@ impl Trainer {
             forward_backward,
             measures,
             updates,
+            loads,
             schedule,
             sums: grads.clone(),
             grads,
@@ -178,6 +183,12 @@ impl Trainer {
     /// What the model is.
     pub fn architecture(&self) -> &Architecture {
         &self.shared.core.architecture
+    }
+
+    /// How many tokens of the last step chose each expert, by the name of the router's weight: nothing for models
+    /// without.
+    pub fn expert_loads(&self) -> impl Iterator<Item = (String, &[f32])> {
+        self.loads.by_name()
     }
 
     /// What swaps optimizer, schedule and objective of this run between two steps, from any thread.
@@ -305,7 +316,9 @@ impl Trainer {
         let learning_rate = self.options().learning_rate * f64::from(factor);
         let mut event = TrainLr { step: self.step, learning_rate, lent: PhantomData };
         let _ = self.topics.lr.emit(&mut event);
+        let biases = self.loads.biases(&self.parameters);
         self.updates.step(&mut self.parameters, &self.sums, event.learning_rate as f32)?;
+        self.loads.steer(&mut self.parameters, biases);
         report.learning_rate = event.learning_rate;
         self.offer_parameters();
         Ok(())
@@ -322,10 +335,14 @@ impl Trainer {
         self.options().check(batch)?;
         let mut loss = [0.0];
         let mut outputs = vec![TensorMut::F32(&mut loss)];
+        outputs.extend(self.loads.outputs());
         let grads = if is_first { &mut self.sums } else { &mut self.grads };
-        outputs.extend(grads.iter_mut().map(|grad| TensorMut::F32(grad)));
+        let grads = grads.iter_mut().zip(self.parameters.0.keys());
+        let learnt = grads.filter(|(_, name)| !is_steered(name));
+        outputs.extend(learnt.map(|(grad, _)| TensorMut::F32(grad)));
         let plan = &mut self.forward_backward;
         run_over(plan, batch, counted, [&self.parameters, &self.frozen], &mut outputs)?;
+        self.loads.add(is_first);
         if !is_first {
             for (sum, grad) in self.sums.iter_mut().zip(&self.grads) {
                 sum.iter_mut().zip(grad).for_each(|(sum, grad)| *sum += grad);
@@ -361,12 +378,14 @@ impl TrainOptions {
 #[derive(Clone, Copy)]
 struct Counted {
     tokens: f64,
+    /// Tokens that count or not.
+    rows: f64,
     sequences: f64,
 }
 
 impl Counted {
     /// For plans without shares.
-    const NONE: Self = Self { tokens: 1.0, sequences: 1.0 };
+    const NONE: Self = Self { tokens: 1.0, rows: 1.0, sequences: 1.0 };
 
     fn of(batches: &[TokenBatch]) -> Result<Self, EngineError> {
         let tokens: f64 = batches.iter().map(TokenBatch::num_counted).sum();
@@ -376,7 +395,8 @@ impl Counted {
         }
         let sequences = batches.iter().flat_map(TokenBatch::sequence_weights);
         let sequences: f64 = sequences.map(f64::from).sum();
-        Ok(Self { tokens, sequences: if sequences > 0.0 { sequences } else { 1.0 } })
+        let rows = batches.iter().map(TokenBatch::num_tokens).sum::<usize>() as f64;
+        Ok(Self { tokens, rows, sequences: if sequences > 0.0 { sequences } else { 1.0 } })
     }
 }
 
@@ -395,6 +415,8 @@ fn run_over(
     let sequences: Vec<f32> = sequences.map(|weight| share(weight, counted.sequences)).collect();
     let (tokens, last_rows) = (batch.num_tokens(), batch.last_rows());
     let rows: Vec<u32> = (0..tokens as u32).collect();
+    let router_shares = vec![share(1.0, counted.rows); tokens];
+    let [place, length] = batch.places();
     let input = |name: &str| {
         Some(match name {
             "token_ids" => TensorRef::U32(&batch.tokens),
@@ -405,6 +427,9 @@ fn run_over(
             "loss_weights" => TensorRef::F32(&weights),
             "token_mask" => TensorRef::F32(&batch.weights),
             "sequence_weights" => TensorRef::F32(&sequences),
+            "router_shares" => TensorRef::F32(&router_shares),
+            "place" => TensorRef::F32(&place),
+            "length" => TensorRef::F32(&length),
             "last_row" => TensorRef::U32(&last_rows),
             _ => match parameters.iter().find_map(|parameters| parameters.0.get(name)) {
                 Some(parameter) => TensorRef::F32(&parameter.values),

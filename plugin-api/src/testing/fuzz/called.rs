@@ -7,7 +7,7 @@ use super::{Asked, number, text};
 use crate::config::Config;
 use crate::events::Subscriptions;
 use crate::kinds::backend::{Backend, Bucket, MemoryMap, RawRows, RawValues, WeightDesc};
-use crate::kinds::compressor::{Compressor, Grid, Input, Matrix, Products};
+use crate::kinds::compressor::{Channels, Compressor, Grid, Input, Matrix, Products};
 use crate::kinds::curriculum::{Curriculum, SourceView};
 use crate::kinds::decoding_strategy::{
     Actions, DecodingStrategy, Evals, GroupId, Outcome, RequestView,
@@ -154,6 +154,8 @@ pub(in crate::testing) fn compressor(
         };
         let _ = compressor.compress(&products);
         let _ = compressor.needs_moments();
+        let mut rows: Vec<f32> = (0..random.below(40)).map(|_| number(random)).collect();
+        let _ = compressor.rotate(Channels::Stream, random.below(20), &mut rows);
     }
     Vec::new()
 }

@@ -3,6 +3,7 @@
 //! Source: DeepSeek-AI, "DeepSeek-V3 Technical Report", arXiv:2412.19437, section 2.1.2; the bias: Wang
 //! et al., "Auxiliary-Loss-Free Load Balancing", arXiv:2408.15664.
 
+use plugin_api::kinds::moe_router::CORRECTION_BIAS as BIAS;
 use plugin_api::prelude::*;
 
 /// Traces a choice by biased scores, weighed by the scores themselves.
@@ -72,8 +73,6 @@ fn of_best_groups(g: &mut dyn OpSink, scores: Val, experts: u64, config: &Config
     let masked = g.mul(grouped, mask)?;
     g.reshape(masked, &[-1, experts as i64])
 }
-
-const BIAS: &str = "router.e_score_correction_bias";
 
 export_plugin!(DeepSeekV3);
 

@@ -177,6 +177,40 @@ mod tests {
         }
     }
 
+    const TORCHAO: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../../tests/golden/torchao_blocks.json"
+    ));
+
+    #[test]
+    fn scales_and_bytes_are_those_of_torchao() {
+        for name in ["e4m3", "e5m2"] {
+            let fp8 = with(&[("format", text(name)), ("block", Value::Int(32))]);
+            let field = |field: &str| golden::numbers(TORCHAO, name, field);
+            let x: Vec<f32> = field("x").into_iter().map(|x| x as f32).collect();
+            let mut blocks = vec![0; fp8.format().size_bytes(x.len()).unwrap()];
+            fp8.encode(&x, None, &mut blocks).unwrap();
+            let (mut scales, mut codes) = (Vec::new(), Vec::new());
+            for block in blocks.chunks_exact(SCALE_BYTES + 32) {
+                let (scale, bytes) = block.split_at(SCALE_BYTES);
+                scales.push(f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]));
+                codes.extend(bytes.iter().map(|code| f64::from(*code)));
+            }
+            assert_eq!(codes, field("code"), "{name}");
+            // They divide in F64, and round once more.
+            for (scale, theirs) in scales.iter().zip(field("scale")) {
+                let distance = (f64::from(*scale) - theirs).abs();
+                assert!(distance <= 1.2e-7 * theirs, "{name}: {scale}, not {theirs}");
+            }
+            let mut found = vec![0.0; x.len()];
+            fp8.decode(&blocks, &mut found).unwrap();
+            for (found, expected) in found.iter().zip(field("deq")) {
+                let distance = (f64::from(*found) - expected).abs();
+                assert!(distance <= 2.4e-7 * expected.abs(), "{name}: {found}, not {expected}");
+            }
+        }
+    }
+
     #[test]
     fn rules_choose_the_largest_number() {
         // Blocks of 16 whose largest numbers are these.

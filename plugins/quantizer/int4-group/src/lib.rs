@@ -185,6 +185,45 @@ mod tests {
         }
     }
 
+    const TORCHAO: &str = include_str!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../../tests/golden/torchao_blocks.json"
+    ));
+
+    /// Scales and minima are halves here, and F32 there.
+    #[test]
+    fn codes_are_those_of_torchao_and_numbers_as_near_as_halves_are() {
+        for (group, symmetric) in [(32, false), (32, true), (128, false), (128, true)] {
+            let entry = format!("int4_g{group}{}", if symmetric { "_sym" } else { "" });
+            let field = |name: &str| golden::numbers(TORCHAO, &entry, name);
+            let floats =
+                |name: &str| field(name).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+            let (plugin, x, theirs) = (with(group, symmetric), floats("x"), floats("scale"));
+            let mut blocks = vec![0; plugin.format().size_bytes(x.len()).unwrap()];
+            plugin.encode(&x, None, &mut blocks).unwrap();
+            let (mut codes, mut scales) = (vec![0; x.len()], vec![0.0; theirs.len()]);
+            let mut mins = vec![0.0; if symmetric { 0 } else { theirs.len() }];
+            let mut parts = AffineMut { codes: &mut codes, scales: &mut scales, mins: &mut mins };
+            plugin.unpack(&blocks, &mut parts).unwrap();
+            let codes: Vec<f64> = codes.iter().map(|code| f64::from(*code)).collect();
+            assert_eq!(codes, field("code"), "{entry}");
+            let mut found = vec![0.0; x.len()];
+            plugin.decode(&blocks, &mut found).unwrap();
+            for (i, (found, expected)) in found.iter().zip(floats("deq")).enumerate() {
+                let (scale, theirs) = (scales[i / group as usize], theirs[i / group as usize]);
+                assert!(
+                    (scale - theirs).abs() <= theirs / 2048.0,
+                    "{entry}: {scale}, not {theirs}"
+                );
+                // Half a step of a half of the minimum, and of as many scales as the code says.
+                assert!(
+                    (found - expected).abs() <= 30.0 * theirs / 2048.0,
+                    "{entry}: {found} {expected}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn groups_that_no_backend_computes_are_refused() {
         for group in [8, 24, 8192] {

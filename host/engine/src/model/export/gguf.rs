@@ -67,12 +67,24 @@ impl Exporter<'_> {
                 return self.refuse(tensor.name, "rows of whole blocks", format);
             }
         }
+        let more = self.made_beside(&|theirs| self.architecture.blueprint.gguf_weight(theirs));
+        for name in &more {
+            let theirs = self.architecture.blueprint.gguf_name(name).unwrap_or_default();
+            let (dims, format) = (self.table.dims(name), self.made(name).unwrap_or_default());
+            if writer.tensor(&theirs, dims.unwrap_or_default(), format).is_none() {
+                return self.refuse(name, "rows of whole blocks", format);
+            }
+        }
+        let total = tensors.len() + more.len();
         let size_bytes = write(to, &writer, |index| {
-            progress(index as u64, tensors.len() as u64);
-            let name = tensors[index].name;
+            progress(index as u64, total as u64);
+            let Some(TensorDesc { name, .. }) = tensors.get(index) else {
+                let name = more[index - tensors.len()];
+                return self.bytes_of_part(name).unwrap_or_else(|| Ok(Vec::new()));
+            };
             self.bytes_of_part(&ours(name)).unwrap_or_else(|| Ok(self.stored(name)?.into_owned()))
         })?;
-        Ok(Exported { tensors: tensors.len(), size_bytes })
+        Ok(Exported { tensors: total, size_bytes })
     }
 
     /// What the file has no key for has to be as its readers take it to be.

@@ -14,6 +14,7 @@ use super::{Exported, Exporter, outside};
 use crate::error::EngineError;
 use crate::model::files::{BLOCKS_METHOD, Metadata, TensorDesc};
 use crate::model::tokenizer::byte_tokenizer_json;
+use crate::model::trace::WeightShapes as _;
 
 /// One tensor, whose bytes are made when they are written.
 struct Lazy<'a> {
@@ -89,10 +90,11 @@ impl Exporter<'_> {
         path: &Path,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<usize, EngineError> {
-        let total = self.files.tensors().count();
+        let tensors = self.tensors();
+        let total = tensors.len();
         let written = Written { done: 0, total: total as u64, progress, failed: None };
         let written = RefCell::new(written);
-        let lazy = self.files.tensors().map(|tensor| {
+        let lazy = tensors.into_iter().map(|tensor| {
             // Blocks are chosen weight by weight: norms have none.
             if let Some(format) = self.format.filter(|format| !FLOATS.contains(format)) {
                 return self.refuse(tensor.name, "F32, BF16 or F16", format);
@@ -125,6 +127,16 @@ impl Exporter<'_> {
             EngineError::inconsistent(path.display().to_string(), "a file to write", error)
         })?;
         Ok(total)
+    }
+
+    /// Those of the model, and what was made beside them.
+    fn tensors(&self) -> Vec<TensorDesc<'_>> {
+        let ours = |theirs: &str| Some(self.architecture.blueprint.hf_weight(theirs).0);
+        let more = self.made_beside(&ours).into_iter().map(|name| {
+            let dims = self.table.dims(name).unwrap_or_default();
+            TensorDesc { name, format: self.made(name), dims, size_bytes: 0 }
+        });
+        self.files.tensors().chain(more).collect()
     }
 
     /// What a tensor is written in.
@@ -207,7 +219,7 @@ impl Exporter<'_> {
     /// Which tensors are blocks of which format, and how long their rows are.
     fn blocks(&self) -> Option<Value> {
         let mut blocks = serde_json::Map::new();
-        for tensor in self.files.tensors() {
+        for tensor in self.tensors() {
             let format = self.format_of(&tensor);
             if !FLOATS.contains(&format) {
                 let cols = tensor.dims.last();
