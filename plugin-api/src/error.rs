@@ -58,7 +58,7 @@ pub enum Error {
     Denied {
         /// The plugin that asked.
         plugin: String,
-        /// The service: files, network, processes, clock.
+        /// The service: files, network, processes, clock, store.
         service: Cow<'static, str>,
         /// The path, host or program that was asked for.
         wanted: String,

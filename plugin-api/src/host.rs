@@ -1,6 +1,6 @@
 //! What a plugin may ask of the host, and what it was granted.
 //!
-//! Plugins reach files, network, processes, clocks and the tokens of the model only through a
+//! Plugins reach files, network, processes, clocks, the tokens of the model and rows of their own only through a
 //! [`Host`]. Everything is denied unless the configuration grants it; each denial is an error that names the line which
 //! would allow it, and is recorded.
 
@@ -40,7 +40,7 @@ impl Host {
         self.services.log(&self.plugin, Level::Warn, message);
     }
 
-    /// Everything else: files, network, processes, clock.
+    /// Everything else: files, network, processes, clock, store.
     pub fn services(&self) -> &dyn HostServices {
         &*self.services
     }
@@ -127,6 +127,58 @@ pub trait HostServices: Send + Sync {
     ///
     /// As for [`vocabulary`](Self::vocabulary).
     fn encode(&self, text: &str) -> Result<Vec<u32>>;
+
+    /// Rows that this plugin keeps of a session, those whose keys begin with `prefix`, by key ascending. Needs the
+    /// grant `store`.
+    ///
+    /// # Errors
+    ///
+    /// Also [`Error::Malformed`](crate::Error::Malformed) for a session that is none: one is 1 to
+    /// [`SESSION_BYTES_MAX`] bytes without control characters. [`Error::Unsupported`](crate::Error::Unsupported)
+    /// where the host keeps nothing.
+    fn store_rows(&self, session: &str, prefix: &str) -> Result<Vec<Row>>;
+
+    /// Takes in all changes of a session, in order, or none of them; they outlive the host from then on. False, and
+    /// nothing has changed, where a row that was to be [created](Change::Create) is there already. Needs the grant
+    /// `store`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`store_rows`](Self::store_rows); also [`Error::NoSpace`](crate::Error::NoSpace) beyond what the
+    /// operator allows a session or a plugin, and [`Error::Malformed`](crate::Error::Malformed) for a key of more
+    /// than [`KEY_BYTES_MAX`] bytes or an empty one.
+    fn store_change(&self, session: &str, changes: &[Change]) -> Result<bool>;
+}
+
+/// Something that a plugin keeps. A session has one row for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its name, by which rows are ordered as bytes.
+    pub key: String,
+    /// What the plugin keeps there.
+    pub value: Vec<u8>,
+}
+
+/// What is to become of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It is there with this value, whether it was there before or not.
+    Put(Row),
+    /// It is there with this value, and was not there before.
+    Create(Row),
+    /// The row of this key is not there.
+    Remove(String),
+}
+
+/// Bytes of the longest session.
+pub const SESSION_BYTES_MAX: usize = 128;
+
+/// Bytes of the longest key of a row.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Whether a text may name a session: 1 to [`SESSION_BYTES_MAX`] bytes without control characters.
+pub fn is_session(text: &str) -> bool {
+    (1..=SESSION_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// A program with its arguments: no shell in between.

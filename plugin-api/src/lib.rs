@@ -50,6 +50,7 @@ pub use kinds::hook::Hook;
 pub use kinds::kv_cache::KvCache;
 pub use kinds::logits_processor::LogitsProcessor;
 pub use kinds::lr_schedule::LrSchedule;
+pub use kinds::memory::Memory;
 pub use kinds::mixer::Mixer;
 pub use kinds::model_source::ModelSource;
 pub use kinds::moe_router::MoeRouter;

@@ -26,6 +26,7 @@ pub use crate::kinds::logits_processor::{
     BatchChange, FollowTokens, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,
 };
 pub use crate::kinds::lr_schedule::LrSchedule;
+pub use crate::kinds::memory::{Memory, Message, Passage, Turn};
 pub use crate::kinds::mixer::{HeadSizes, Mixer};
 pub use crate::kinds::model_source::{ModelEntry, ModelSource, Progress};
 pub use crate::kinds::moe_router::MoeRouter;

@@ -16,6 +16,7 @@ mod limits;
 mod operators;
 mod page;
 mod service;
+mod sessions;
 mod statuses;
 mod streams;
 mod training;

@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use jackfield_engine::encode::Reply;
-use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EngineError};
+use jackfield_engine::{Embedder, EncoderModel, EncoderOptions, EngineError, Memories};
+use jackfield_loader::{Grants, Services, StoreOptions};
 use jackfield_server::{EngineFacts, Server, ServerConfig};
 use jackfield_tests::{Setup, tiny_encoder, tiny_model};
 use plugin_api::events::{Flow, Subscriptions};
@@ -53,6 +54,10 @@ pub(crate) struct Models {
     pub(crate) encoder: Option<PathBuf>,
     /// While it is shut, as much as may wait for the encoder does.
     pub(crate) encoder_gate: Option<Gate>,
+    /// Where memories keep their rows; there are none without.
+    pub(crate) store: Option<PathBuf>,
+    /// Most bytes of a session there.
+    pub(crate) session_bytes: Option<u64>,
 }
 
 /// Holds the encoder up until the gate is open.
@@ -101,6 +106,14 @@ impl Service {
     ) -> Self {
         let mut setup = Setup::new("cpu");
         edit(&mut setup);
+        if let Some(store) = &models.store {
+            let mut options = StoreOptions::new(store);
+            options.session_bytes_max = models.session_bytes.unwrap_or(options.session_bytes_max);
+            let services = Services::with_store(options);
+            setup.wiring.lend(move |plugin, vocabulary| {
+                services.host_beside(plugin, Grants::for_builtin(), vocabulary)
+            });
+        }
         let table = table.with("address", "127.0.0.1:0");
         let config = Config::new().with("server", table);
         let mut config = ServerConfig::read(&config, "".as_ref()).unwrap();
@@ -142,6 +155,11 @@ impl Service {
                 server.embed_with(embedder);
             }
             let engine = setup.load(models.decoder.as_deref().unwrap_or(folder.path())).unwrap();
+            if models.store.is_some() {
+                let (wiring, registry) = (&setup.wiring, &setup.registry);
+                let tokenizer = &engine.model().tokenizer;
+                server.remember_with(Memories::load(wiring, registry, tokenizer, 300).unwrap());
+            }
             server.run(engine, || {});
         };
         let thread = Some(std::thread::spawn(run));

@@ -11,6 +11,7 @@ use plugin_adamw as _;
 use plugin_add as _;
 use plugin_attention as _;
 use plugin_awq as _;
+use plugin_basic_memory as _;
 use plugin_beam as _;
 use plugin_bert as _;
 use plugin_bf16 as _;
@@ -40,6 +41,7 @@ use plugin_greedy as _;
 use plugin_grpo as _;
 use plugin_guided as _;
 use plugin_hf_hub as _;
+use plugin_hierarchical_memory as _;
 use plugin_int4_group as _;
 use plugin_int8 as _;
 use plugin_int8_residual as _;
@@ -105,4 +107,5 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
+    93 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
     94 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

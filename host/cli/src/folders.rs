@@ -1,4 +1,4 @@
-//! Where configuration and caches of this user lie.
+//! Where configuration, caches and data of this user lie.
 
 use std::path::PathBuf;
 
@@ -22,6 +22,11 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
         "cache folder: expected XDG_CACHE_HOME or HOME to be set: or name --models-folder",
     )?;
     Ok(folder.join("jackfield"))
+}
+
+/// What is kept for good, where this user has a place for it.
+pub(crate) fn data_folder() -> Option<PathBuf> {
+    user_folder("XDG_DATA_HOME", ".local/share").map(|folder| folder.join("jackfield"))
 }
 
 fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {

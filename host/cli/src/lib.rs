@@ -13,6 +13,7 @@ mod embedder;
 mod folders;
 mod hosts;
 mod live_config;
+mod memory;
 mod progress;
 mod setup;
 

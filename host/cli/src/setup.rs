@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use anyhow::{Context, Result, bail};
 use jackfield_engine::model::LoadOptions;
 use jackfield_engine::{Engine, Wiring};
-use jackfield_loader::{ConfigFile, LoadedPlugin, Plugins, Services, load_builtins};
+use jackfield_loader::{ConfigFile, LoadedPlugin, Plugins, load_builtins};
 use jackfield_runtime::{Bus, Registry, SystemClock};
 use plugin_api::events::Subscriptions;
 use plugin_api::{Config, Hook, Host, Kind, ModelSource};
@@ -16,6 +16,7 @@ use crate::board::{self, LoadTable};
 use crate::folders::{cache_folder, config_path};
 use crate::hosts::Hosts;
 use crate::live_config::{LiveConfig, configured};
+use crate::memory;
 use crate::progress::Bar;
 
 /// Configuration and plugins, with the flags of the command line applied.
@@ -64,7 +65,7 @@ impl Session {
         let load = LoadTable::read(&config, here)?;
         let hosts = Arc::new(Hosts {
             config: config.clone(),
-            services: Services::new(),
+            services: memory::services(&config)?,
             models_folder: models_folder.clone(),
         });
         wiring.lend(hosts.lender(&builtins));

@@ -41,7 +41,7 @@ fn finding<'a>(verdict: &'a serde_json::Value, name: &str) -> &'a serde_json::Va
     checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("{verdict}"))
 }
 
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 24] = [
     "adapter",
     "backend",
     "compressor",
@@ -53,6 +53,7 @@ const KINDS: [&str; 23] = [
     "kv-cache",
     "logits-processor",
     "lr-schedule",
+    "memory",
     "mixer",
     "model-source",
     "moe-router",

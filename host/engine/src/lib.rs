@@ -5,6 +5,7 @@
 pub mod encode;
 pub mod error;
 pub mod generate;
+pub mod memory;
 pub mod model;
 pub mod quantize;
 pub mod swap;
@@ -16,6 +17,7 @@ pub use error::EngineError;
 pub use generate::{
     Admitted, Encoded, Engine, Gauge, Load, Output, Prompt, PromptToken, Request, RequestId, Stats,
 };
+pub use memory::{Memories, MemorySwapper, Recalled};
 pub use swap::Swapper;
 pub use train::{TextLoader, TrainOptions, Trainer};
 pub use wiring::Wiring;

@@ -34,16 +34,14 @@ type MakeHost = dyn Fn(&str, &Arc<dyn Tokens>) -> Host + Send + Sync;
 pub(crate) struct Hosts(Option<Arc<MakeHost>>);
 
 impl Hosts {
-    /// The handle of a plugin.
+    /// The handle on the host of a plugin, by its name.
     ///
     /// # Errors
     ///
     /// [`Error::Unsupported`](plugin_api::Error::Unsupported) where nobody says how.
     pub(crate) fn of(&self, name: &str, tokens: &Arc<dyn Tokens>) -> plugin_api::Result<Host> {
-        let missing = "nobody lends any";
-        let make = self.0.as_ref();
-        make.map(|make| make(name, tokens))
-            .ok_or_else(|| plugin_api::Error::unsupported("a handle on the host", missing))
+        let missing = || plugin_api::Error::unsupported("a handle on the host", "nobody lends any");
+        self.0.as_ref().map(|make| make(name, tokens)).ok_or_else(missing)
     }
 
     /// Opens a processor, if there is something to lend.
@@ -83,7 +81,7 @@ impl fmt::Debug for Hosts {
 
 /// What runs where nothing is configured.
 #[rustfmt::skip]
-const DEFAULTS: [(&str, &[&str]); 14] = [
+const DEFAULTS: [(&str, &[&str]); 15] = [
     ("adapter",           &["lora"]),
     ("backend",           &["cpu"]),
     ("curriculum",        &["sequential"]),
@@ -94,6 +92,7 @@ const DEFAULTS: [(&str, &[&str]); 14] = [
     ("encoder",           &["bert"]),
     ("hook",              &["stop-words"]),
     ("lr-schedule",       &["cosine"]),
+    ("memory",            &["basic-memory"]),
     ("model-source",      &["file", "pypi", "hf-hub"]),
     ("objective",         &["causal-lm"]),
     ("optimizer",         &["adamw"]),

@@ -16,6 +16,7 @@ pub struct Grants {
     process: Vec<String>,
     clock: bool,
     vocabulary: bool,
+    store: bool,
 }
 
 impl Grants {
@@ -25,7 +26,7 @@ impl Grants {
     }
 
     /// Reads a table with the keys `read`, `write` (paths), `network` (hosts), `process`
-    /// (programs), `clock` and `vocabulary`.
+    /// (programs), `clock`, `vocabulary` and `store`.
     ///
     /// # Errors
     ///
@@ -39,6 +40,7 @@ impl Grants {
             process: texts(config, "process")?,
             clock: config.flag_or("clock", false)?,
             vocabulary: config.flag_or("vocabulary", false)?,
+            store: config.flag_or("store", false)?,
         })
     }
 
@@ -52,12 +54,14 @@ impl Grants {
             process: vec!["python3".to_owned()],
             clock: false,
             vocabulary: false,
+            store: false,
         }
     }
 
-    /// The tokens of the model, and nothing else: what every plugin that comes with the product is granted.
+    /// The tokens of the model, rows of its own, and nothing else: what every plugin that comes with the product
+    /// is granted.
     pub fn for_builtin() -> Self {
-        Self { vocabulary: true, ..Self::none() }
+        Self { vocabulary: true, store: true, ..Self::none() }
     }
 
     /// The same grants, and reading below `path`: for a path that the operator names.
@@ -78,6 +82,7 @@ impl Grants {
             process: if has(Permission::Process) { self.process } else { Vec::new() },
             clock: has(Permission::Clock) && self.clock,
             vocabulary: has(Permission::Vocabulary) && self.vocabulary,
+            store: has(Permission::Store) && self.store,
         }
     }
 
@@ -112,6 +117,11 @@ impl Grants {
     /// Whether the tokens of the model are granted.
     pub(crate) fn allows_vocabulary(&self) -> bool {
         self.vocabulary
+    }
+
+    /// Whether rows of its own are granted.
+    pub(crate) fn allows_store(&self) -> bool {
+        self.store
     }
 
     /// Whether the time of day is granted.

@@ -35,7 +35,7 @@ pub use plugins::{
     LoadedStatus, Member, Plugins, PluginsError, PluginsOptions, Preview, SwapReport,
 };
 pub use quotas::Quotas;
-pub use services::{Denial, Services};
+pub use services::{Denial, Services, StoreOptions};
 pub use trial::Trial;
 pub use wasm::{WasmLane, WasmOptions};
 pub use watch::Watch;

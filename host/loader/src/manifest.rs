@@ -49,17 +49,20 @@ pub enum Permission {
     Clock,
     /// The tokens of the model.
     Vocabulary,
+    /// Rows of its own.
+    Store,
 }
 
 impl Permission {
     /// Every permission with its name in manifests and grants.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("read", Self::Read),
         ("write", Self::Write),
         ("network", Self::Network),
         ("process", Self::Process),
         ("clock", Self::Clock),
         ("vocabulary", Self::Vocabulary),
+        ("store", Self::Store),
     ];
 }
 
@@ -139,7 +142,7 @@ impl Table<'_> {
     }
 
     fn permissions(&self) -> Result<Vec<Permission>, LoadError> {
-        let expected = "a list of read, write, network, process, clock, vocabulary";
+        let expected = "a list of read, write, network, process, clock, vocabulary, store";
         let list = self.value("permissions").and_then(|value| value.get_ref().as_array());
         let list = list.ok_or_else(|| self.wrong("permissions", expected))?;
         let permission = |item: &Spanned<DeValue<'_>>| {
@@ -226,7 +229,7 @@ permissions = ["read", "clock"]
             ("kind = \"logits-processor\"", "kind = 3",         ":2: kind: expected text, found 3"),
             ("api = \"0.0\"",           "api = \"1.0\"",        ": built for plugin API 1.0, this host speaks 0.0"),
             ("\"stateless\"",           "\"sometimes\"",        ":5: reload: expected `stateless` or `handover`, found \"sometimes\""),
-            ("\"clock\"",               "\"camera\"",           ":6: permissions: expected a list of read, write, network, process, clock, vocabulary, found [\"read\", \"camera\"]"),
+            ("\"clock\"",               "\"camera\"",           ":6: permissions: expected a list of read, write, network, process, clock, vocabulary, store, found [\"read\", \"camera\"]"),
             ("[\"read\", \"clock\"]", "[]\nrequires = [\"paged\"]", ":7: requires: expected a list of kind/name, found [\"paged\"]"),
             ("[\"read\", \"clock\"]", "[]\nrequires = \"kv-cache/paged\"", ":7: requires: expected a list of kind/name, found \"kv-cache/paged\""),
             ("description",             "describtion",          ":4: describtion: expected one of the keys name, kind, api, description, reload, permissions, requires, found an unknown key"),

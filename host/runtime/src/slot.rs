@@ -132,6 +132,11 @@ impl<T: ?Sized> RequestSlot<T> {
         self.generations.last().expect("a slot always has an active generation")
     }
 
+    /// The generations before the active one that requests still hold, oldest first.
+    pub fn earlier(&self) -> &[Generation<T>] {
+        &self.generations[..self.generations.len() - 1]
+    }
+
     /// The label of a live generation.
     pub fn label_of(&self, generation: u32) -> Option<&Label> {
         let mut labels = self.generations.iter().map(|g| &g.label);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jackfield_engine::Embedder;
 use jackfield_engine::model::LoadedModel;
+use jackfield_engine::{Embedder, Memories};
 
 use crate::EngineFacts;
 use crate::admin::Board;
@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub(crate) started: u64,
     /// What turns texts into vectors, once it is loaded.
     pub(crate) embedder: OnceLock<Embedder>,
+    /// What remembers conversations, once it is loaded.
+    pub(crate) memories: OnceLock<Memories>,
     config: RwLock<Arc<ServerConfig>>,
 }
 
@@ -40,8 +42,9 @@ impl App {
     ) -> Self {
         let EngineFacts { readers, num_seqs_max: running_max, board } = facts;
         let config = RwLock::new(Arc::new(config));
-        let embedder = OnceLock::new();
-        Self { port, metrics, readers, running_max, board, started: now(), embedder, config }
+        let (embedder, memories) = (OnceLock::new(), OnceLock::new());
+        let started = now();
+        Self { port, metrics, readers, running_max, board, started, embedder, memories, config }
     }
 
     /// The configuration as it is.

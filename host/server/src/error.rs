@@ -215,6 +215,12 @@ impl ApiError {
         Self::new(status, SERVER, "engine_error", shortened(message))
     }
 
+    /// A memory could not recall: nothing was generated.
+    pub(crate) fn forgot(message: &str) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, SERVER, "memory_error", shortened(message)).about("session_id")
+    }
+
     /// No plugin or memory was left for the request while it ran.
     pub(crate) fn no_room(message: &str) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jackfield_engine::{Embedder, Engine};
+use jackfield_engine::{Embedder, Engine, Memories};
 use plugin_api::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -143,6 +143,12 @@ impl Server {
     pub fn embed_with(&self, embedder: Embedder) {
         // The first stays: there is one name to call it by.
         let _ = self.app.embedder.set(embedder);
+    }
+
+    /// Remembers conversations with these from now on: those of requests with a `session_id`.
+    pub fn remember_with(&self, memories: Memories) {
+        // The first stay: swaps reach them, not others.
+        let _ = self.app.memories.set(memories);
     }
 
     /// Answers requests with this engine until it is told to stop and all are answered, or the

@@ -20,6 +20,7 @@ pub mod hook;
 pub mod host;
 pub mod kv_cache;
 pub mod logits_processor;
+pub mod memory;
 pub mod model_source;
 pub mod op_sink;
 pub mod output_parser;
@@ -127,6 +128,7 @@ pub const DIGEST: [u64; 2] = digest(&[
     include_bytes!("host.rs"),
     include_bytes!("kv_cache.rs"),
     include_bytes!("logits_processor.rs"),
+    include_bytes!("memory.rs"),
     include_bytes!("model_source.rs"),
     include_bytes!("op_sink.rs"),
     include_bytes!("output_parser.rs"),

@@ -56,6 +56,7 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("kv_cache/pool.rs"),
     include_bytes!("kv_cache/prefix.rs"),
     include_bytes!("logits_processor.rs"),
+    include_bytes!("memory.rs"),
     include_bytes!("model_source.rs"),
     include_bytes!("op_sink.rs"),
     include_bytes!("output_parser.rs"),

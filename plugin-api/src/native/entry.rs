@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::abi::{
     Code, Entry, MAGIC, OK, Open, Opened, Out, PANICKED, RStr, StableAbi, TypeLayout, backend as b,
     compressor as co, curriculum as cu, decoding_strategy as ds, hook as h, kv_cache as kv,
-    logits_processor as lp, model_source as ms, output_parser as op, quantizer as q, reward as rw,
-    scheduler as s, traced as t,
+    logits_processor as lp, memory as me, model_source as ms, output_parser as op, quantizer as q,
+    reward as rw, scheduler as s, traced as t,
 };
 use super::call::{Answer, error_of};
 use super::guard::{guard, write};
 use super::{
     DIGEST, Owner, backend, compressor, curriculum, decoding_strategy, hook, kv_cache,
-    logits_processor, model_source, output_parser, quantizer, reward, scheduler, traced,
+    logits_processor, memory, model_source, output_parser, quantizer, reward, scheduler, traced,
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -29,6 +29,7 @@ use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::KvCache;
 use crate::kinds::logits_processor::LogitsProcessor;
 use crate::kinds::lr_schedule::LrSchedule;
+use crate::kinds::memory::Memory;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::model_source::ModelSource;
 use crate::kinds::moe_router::MoeRouter;
@@ -287,6 +288,7 @@ rows! {
     KvCache: kv_cache, KvCacheV1, kv;
     LogitsProcessor: logits_processor, LogitsProcessorV1, lp;
     LrSchedule: traced, TracedV1, t;
+    Memory: memory, MemoryV1, me;
     Mixer: traced, TracedV1, t;
     ModelSource: model_source, ModelSourceV1, ms;
     MoeRouter: traced, TracedV1, t;

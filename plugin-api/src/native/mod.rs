@@ -22,6 +22,7 @@ mod hook;
 mod host;
 mod kv_cache;
 mod logits_processor;
+mod memory;
 mod model_source;
 mod op_sink;
 mod output_parser;

@@ -7,7 +7,7 @@ mod called;
 mod traced;
 
 pub(super) use called::{
-    backend, compressor, curriculum, decoding_strategy, hook, kv_cache, logits_processor,
+    backend, compressor, curriculum, decoding_strategy, hook, kv_cache, logits_processor, memory,
     model_source, output_parser, quantizer, reward, scheduler,
 };
 pub(super) use traced::{

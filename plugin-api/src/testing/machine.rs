@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::host::{Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek};
+use crate::host::{
+    Change, Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek, Row, is_session,
+};
 use crate::vocabulary::Vocabulary;
 
 /// The machine. Clones are the same machine.
@@ -43,6 +45,8 @@ struct State {
     commands: Vec<Command>,
     log: Vec<String>,
     vocabulary: Option<Arc<Vocabulary>>,
+    /// What plugins keep, by session and key.
+    rows: BTreeMap<(String, String), Vec<u8>>,
 }
 
 impl Machine {
@@ -90,7 +94,7 @@ impl Machine {
         self.state().vocabulary = Some(Arc::new(vocabulary));
     }
 
-    /// Denies a service from now on: `files`, `network`, `processes`, `clock` or `vocabulary`.
+    /// Denies a service from now on: `files`, `network`, `processes`, `clock`, `vocabulary` or `store`.
     pub fn deny(&self, service: &'static str) {
         self.state().denied.insert(service);
     }
@@ -125,6 +129,14 @@ impl Machine {
             });
         }
         Ok(())
+    }
+
+    fn check_session(&self, session: &str) -> Result<()> {
+        self.check("store", session)?;
+        let fair = is_session(session);
+        let wrong =
+            || Error::malformed("session", "1 to 128 bytes without control characters", session);
+        fair.then_some(()).ok_or_else(wrong)
     }
 
     fn check_path(&self, path: &Path) -> Result<()> {
@@ -265,6 +277,36 @@ impl HostServices for Machine {
             ids.push(id);
         }
         Ok(ids)
+    }
+
+    fn store_rows(&self, session: &str, prefix: &str) -> Result<Vec<Row>> {
+        self.check_session(session)?;
+        let state = self.state();
+        let rows =
+            state.rows.iter().filter(|((of, key), _)| of == session && key.starts_with(prefix));
+        Ok(rows.map(|((_, key), value)| Row { key: key.clone(), value: value.clone() }).collect())
+    }
+
+    fn store_change(&self, session: &str, changes: &[Change]) -> Result<bool> {
+        self.check_session(session)?;
+        let mut state = self.state();
+        let mut rows = state.rows.clone();
+        for change in changes {
+            match change {
+                Change::Put(Row { key, value }) => {
+                    rows.insert((session.to_owned(), key.clone()), value.clone());
+                }
+                Change::Create(Row { key, value }) => {
+                    let place = (session.to_owned(), key.clone());
+                    if rows.insert(place, value.clone()).is_some() {
+                        return Ok(false);
+                    }
+                }
+                Change::Remove(key) => _ = rows.remove(&(session.to_owned(), key.clone())),
+            }
+        }
+        state.rows = rows;
+        Ok(true)
     }
 }
 

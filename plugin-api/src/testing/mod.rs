@@ -20,6 +20,7 @@ pub mod kv_cache;
 pub mod logits_processor;
 pub mod lr_schedule;
 pub mod machine;
+pub mod memory;
 pub mod mixer;
 pub mod model_source;
 pub mod moe_router;

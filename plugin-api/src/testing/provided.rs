@@ -4,7 +4,7 @@
 use super::random::Random;
 use super::{
     Make, adapter, backend, compressor, curriculum, decoding_strategy, encoder, feed_forward, fuzz,
-    hook, kv_cache, logits_processor, lr_schedule, mixer, model_source, moe_router, norm,
+    hook, kv_cache, logits_processor, lr_schedule, memory, mixer, model_source, moe_router, norm,
     objective, optimizer, output_parser, quantizer, residual, reward, rotary_embedding, scheduler,
 };
 use crate::config::Config;
@@ -21,6 +21,7 @@ use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::KvCache;
 use crate::kinds::logits_processor::LogitsProcessor;
 use crate::kinds::lr_schedule::LrSchedule;
+use crate::kinds::memory::Memory;
 use crate::kinds::mixer::Mixer;
 use crate::kinds::model_source::ModelSource;
 use crate::kinds::moe_router::MoeRouter;
@@ -128,6 +129,7 @@ rows! {
         logits_processor::suite_of(&|table| open(p, table), c);
     };
     LrSchedule: lr_schedule, |p, c| over(p, c, |make| lr_schedule::suite_of(make));
+    Memory: memory, |p, c| over(p, c, |make| memory::suite_of(make, c));
     Mixer: mixer, |p, c| over(p, c, |make| mixer::suite_of(make));
     ModelSource: model_source, |p, c| over(p, c, |make| model_source::suite_of(make, c));
     MoeRouter: moe_router, |p, c| over(p, c, |make| moe_router::suite_of(make));

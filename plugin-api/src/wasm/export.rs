@@ -47,6 +47,9 @@ macro_rules! export_wasm {
         $crate::export_wasm!(@ ModelSource, $register,
             __export_model_source_plugin_impl, model_source);
     };
+    ("memory", $register:path) => {
+        $crate::export_wasm!(@ Memory, $register, __export_memory_plugin_impl, memory);
+    };
     ("hook", $register:path) => {
         $crate::export_wasm!(@ Hook, $register, __export_hook_plugin_impl, hook);
     };

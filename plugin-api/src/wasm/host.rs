@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::error_of;
-use super::offers::jackfield::plugin::{files, host as wit, network, processes};
+use super::offers::jackfield::plugin::{files, host as wit, network, processes, store};
 use crate::Vocabulary;
 use crate::error::{Error, Result};
-use crate::host::{Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek};
+use crate::host::{Change, Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek, Row};
 
 /// The handle that calls of this plugin are given.
 pub(super) fn host() -> Host {
@@ -105,6 +105,21 @@ impl HostServices for Services {
 
     fn encode(&self, _text: &str) -> Result<Vec<u32>> {
         Err(Error::unsupported("encode", "components have no such service"))
+    }
+
+    fn store_rows(&self, session: &str, prefix: &str) -> Result<Vec<Row>> {
+        let rows = store::rows(session, prefix).map_err(error_of)?;
+        Ok(rows.into_iter().map(|store::Row { key, value }| Row { key, value }).collect())
+    }
+
+    fn store_change(&self, session: &str, changes: &[Change]) -> Result<bool> {
+        let wire = |row: &Row| store::Row { key: row.key.clone(), value: row.value.clone() };
+        let changes = changes.iter().map(|change| match change {
+            Change::Put(row) => store::Change::Put(wire(row)),
+            Change::Create(row) => store::Change::Create(wire(row)),
+            Change::Remove(key) => store::Change::Remove(key.clone()),
+        });
+        store::commit(session, &changes.collect::<Vec<_>>()).map_err(error_of)
     }
 }
 

@@ -55,6 +55,7 @@ mod export;
 pub mod hook;
 mod host;
 pub mod logits_processor;
+pub mod memory;
 pub mod mixer;
 pub mod model_source;
 pub mod offers;

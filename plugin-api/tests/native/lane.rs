@@ -30,6 +30,7 @@ fn carries_every_kind_with_the_layout_of_its_table() {
     check::<dyn KvCache>();
     check::<dyn LogitsProcessor>();
     check::<dyn LrSchedule>();
+    check::<dyn Memory>();
     check::<dyn Mixer>();
     check::<dyn ModelSource>();
     check::<dyn MoeRouter>();
@@ -94,6 +95,7 @@ fn a_panic_while_an_instance_ends_is_a_fault() {
         KvCache,
         LogitsProcessor,
         LrSchedule,
+        Memory,
         Mixer,
         ModelSource,
         MoeRouter,

@@ -12,6 +12,7 @@ mod hooks;
 mod kv_cache;
 mod lane;
 mod liars;
+mod memories;
 mod quantizer;
 mod rig;
 mod sources;

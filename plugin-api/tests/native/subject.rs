@@ -1,5 +1,6 @@
 //! A plugin of every kind whose methods do as they are told: work, fail, panic or lie.
 
+mod memory;
 mod processor;
 mod training;
 
@@ -38,6 +39,7 @@ pub(crate) fn register(registrar: &mut Registrar) {
     registrar.provide::<dyn KvCache, Subject>();
     registrar.provide::<dyn LogitsProcessor, Subject>();
     registrar.provide::<dyn LrSchedule, Subject>();
+    registrar.provide::<dyn Memory, Subject>();
     registrar.provide::<dyn Mixer, Subject>();
     registrar.provide::<dyn ModelSource, Subject>();
     registrar.provide::<dyn MoeRouter, Subject>();

@@ -64,6 +64,7 @@ Kinds, and what they can be written in:
                       rust, rust-wasm         describe a part of training, once
   curriculum          rust, rust-wasm         chooses what a run learns next
   output-parser       rust, rust-wasm         finds reasoning and calls of tools in answers
+  memory              rust, rust-wasm         recalls what was said before, remembers what is said
   reward              rust, rust-wasm         rates what a model in training answers
   model-source        rust, rust-wasm         finds and fetches models
   hook                rust, rust-wasm         listens to what happens, may end or refuse an answer

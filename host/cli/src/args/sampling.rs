@@ -73,6 +73,11 @@ pub(crate) struct Sampling {
     #[arg(long, value_name = "FILE", group = "constraint")]
     pub(crate) grammar: Option<PathBuf>,
 
+    /// Whose memory the conversation is: what memories recall for it goes in front of the question, and the
+    /// answer is remembered
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+
     /// What the model is told about its role
     #[arg(long, value_name = "TEXT")]
     pub(crate) system: Option<String>,

@@ -15,6 +15,7 @@ use super::generate::{answer, chat_prompt, request};
 use crate::args::Sampling;
 use crate::board;
 use crate::control::{self, Ask};
+use crate::memory::{self, Remembered};
 use crate::setup::Session;
 
 const HELP: &str = "/help                   this list
@@ -28,6 +29,8 @@ const HELP: &str = "/help                   this list
 pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
     let mut engine = session.engine(&session.load_options()?)?;
     let _orders = board::take_orders(session);
+    let remembered = sampling.session.as_deref();
+    let remembered = remembered.map(|id| Remembered::open(session, &engine, id)).transpose()?;
     let mut inbox = Inbox::open(&engine)?;
     let is_terminal = std::io::stdin().is_terminal();
     let system = sampling.system.as_deref().map(|text| Message::new("system", text));
@@ -53,9 +56,8 @@ pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
             },
             question => {
                 messages.push(Message::new("user", question));
-                let asked = request(session, chat_prompt(&engine, &messages)?, sampling)?;
-                match answer(&mut engine, asked, true) {
-                    Ok(answer) => messages.push(Message::new("assistant", &answer.text)),
+                match turn(session, &mut engine, remembered.as_ref(), &messages, sampling) {
+                    Ok(answer) => messages.push(Message::new("assistant", answer)),
                     Err(error) => {
                         messages.pop();
                         say(&format!(
@@ -67,6 +69,27 @@ pub(crate) fn run(session: &Session, sampling: &Sampling) -> Result<()> {
             }
         }
     }
+}
+
+/// Answers what was said last, with what is remembered of it.
+fn turn(
+    session: &Session,
+    engine: &mut Engine,
+    remembered: Option<&Remembered<'_>>,
+    messages: &[Message],
+    sampling: &Sampling,
+) -> Result<String> {
+    let Some(remembered) = remembered else {
+        let asked = request(session, chat_prompt(engine, messages)?, sampling)?;
+        return Ok(answer(engine, asked, true)?.text);
+    };
+    let (recalled, messages) = remembered.recall(engine, messages)?;
+    let asked = request(session, chat_prompt(engine, &messages)?, sampling)?;
+    let text = answer(engine, asked, true)?.text;
+    if let Err(error) = memory::remember(recalled, &text) {
+        say(&format!("\n{error:#} (the answer stands; this turn is not remembered)"))?;
+    }
+    Ok(text)
 }
 
 /// What an idle conversation sleeps for.

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use jackfield_server::ServerConfig;
 use plugin_api::kinds::decoding_strategy::DecodingStrategy;
 use plugin_api::kinds::logits_processor::LogitsProcessor;
-use plugin_api::{Config, Error, ModelSource, Value};
+use plugin_api::{Config, Error, Memory, ModelSource, Value};
 
 use crate::args::Common;
 use crate::commands::train;
@@ -23,6 +23,14 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     };
     note(session.load_options().map(drop));
     note(session.model_name().map(drop));
+    note(
+        session
+            .config
+            .table("memory")
+            .and_then(|table| table.map_or(Ok(0), |table| table.count_or("tokens", 0, 0..=1 << 20)))
+            .map(drop)
+            .map_err(Into::into),
+    );
     note(session.other_model("embedding_model").map(drop));
     note(session.other_model("draft_model").map(drop));
     note(train::check(&session));
@@ -37,6 +45,7 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     note(wiring.quantizers(registry).map(drop).map_err(Into::into));
     note(wiring.make_all::<dyn LogitsProcessor>(registry).map(drop).map_err(Into::into));
     note(wiring.make_all::<dyn DecodingStrategy>(registry).map(drop).map_err(Into::into));
+    note(wiring.make_all::<dyn Memory>(registry).map(drop).map_err(Into::into));
     note(wiring.make_all::<dyn ModelSource>(registry).map(drop).map_err(Into::into));
     for kind in wiring.chosen_kinds() {
         let is_known = registry.iter().any(|(provided, _)| provided.kind == kind);
@@ -96,6 +105,7 @@ pub(crate) fn show(session: &Session) -> Result<()> {
         "decoding-strategy",
         "encoder",
         "hook",
+        "memory",
         "model-source",
     ];
     let chosen = session.wiring.chosen_kinds().filter(|kind| !kinds.contains(kind));

@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::args::{Generate, Sampling};
 use crate::board;
 use crate::commands::plugin::config_of;
+use crate::memory::{self, Remembered};
 use crate::setup::Session;
 
 /// Answers one prompt, as text while it grows or as one JSON object.
@@ -23,8 +24,17 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
     };
     let mut engine = session.engine(&session.load_options()?)?;
     let _orders = board::take_orders(session);
+    let mut recalled = None;
     let prompt = if args.chat {
-        chat_prompt(&engine, &conversation(args.sampling.system.as_deref(), &prompt))?
+        let mut messages = conversation(args.sampling.system.as_deref(), &prompt);
+        if let Some(id) = &args.sampling.session {
+            let found = Remembered::open(session, &engine, id)?.recall(&engine, &messages)?;
+            messages = found.1;
+            recalled = Some(found.0);
+        }
+        chat_prompt(&engine, &messages)?
+    } else if args.sampling.session.is_some() {
+        bail!("--session: expected --chat beside it: memories are of conversations");
     } else if args.raw {
         Prompt::Raw(prompt)
     } else {
@@ -33,7 +43,8 @@ pub(crate) fn run(session: &Session, args: &Generate) -> Result<()> {
     let request = request(session, prompt, &args.sampling)?;
     let answer = answer(&mut engine, request, !session.is_json)?;
     session.bus.flush();
-    report(session, &engine, &answer)
+    report(session, &engine, &answer)?;
+    recalled.map_or(Ok(()), |recalled| memory::remember(recalled, &answer.text))
 }
 
 /// What came out of a request.

@@ -14,6 +14,7 @@ use super::adapter;
 use crate::args::Serve;
 use crate::board;
 use crate::embedder::{self, SideBySide};
+use crate::memory;
 use crate::setup::Session;
 
 /// Listens, loads, answers.
@@ -65,6 +66,11 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
         server.embed_with(embedder);
     }
     let engine = session.engine(&options)?;
+    let memories = memory::load(session, engine.model())?;
+    if !memories.is_empty() {
+        beside.push(Arc::new(memory::swapper(session, &memories)));
+        server.remember_with(memories);
+    }
     if !beside.is_empty() {
         beside.insert(0, Arc::new(engine.swapper()));
         session.plugins.attach(Arc::new(SideBySide(beside)));

@@ -170,7 +170,7 @@ impl Engine {
             }
             None => None,
         };
-        let hosts = (wiring.hosts().clone(), LentTokens::of(&model));
+        let hosts = (wiring.hosts().clone(), LentTokens::of(&model.tokenizer));
         let lend = || hosts.0.of(&cache_name, &hosts.1);
         let tiers = Tiers::of(&mut *cache, layout.size_bytes, lend);
         let tiers = tiers.map_err(EngineError::plugin(cache_name.clone()))?;

@@ -4,18 +4,18 @@ use std::sync::{Arc, Weak};
 
 use plugin_api::{Error, Result, Tokens, Vocabulary};
 
-use super::LoadedModel;
+use super::Tokenizer;
 
-/// Holds no weights: plugins may outlive the engine.
+/// Holds no tokenizer: plugins may outlive the engine.
 pub(crate) struct LentTokens {
     vocabulary: Arc<Vocabulary>,
-    model: Weak<LoadedModel>,
+    tokenizer: Weak<Tokenizer>,
 }
 
 impl LentTokens {
-    pub(crate) fn of(model: &Arc<LoadedModel>) -> Arc<dyn Tokens> {
-        let vocabulary = Arc::new(model.tokenizer.vocabulary());
-        Arc::new(Self { vocabulary, model: Arc::downgrade(model) })
+    pub(crate) fn of(tokenizer: &Arc<Tokenizer>) -> Arc<dyn Tokens> {
+        let vocabulary = Arc::new(tokenizer.vocabulary());
+        Arc::new(Self { vocabulary, tokenizer: Arc::downgrade(tokenizer) })
     }
 }
 
@@ -26,6 +26,6 @@ impl Tokens for LentTokens {
 
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let gone = || Error::outside("model", "its engine has ended");
-        Ok(self.model.upgrade().ok_or_else(gone)?.tokenizer.encode_within(text))
+        Ok(self.tokenizer.upgrade().ok_or_else(gone)?.encode_within(text))
     }
 }

@@ -6,6 +6,7 @@
 mod files;
 mod http;
 mod process;
+mod store;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,10 +16,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use plugin_api::host::{Command, Ended, HostServices, HttpPiece, Level, ReadSeek};
+use plugin_api::host::{Change, Command, Ended, HostServices, HttpPiece, Level, ReadSeek, Row};
 use plugin_api::{Error, Host, Result, Tokens, Vocabulary};
 
 use crate::grants::Grants;
+pub use store::StoreOptions;
+use store::Stores;
 
 /// Where all plugins of one process get their services from. Dropping it ends programs that
 /// plugins are running.
@@ -41,12 +44,22 @@ pub struct Denial {
 }
 
 impl Services {
-    /// Services, with a clock that starts now.
+    /// Services, with a clock that starts now, that keep no rows.
     pub fn new() -> Self {
+        Self::of(None)
+    }
+
+    /// The same, that keep rows.
+    pub fn with_store(options: StoreOptions) -> Self {
+        Self::of(Some(Stores::new(options)))
+    }
+
+    fn of(stores: Option<Stores>) -> Self {
         let shared = Shared {
             start: Instant::now(),
             is_stopping: AtomicBool::new(false),
             agent: http::agent(),
+            stores,
             denials: Mutex::new(VecDeque::new()),
             num_denials: AtomicU64::new(0),
         };
@@ -101,6 +114,7 @@ struct Shared {
     start: Instant,
     is_stopping: AtomicBool,
     agent: ureq::Agent,
+    stores: Option<Stores>,
     denials: Mutex<VecDeque<Denial>>,
     num_denials: AtomicU64,
 }
@@ -211,6 +225,14 @@ impl HostServices for PluginServices {
     fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.tokens()?.encode(text)
     }
+
+    fn store_rows(&self, session: &str, prefix: &str) -> Result<Vec<Row>> {
+        self.stores()?.rows(&self.plugin, session, prefix)
+    }
+
+    fn store_change(&self, session: &str, changes: &[Change]) -> Result<bool> {
+        self.stores()?.change(&self.plugin, session, changes)
+    }
 }
 
 impl PluginServices {
@@ -220,6 +242,14 @@ impl PluginServices {
         }
         let none = || Error::unsupported("vocabulary", "this plugin works beside no model");
         self.tokens.as_deref().ok_or_else(none)
+    }
+
+    fn stores(&self) -> Result<&Stores> {
+        if !self.grants.allows_store() {
+            return Err(self.deny("store", "rows of its own", "store = true"));
+        }
+        let none = || Error::unsupported("store", "this host keeps no rows");
+        self.shared.stores.as_ref().ok_or_else(none)
     }
 
     fn readable(&self, path: &Path) -> Result<std::path::PathBuf> {

@@ -48,6 +48,7 @@ world!(output_parser, "output-parser-plugin");
 world!(decoding_strategy, "decoding-strategy-plugin");
 world!(hook, "hook-plugin");
 world!(logits_processor, "logits-processor-plugin");
+world!(memory, "memory-plugin");
 world!(mixer, "mixer-part");
 world!(model_source, "model-source-plugin");
 world!(quantizer, "quantizer-plugin");

@@ -16,6 +16,7 @@ mod hook;
 mod instance;
 mod lend;
 mod logits_processor;
+mod memory;
 mod mixer;
 mod model_source;
 mod norm;
@@ -249,6 +250,7 @@ fn provided(
         "feed-forward" => norm::feed_forward(plugin, linked),
         "hook" => hook::provided(plugin, linked),
         "logits-processor" => logits_processor::provided(plugin, linked),
+        "memory" => memory::provided(plugin, linked),
         "mixer" => mixer::provided(plugin, linked),
         "model-source" => model_source::provided(plugin, linked),
         "moe-router" => norm::moe_router(plugin, linked),

@@ -1,15 +1,15 @@
-//! The interfaces `host`, `files`, `network` and `processes`: the services of the plugin's
+//! The interfaces `host`, `files`, `network`, `processes` and `store`: the services of the plugin's
 //! [`Host`](plugin_api::Host), which checks its grants.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use plugin_api::Error;
-use plugin_api::host::{Command, HttpPiece, ReadSeek};
+use plugin_api::host::{Change, Command, HttpPiece, ReadSeek, Row};
 use wasmtime::Result;
 use wasmtime::component::{HasSelf, Linker, Resource};
 
-use super::bindings::offers::jackfield::plugin::{files, host, network, processes, types};
+use super::bindings::offers::jackfield::plugin::{files, host, network, processes, store, types};
 use super::state::State;
 
 /// What the guest gets: an error that it may handle, or a result.
@@ -24,7 +24,8 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
     host::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     files::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     network::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    processes::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
+    processes::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    store::add_to_linker::<State, HasSelf<State>>(linker, |state| state)
 }
 
 fn answer<T>(result: plugin_api::Result<T>) -> Answer<T> {
@@ -149,6 +150,25 @@ impl processes::Host for State {
             output: it.output,
             errors: it.errors,
         }))
+    }
+}
+
+impl store::Host for State {
+    fn rows(&mut self, session: String, prefix: String) -> Answer<Vec<store::Row>> {
+        let rows = self.working(|it| it.host.services().store_rows(&session, &prefix));
+        let wire = |Row { key, value }| store::Row { key, value };
+        answer(rows.map(|rows| rows.into_iter().map(wire).collect()))
+    }
+
+    fn commit(&mut self, session: String, changes: Vec<store::Change>) -> Answer<bool> {
+        let row = |store::Row { key, value }| Row { key, value };
+        let changes = changes.into_iter().map(|change| match change {
+            store::Change::Put(it) => Change::Put(row(it)),
+            store::Change::Create(it) => Change::Create(row(it)),
+            store::Change::Remove(key) => Change::Remove(key),
+        });
+        let changes: Vec<Change> = changes.collect();
+        answer(self.working(|it| it.host.services().store_change(&session, &changes)))
     }
 }
 

@@ -55,6 +55,7 @@ const WORLDS: &[World] = &[
     ("hook",               &[],                 &["hook"]),
     ("logits-processor",   &["rows"],           &["logits-processor"]),
     ("lr-schedule",        &["graph"],          &["traced"]),
+    ("memory",             &[],                 &["memory"]),
     ("mixer",              &["graph"],          &["traced", "mixer"]),
     ("model-source",       &["progress"],       &["model-source"]),
     ("moe-router",         &["graph"],          &["traced"]),
@@ -69,7 +70,7 @@ const WORLDS: &[World] = &[
     ("scheduler",          &[],                 &["scheduler"]),
 ];
 
-const OFFERED_TO_ALL: &[&str] = &["types", "settings", "host", "files", "network", "processes"];
+const OFFERED_TO_ALL: &[&str] = &["types", "settings", "host", "files", "network", "processes", "store"];
 
 /// The version of the package in `plugin-api/wit/v0.0`.
 const VERSION: &str = "0.0.0";

@@ -35,6 +35,10 @@ pub(crate) trait Wire: Send + Unpin + 'static {
     type Event: Serialize;
     /// The event for a stage of a choice, if it says anything.
     fn event(&mut self, choice: usize, stage: Stage<'_>) -> Option<Self::Event>;
+    /// What is waited for once every choice has ended, if anything, and is the last event but the numbers.
+    fn last(&mut self) -> Option<Pin<Box<dyn Future<Output = Self::Event> + Send>>> {
+        None
+    }
     /// The event with the numbers of tokens, if it is wanted.
     fn usage(&mut self, stats: &[Stats]) -> Option<Self::Event>;
 }
@@ -51,6 +55,8 @@ pub(crate) fn stream<W: Wire>(answers: Answers, wire: W) -> Response {
         stats,
         ping,
         has_begun: false,
+        has_ended: false,
+        last: None,
         is_over: false,
     };
     let mut response = Response::new(Body::from_stream(events));
@@ -62,7 +68,7 @@ pub(crate) fn stream<W: Wire>(answers: Answers, wire: W) -> Response {
     response
 }
 
-struct Events<W> {
+struct Events<W: Wire> {
     answers: Answers,
     wire: W,
     /// Of the choices that have ended.
@@ -70,6 +76,9 @@ struct Events<W> {
     deadline: Pin<Box<Sleep>>,
     ping: Interval,
     has_begun: bool,
+    /// Every choice has.
+    has_ended: bool,
+    last: Option<Pin<Box<dyn Future<Output = W::Event> + Send>>>,
     is_over: bool,
 }
 
@@ -88,7 +97,7 @@ impl<W: Wire> Stream for Events<W> {
         }
         if let Err(error) = this.gather(cx, &mut text) {
             this.fail(&error, &mut text);
-        } else if this.stats.iter().all(Option::is_some) {
+        } else if this.stats.iter().all(Option::is_some) && this.ends(cx, &mut text) {
             let stats: Vec<Stats> = this.stats.iter().copied().flatten().collect();
             if let Some(event) = this.wire.usage(&stats) {
                 write_event(&event, &mut text);
@@ -131,6 +140,19 @@ impl<W: Wire> Events<W> {
             }
         }
         Ok(())
+    }
+
+    /// Whether nothing is waited for any more after the last choice has ended.
+    fn ends(&mut self, cx: &mut Context<'_>, text: &mut String) -> bool {
+        if !self.has_ended {
+            self.has_ended = true;
+            self.last = self.wire.last();
+        }
+        let Some(last) = &mut self.last else { return true };
+        let Poll::Ready(event) = last.as_mut().poll(cx) else { return false };
+        self.last = None;
+        write_event(&event, text);
+        true
     }
 
     fn tell(&mut self, choice: usize, stage: Stage<'_>, text: &mut String) {

@@ -37,6 +37,11 @@ pub(crate) struct ChatFields {
     tool_choice: Option<Value>,
     /// With `false`, calls after the first are left out.
     parallel_tool_calls: Option<bool>,
+    /// Whose memory the conversation is: what memories recall for it goes in front of the question, and the answer
+    /// is remembered. Whoever names a session reads it, so that it should be hard to guess. Without, nothing is
+    /// recalled and nothing kept.
+    #[schema(min_length = 1, max_length = 128)]
+    session_id: Option<String>,
     /// Only `["text"]`.
     modalities: Option<Vec<String>>,
 }
@@ -142,6 +147,7 @@ pub(crate) struct ChatRequest {
     pub(crate) tools: Option<Tools>,
     /// Most tokens of an answer, if the client says so.
     pub(crate) max_tokens: Option<u32>,
+    pub(crate) session_id: Option<String>,
 }
 
 impl PartialSchema for ChatRequest {
@@ -183,7 +189,8 @@ impl ChatRequest {
         let messages = chat.messages.into_iter().enumerate();
         let messages = messages.map(|(i, message)| read_message(i, message));
         let messages = messages.collect::<Result<_, _>>()?;
-        Ok(Self { sampling, messages, logprobs, tools, max_tokens })
+        let session_id = chat.session_id;
+        Ok(Self { sampling, messages, logprobs, tools, max_tokens, session_id })
     }
 }
 

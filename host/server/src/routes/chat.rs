@@ -1,5 +1,6 @@
 //! `/v1/chat/completions`.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,10 +8,12 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use jackfield_engine::model::{LoadedModel, Message, PlanDigest};
 use jackfield_engine::{Prompt, Stats};
+use plugin_api::kinds::output_parser::Piece;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::calls::{self, CallDelta, ToolCall};
+use super::memory::{MemoryReport, Session};
 use super::responses::Errors;
 use super::wire::{StreamEvent, TokenLogprob, Usage, digests, tell_digests, token_logprob};
 use crate::app::{App, now};
@@ -34,6 +37,9 @@ pub(crate) struct ChatCompletion {
     usage: Usage,
     /// What made the first tokens: the beginning of the digest of plan and plugins.
     system_fingerprint: String,
+    /// Of requests with a `session_id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryReport>,
 }
 
 /// One answer.
@@ -96,6 +102,9 @@ pub(crate) struct ChatChunk {
     /// Null but in the last event, and only with `stream_options.include_usage`.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<Usage>>,
+    /// Of requests with a `session_id`, in an event of its own after the choices have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<MemoryReport>,
 }
 
 /// What is new of one answer.
@@ -149,7 +158,14 @@ pub(crate) async fn complete(
     let mut params = sampling.params(max_tokens, request.logprobs, &app.readers)?;
     let tools = request.tools;
     calls::set(tools.as_ref(), &sampling, &app.readers, &mut params)?;
-    let (messages, of, offered) = (request.messages, Arc::clone(&model), tools.clone());
+    let (session, messages) = match &request.session_id {
+        Some(id) => {
+            let (session, messages) = Session::open(&app, &model, id, request.messages).await?;
+            (Some(session), messages)
+        }
+        None => (None, request.messages),
+    };
+    let (of, offered) = (Arc::clone(&model), tools.clone());
     let prompt = generate::blocking(move || templated(&of, &messages, offered.as_ref())).await??;
     params.set("reasoning_begun", calls::begins_to_reason(&prompt));
     let prompt = generate::check_length(&app, prompt, "messages").await?;
@@ -165,7 +181,7 @@ pub(crate) async fn complete(
         false => sampling.placed(error),
     })?;
     let digest = answers.digest;
-    let answer = Answer {
+    let mut answer = Answer {
         id: format!("chatcmpl-{}", Id::new()),
         created: now(),
         model_name: sampling.model.clone(),
@@ -174,6 +190,7 @@ pub(crate) async fn complete(
         includes_usage: sampling.includes_usage(),
         n,
         calls: vec![Vec::new(); n],
+        session,
         is_named: tools.is_some_and(|tools| matches!(tools.choice, Choice::Named(_))),
         model,
     };
@@ -182,7 +199,13 @@ pub(crate) async fn complete(
     } else {
         let collected = generate::collect(answers).await?;
         let made_by = digests(&collected);
-        (Json(answer.whole(collected)).into_response(), made_by)
+        let session = answer.session.take();
+        let mut whole = answer.whole(collected);
+        if let (Some(mut session), Some(first)) = (session, whole.choices.first()) {
+            session.hear(first.message.content.as_deref().unwrap_or_default());
+            whole.memory = Some(session.remember().await);
+        }
+        (Json(whole).into_response(), made_by)
     };
     tell_digests(&parts.headers, &made_by, &mut response);
     Ok(response)
@@ -228,6 +251,8 @@ struct Answer {
     n: usize,
     /// The calls that each choice has been told to make, by their ids.
     calls: Vec<Vec<String>>,
+    /// Whose memory it is.
+    session: Option<Session>,
     /// The client chose the tool: that it is called is no reason to end.
     is_named: bool,
     model: Arc<LoadedModel>,
@@ -251,12 +276,22 @@ impl Answer {
             created: self.created,
             model: self.model_name.clone(),
             system_fingerprint: self.fingerprint.clone(),
+            memory: None,
         }
     }
 
     /// Why an answer ended, in the words of the interface.
     fn reason(&self, reason: &'static str, has_calls: bool) -> &'static str {
         if reason == "stop" && has_calls && !self.is_named { "tool_calls" } else { reason }
+    }
+
+    /// What the first choice says is what is remembered.
+    fn hear(&mut self, choice: usize, pieces: &[Piece]) {
+        for piece in pieces {
+            if let (0, Some(session), Piece::Content(text)) = (choice, &mut self.session, piece) {
+                session.hear(text);
+            }
+        }
     }
 
     fn logprobs(&self, tokens: &[Token]) -> ChatLogprobs {
@@ -273,6 +308,7 @@ impl Answer {
             choices,
             system_fingerprint: self.fingerprint.clone(),
             usage: self.includes_usage.then_some(usage),
+            memory: None,
         }
     }
 }
@@ -290,14 +326,22 @@ impl Wire for Answer {
             Stage::Token(token) if token.pieces.is_empty() && !self.has_logprobs => return None,
             Stage::Token(token) => {
                 delta.take(&token.pieces, &mut self.calls[index]);
+                self.hear(index, &token.pieces);
                 logprobs = self.has_logprobs.then(|| self.logprobs(std::slice::from_ref(token)));
             }
             Stage::End { pieces, reason, .. } => {
                 delta.take(pieces, &mut self.calls[index]);
+                self.hear(index, pieces);
                 finish_reason = Some(self.reason(reason, !self.calls[index].is_empty()));
             }
         }
         Some(self.chunk(vec![ChunkChoice { index, delta, logprobs, finish_reason }], None))
+    }
+
+    fn last(&mut self) -> Option<Pin<Box<dyn Future<Output = ChatChunk> + Send>>> {
+        let remembering = self.session.take()?.remember();
+        let chunk = self.chunk(Vec::new(), None);
+        Some(Box::pin(async move { ChatChunk { memory: Some(remembering.await), ..chunk } }))
     }
 
     fn usage(&mut self, stats: &[Stats]) -> Option<ChatChunk> {

@@ -5,6 +5,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod documents;
 pub(crate) mod embeddings;
+mod memory;
 pub(crate) mod models;
 pub(crate) mod operation;
 pub(crate) mod page;

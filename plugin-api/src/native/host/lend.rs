@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{put_piece, take_command};
 use crate::error::{Error, Result};
-use crate::host::{Host, ReadSeek};
+use crate::host::{Change, Host, ReadSeek};
 use crate::native::abi::host::{HostV1, PieceV1};
 use crate::native::abi::{Code, Out, RSlice, RStr};
 use crate::native::guard::{guard, write};
@@ -147,6 +147,11 @@ fn serve(
         }
         "vocabulary" => services.vocabulary()?.put(out),
         "encode" => services.encode(r.text()?)?.put(out),
+        "store_rows" => services.store_rows(r.text()?, r.text()?)?.put(out),
+        "store_change" => {
+            let (session, changes): (_, Vec<Change>) = (r.text()?, Wire::take(r)?);
+            services.store_change(session, &changes)?.put(out);
+        }
         other => return Err(Error::unsupported(format!("service `{other}`"), "no such service")),
     }
     Ok(())

@@ -8,7 +8,7 @@ use super::file::File;
 use super::lease::Lease;
 use super::{put_command, take_piece, text};
 use crate::error::{Error, Result};
-use crate::host::{Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek};
+use crate::host::{Change, Command, Ended, Host, HostServices, HttpPiece, Level, ReadSeek, Row};
 use crate::native::abi::OK;
 use crate::native::abi::host::{HostV1, PieceV1};
 use crate::native::call::{Answer, error_of};
@@ -175,5 +175,19 @@ impl HostServices for Services {
         let mut arguments = Vec::new();
         put_text(text, &mut arguments);
         self.ask("encode", &arguments)
+    }
+
+    fn store_rows(&self, session: &str, prefix: &str) -> Result<Vec<Row>> {
+        let mut arguments = Vec::new();
+        put_text(session, &mut arguments);
+        put_text(prefix, &mut arguments);
+        self.ask("store_rows", &arguments)
+    }
+
+    fn store_change(&self, session: &str, changes: &[Change]) -> Result<bool> {
+        let mut arguments = Vec::new();
+        put_text(session, &mut arguments);
+        changes.to_vec().put(&mut arguments);
+        self.ask("store_change", &arguments)
     }
 }

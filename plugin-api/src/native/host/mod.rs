@@ -14,7 +14,7 @@ pub(super) use lent::Lent;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::host::{Command, Ended, HttpPiece};
+use crate::host::{Change, Command, Ended, HttpPiece, Row};
 use crate::wire::{Reader, Wire, from_bytes, put_text};
 
 /// A path as text.
@@ -40,6 +40,12 @@ fn take_command(r: &mut Reader<'_>) -> Result<Command> {
 }
 
 crate::wire::wire_struct!(Ended { status, output, errors });
+crate::wire::wire_struct!(Row { key, value });
+crate::wire::wire_enum!(Change, "change",
+    0 => Put { 0: row },
+    1 => Create { 0: row },
+    2 => Remove { 0: key },
+);
 
 fn put_piece(piece: &HttpPiece<'_>, out: &mut Vec<u8>) {
     match piece {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Asked, number, text};
 use crate::config::Config;
 use crate::events::Subscriptions;
+use crate::host::{Change, Row};
 use crate::kinds::backend::{Backend, Bucket, MemoryMap, RawRows, RawValues, WeightDesc};
 use crate::kinds::compressor::{Channels, Compressor, Grid, Input, Matrix, Products};
 use crate::kinds::curriculum::{Curriculum, SourceView};
@@ -15,6 +16,7 @@ use crate::kinds::decoding_strategy::{
 use crate::kinds::hook::Hook;
 use crate::kinds::kv_cache::{KvCache, PoolLimits, SeqId};
 use crate::kinds::logits_processor::{BatchChange, LogitsProcessor, LogitsRows, RowId};
+use crate::kinds::memory::{Memory, Message, Turn};
 use crate::kinds::model_source::{ModelEntry, ModelSource};
 use crate::kinds::output_parser::{AnswerId, OutputParser};
 use crate::kinds::quantizer::{AffineMut, Calibration, Lowering, Quantizer, Scales};
@@ -353,6 +355,27 @@ pub(in crate::testing) fn hook(
         }
     }
     asked.keys
+}
+
+pub(in crate::testing) fn memory(
+    make: Make<'_, dyn Memory>,
+    config: &Config,
+    random: &mut Random,
+) -> Vec<String> {
+    let Ok(mut memory) = make(config) else { return Vec::new() };
+    let machine = Machine::new();
+    let host = machine.host("fuzz");
+    for _ in 0..ROUNDS {
+        let messages = (0..random.below(4)).map(|_| Message::new(text(random), text(random)));
+        let messages = messages.collect();
+        let session = ["a", "b", ""][random.below(3)].to_owned();
+        let turn = Turn { session, messages, tokens_max: random.bits() as u32 };
+        let _ = memory.recall(&turn, &host);
+        let _ = memory.remember(&turn, &text(random), &host);
+        let row = Row { key: text(random), value: text(random).into_bytes() };
+        let _ = host.services().store_change("a", &[Change::Put(row)]);
+    }
+    Vec::new()
 }
 
 pub(in crate::testing) fn model_source(

@@ -78,6 +78,7 @@ fn world<'a>(folder: &Path, kind: &'a str) -> Result<&'a str> {
     Ok(match kind {
         "logits-processor" => "logits-processor-plugin",
         "curriculum" => "curriculum-plugin",
+        "memory" => "memory-plugin",
         "output-parser" => "output-parser-plugin",
         "reward" => "reward-plugin",
         "decoding-strategy" => "decoding-strategy-plugin",

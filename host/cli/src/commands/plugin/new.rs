@@ -139,9 +139,10 @@ fn manifest(args: &New) -> String {
         Lang::Rust | Lang::RustWasm => "Written with `jackfield plugin new`",
         _ => "Never answers with one token",
     };
+    let permissions = if args.kind == "memory" { "[\"store\"]" } else { "[]" };
     format!(
         "name = {:?}\nkind = {:?}\napi = \"0.0\"\ndescription = {description:?}\n\
-         reload = \"stateless\"\npermissions = []\n",
+         reload = \"stateless\"\npermissions = {permissions}\n",
         args.name, args.kind
     )
 }

@@ -6,7 +6,7 @@
 //! never packaged alone.
 
 /// `src/lib.rs` of each kind in Rust: the kind, the name that the plugin has there, the source.
-const RUST: [(&str, &str, &str); 23] = [
+const RUST: [(&str, &str, &str); 24] = [
     ("adapter", "lora", include_str!("../../../../../plugins/adapter/lora/src/lib.rs")),
     ("backend", "my-plugin", include_str!("../../../templates/rust/backend.rs")),
     ("compressor", "my-plugin", include_str!("../../../templates/rust/compressor.rs")),
@@ -34,6 +34,7 @@ const RUST: [(&str, &str, &str); 23] = [
         include_str!("../../../../../examples/out-of-tree/rust/src/lib.rs"),
     ),
     ("lr-schedule", "cosine", include_str!("../../../../../plugins/lr-schedule/cosine/src/lib.rs")),
+    ("memory", "my-plugin", include_str!("../../../templates/rust/memory.rs")),
     ("mixer", "attention", include_str!("../../../../../plugins/mixer/attention/src/lib.rs")),
     ("model-source", "file", include_str!("../../../../../plugins/model-source/file/src/lib.rs")),
     ("moe-router", "mixtral", include_str!("../../../../../plugins/moe-router/mixtral/src/lib.rs")),
@@ -53,7 +54,7 @@ const RUST: [(&str, &str, &str); 23] = [
 ];
 
 /// The kinds, each of which has a template in Rust.
-pub(super) fn kinds() -> [&'static str; 23] {
+pub(super) fn kinds() -> [&'static str; 24] {
     RUST.map(|(kind, ..)| kind)
 }
 
@@ -105,7 +106,7 @@ fn with_word(text: &str, old: &str, new: &str) -> String {
 }
 
 /// Kinds that may be components.
-pub(super) const WASM: [&str; 20] = [
+pub(super) const WASM: [&str; 21] = [
     "adapter",
     "curriculum",
     "decoding-strategy",
@@ -114,6 +115,7 @@ pub(super) const WASM: [&str; 20] = [
     "hook",
     "logits-processor",
     "lr-schedule",
+    "memory",
     "mixer",
     "model-source",
     "moe-router",
