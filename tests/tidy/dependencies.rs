@@ -44,7 +44,7 @@ pub(crate) fn layers(tree: &Tree) -> Vec<String> {
 
 /// Packages from outside, where they may be used, and why they are.
 #[rustfmt::skip]
-const ALLOWED: [(&str, &[&str], &str); 43] = [
+const ALLOWED: [(&str, &[&str], &str); 44] = [
     ("anyhow",             &["host/cli"],                  "errors with context for people"),
     ("bytemuck",           &["host/engine", "backends/"],  "typed views of aligned memory without unsafe"),
     ("candle-core",        &["backends/candle", "tests/peers"], "a second real backend, an oracle, and a peer"),

@@ -107,5 +107,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    93 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
-    94 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    100 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

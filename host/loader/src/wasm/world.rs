@@ -70,7 +70,8 @@ const WORLDS: &[World] = &[
     ("scheduler",          &[],                 &["scheduler"]),
 ];
 
-const OFFERED_TO_ALL: &[&str] = &["types", "settings", "host", "files", "network", "processes", "store"];
+const OFFERED_TO_ALL: &[&str] =
+    &["types", "settings", "host", "files", "network", "processes", "store"];
 
 /// The version of the package in `plugin-api/wit/v0.0`.
 const VERSION: &str = "0.0.0";
