@@ -155,7 +155,7 @@ pub fn scan(
     let Some(asked) = &recipe.calibrated else {
         return Err(EngineError::inconsistent("scan", "a text to scan on", "none"));
     };
-    let job = Job::of(from, false, recipe, wiring, registry)?;
+    let job = Job::of(from, false, recipe, (wiring, registry), |_| Ok(false))?;
     let tokenizer = job.tokenizer(recipe)?;
     sensitivity::scan(&job, asked, &tokenizer, (wiring, registry), recipe, progress)
 }
@@ -183,16 +183,12 @@ impl Job {
             return Err(EngineError::inconsistent(what, "a path at which nothing is", found));
         }
         let is_gguf = to.extension().is_some_and(|ending| ending == "gguf");
-        let mut job = Self::of(from, is_gguf, recipe, wiring, registry)?;
-        if let Some(asked) = &recipe.calibrated {
+        let is_turned = |architecture: &Architecture| {
+            let Some(asked) = &recipe.calibrated else { return Ok(false) };
             let mut by = wiring.make::<dyn Compressor>(registry, asked.compressor)?;
-            if rotate::turns_stream(&mut *by, &job.architecture)? {
-                // A turned table of tokens makes the stream, and what reads it turned has gains in it.
-                job.table.list_again("embed_tokens.weight", HEAD);
-                let Self { files, table, quantizers, .. } = &job;
-                job.chosen = formats::choose(files, table, quantizers, recipe, is_gguf)?;
-            }
-        }
+            rotate::turns_stream(&mut *by, architecture)
+        };
+        let job = Self::of(from, is_gguf, recipe, (wiring, registry), is_turned)?;
         if matches!(job.files.metadata(), Metadata::Gguf(_)) && !is_gguf {
             let what = to.display().to_string();
             let expected = "a name that ends in .gguf, since the model is a GGUF file";
@@ -209,12 +205,16 @@ impl Job {
         from: &Path,
         is_gguf: bool,
         recipe: &Recipe<'_>,
-        wiring: &Wiring,
-        registry: &Registry,
+        (wiring, registry): (&Wiring, &Registry),
+        is_turned: impl FnOnce(&Architecture) -> Result<bool, EngineError>,
     ) -> Result<Self, EngineError> {
         let files = ModelFiles::open(from)?;
         let architecture = Architecture::of(&files)?;
-        let table = WeightTable::of(&files, &architecture)?;
+        let mut table = WeightTable::of(&files, &architecture)?;
+        if is_turned(&architecture)? {
+            // A turned table of tokens makes the stream, and what reads it turned has gains in it.
+            table.list_again("embed_tokens.weight", HEAD);
+        }
         let quantizers = wiring.quantizers(registry)?;
         let chosen = formats::choose(&files, &table, &quantizers, recipe, is_gguf)?;
         Ok(Self { files, architecture, table, quantizers, chosen, is_gguf })
