@@ -70,7 +70,7 @@ impl Capability for Tiered {
         if !chunk_kib.is_power_of_two() {
             return Err(config.wrong("chunk_kib", "a power of two", config.get("chunk_kib")));
         }
-        let policy = match config.one_of("policy", &["bimodal", "lru"])? {
+        let policy = match config.one_of("policy", &["lru", "bimodal"])? {
             "lru" => Policy::Lru,
             _ => Policy::Bimodal,
         };
