@@ -121,11 +121,24 @@ impl Engine {
     }
 
     fn fork(&mut self, index: usize, parent: SeqId, child: SeqId) -> Result<(), Error> {
+        self.fork_into(index, parent, child, Vec::new())
+    }
+
+    /// The same in the room of a list that is not needed any more.
+    fn fork_into(
+        &mut self,
+        index: usize,
+        parent: SeqId,
+        child: SeqId,
+        mut tokens: Vec<u32>,
+    ) -> Result<(), Error> {
         self.settle(parent);
         let Some(origin) = self.sequences.get(parent.0 as usize) else { return Ok(()) };
+        tokens.clear();
+        tokens.extend_from_slice(&origin.tokens[..origin.num_known()]);
         let mut copy = Sequence {
             group: origin.group,
-            tokens: origin.tokens[..origin.num_known()].to_vec(),
+            tokens,
             num_evaluated: origin.num_evaluated,
             known: None,
             drafts: Vec::new(),
@@ -176,9 +189,15 @@ impl Engine {
             let found = format!("{} and {}", from.0, to.0);
             return Err(Error::malformed("copy", expected, found));
         }
-        let (request, generations) = (group.request.0, group.processors.clone());
+        let Some(group) = self.groups.get_mut(index) else { return Ok(()) };
+        let (request, generations) = (group.request.0, std::mem::take(&mut group.processors));
+        // A search copies at every step: the list of tokens is used again.
+        let room = self.sequences.get_mut(to.0 as usize).map(|s| std::mem::take(&mut s.tokens));
         self.forget_seq(to, request, &generations);
-        self.fork(index, from, to)
+        if let Some(group) = self.groups.get_mut(index) {
+            group.processors = generations;
+        }
+        self.fork_into(index, from, to, room.unwrap_or_default())
     }
 
     fn release(&mut self, index: usize, seq: SeqId, upto: usize) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 //!
 //! Source: Frantar et al., arXiv:2210.17323, section 4; Lin et al., arXiv:2306.00978, section 2.
 
-use kernels_reference::blocks::{f16_at, f16_bytes, join_nibbles, range, split_nibbles};
+use kernels_reference::blocks::{f16_at, f16_bytes, inverse, join_nibbles, range, split_nibbles};
 use plugin_api::prelude::*;
 
 /// Reads and writes `INT4_G128`, and the like for other groups: scale, minimum, and a byte for two codes each.
@@ -48,7 +48,7 @@ impl Int4Group {
             // Nothing is always a number that can be had exactly, or nearly.
             false => ((most.max(0.0) - least.min(0.0)) / CODE_MAX, least.min(0.0)),
         };
-        let by = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        let by = inverse(scale);
         for (code, &x) in codes.iter_mut().zip(x) {
             *code = match self.is_symmetric {
                 true => {
