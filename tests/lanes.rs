@@ -7,11 +7,12 @@ use std::fs;
 use std::sync::Arc;
 
 use jackfield::BuildLane;
+use jackfield_engine::Request;
 use jackfield_engine::model::trace::trace_decoder;
 use jackfield_engine::model::weights::WeightTable;
 use jackfield_engine::model::{Architecture, ModelFiles};
 use jackfield_loader::Generation;
-use jackfield_tests::{Setup, built, golden, tiny_model};
+use jackfield_tests::{Setup, answer, built, golden, tiny_model};
 use plugin_api::kinds::quantizer::Quantizer;
 use plugin_api::{Config, testing};
 use tempfile::TempDir;
@@ -86,4 +87,25 @@ fn models_are_traced_to_the_same_bytes() {
             assert!(is_used, "{plugin} as {lane:?}: never called");
         }
     }
+}
+
+/// Libraries below the plugin export functions for other languages, which a shared library of ours may not.
+#[test]
+fn grammars_hold_in_a_shared_library_and_components_say_what_they_lack() {
+    let (state, model) = (TempDir::new().unwrap(), tiny_model("tiny"));
+    let request = || {
+        let request = Request::new("Hello").with("max_tokens", 40).with("temperature", 1.0);
+        request.with("guided_regex", "(one|two|three)( (one|two|three)){3}").with("seed", 5)
+    };
+    let expected = answer(&mut Setup::new("cpu").load(model.path()).unwrap(), request()).0;
+    assert_eq!(expected.split(' ').count(), 4, "{expected}");
+    let engine = |lane| {
+        let (setup, generation) = with_file(&state, "logits-processor/guided", lane);
+        (setup.load(model.path()).unwrap(), generation)
+    };
+    let (mut native, _library) = engine(BuildLane::Native);
+    assert_eq!(answer(&mut native, request()).0, expected);
+    let (mut component, _guest) = engine(BuildLane::Wasm);
+    let refused = component.submit(request()).unwrap_err().to_string();
+    assert!(refused.contains("the host has lent no vocabulary"), "{refused}");
 }

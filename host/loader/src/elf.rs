@@ -52,7 +52,9 @@ pub(crate) fn entry_symbol(file: &str, bytes: &[u8]) -> Result<String, LoadError
         return Err(artifact(file, &expected, size));
     }
     if let Some((other, _)) = exported().find(|(other, _)| *other != name) {
-        let expected = format!("`{name}` as its only exported symbol");
+        let expected = format!(
+            "`{name}` as its only exported symbol (`jackfield plugin build` hides those of libraries below it)"
+        );
         return Err(artifact(file, &expected, format!("`{other}` as well")));
     }
     Ok(name.to_owned())

@@ -169,6 +169,10 @@ fn cargo(folder: &Path, lane: BuildLane) -> Result<Made> {
         command.arg("--quiet");
     }
     command.args(["--", "-C", "strip=symbols"]).current_dir(folder).stdout(Stdio::piped());
+    if lane == BuildLane::Native && cfg!(target_os = "linux") {
+        // What libraries below the plugin export for other languages is not its own to export.
+        command.args(["-C", "link-arg=-Wl,--exclude-libs,ALL"]);
+    }
     let output = command.spawn().and_then(std::process::Child::wait_with_output).context(
         "cargo: cannot be run: get Rust from https://rustup.rs, or build on another machine",
     )?;
