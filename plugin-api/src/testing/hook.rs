@@ -5,11 +5,12 @@ use super::{Make, make};
 use crate::config::Config;
 use crate::error::Error;
 use crate::events::{
-    AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, Event, Flow, HookFn,
-    HookState, OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward, TrainAfterCheckpoint,
-    TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep, TrainBeforeCheckpoint,
-    TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException, TrainGradient, TrainLoss,
-    TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate, TrainWeights,
+    AfterGenerate, AfterLogits, AfterStep, AfterToken, BeforeGenerate, BeforeStep, Event, Flow,
+    HookFn, HookState, LOGIT_BINS, OnCancel, Record, Subscriptions, TOPICS, TrainAfterBackward,
+    TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep,
+    TrainBeforeCheckpoint, TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException,
+    TrainGradient, TrainLoss, TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate,
+    TrainWeights, spread,
 };
 use crate::kinds::Capability;
 use crate::kinds::decoding_strategy::FinishReason;
@@ -153,6 +154,36 @@ pub fn after_token(listening: &mut Subscriptions, text: &str, params: &Config) -
     AfterTokenAnswer { flow, keep_bytes, hold_bytes }
 }
 
+/// Emits `AfterLogits` for these logits, those of the token at `index`, for a request with `params`; whether the rest of the answer has
+/// precise weights.
+///
+/// # Panics
+///
+/// If a hook takes precise weights away again.
+pub fn after_logits(
+    listening: &mut Subscriptions,
+    logits: &[f32],
+    index: usize,
+    is_precise: bool,
+    params: &Config,
+) -> bool {
+    let mut counts = vec![0; LOGIT_BINS];
+    let (deviation, skewness) = spread(logits, &mut counts);
+    let mut payload = AfterLogits {
+        request: 1,
+        index,
+        counts: &counts,
+        deviation,
+        skewness,
+        is_precise,
+        params,
+        lent: std::marker::PhantomData,
+    };
+    let _ = emit::<AfterLogits<'static>>(listening, &mut payload, &Machine::new());
+    assert!(payload.is_precise || !is_precise, "takes precise weights away again");
+    payload.is_precise
+}
+
 fn emit_every_topic(listening: &mut Subscriptions, params: &Config) {
     let machine = Machine::new();
     let lent = std::marker::PhantomData;
@@ -166,6 +197,10 @@ fn emit_every_topic(listening: &mut Subscriptions, params: &Config) {
     let _ = emit::<AfterStep<'static>>(listening, &mut step, &machine);
     for text in ["", "a", "é", "日本", "some words"] {
         let _ = after_token(listening, text, params);
+    }
+    for (logits, is_precise) in [(&[1.0, -2.0, 0.5][..], false), (&[f32::NAN], false), (&[], true)]
+    {
+        let _ = after_logits(listening, logits, 63, is_precise, params);
     }
     let (text, reason) = ("some words", FinishReason::Stop);
     let mut after =

@@ -3,12 +3,12 @@
 use std::marker::PhantomData;
 
 use plugin_api::events::{
-    AfterGenerate, AfterRollback, AfterStep, AfterSwap, AfterToken, BeforeGenerate, BeforeStep,
-    BeforeSwap, Event, HookEntry, HookFn, HookState, OnCancel, OnFault, TOPICS, TrainAfterBackward,
-    TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore, TrainAfterStep,
-    TrainBeforeCheckpoint, TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch, TrainException,
-    TrainGradient, TrainLoss, TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart, TrainUpdate,
-    TrainWeights,
+    AfterGenerate, AfterLogits, AfterRollback, AfterStep, AfterSwap, AfterToken, BeforeGenerate,
+    BeforeStep, BeforeSwap, Event, HookEntry, HookFn, HookState, OnCancel, OnFault, TOPICS,
+    TrainAfterBackward, TrainAfterCheckpoint, TrainAfterEvaluate, TrainAfterRestore,
+    TrainAfterStep, TrainBeforeCheckpoint, TrainBeforeEvaluate, TrainBeforeStep, TrainEpoch,
+    TrainException, TrainGradient, TrainLoss, TrainLr, TrainMicroBatch, TrainRunEnd, TrainRunStart,
+    TrainUpdate, TrainWeights,
 };
 use plugin_api::kinds::hook::Hook;
 use plugin_api::prelude::*;
@@ -115,6 +115,11 @@ pub(crate) fn subscribe(panics: &str, on: &mut Subscriptions) {
         event.hold_bytes += 2;
         Flow::Continue
     });
+    on.after_logits(|event, host| {
+        host.info(format_args!("{:?} {}", event.counts, event.skewness));
+        event.is_precise |= event.deviation > 1.0;
+        Flow::Continue
+    });
     on.observe(move |record, host| {
         assert!(!in_observer, "on purpose, in observer");
         host.warn(format_args!("{record:?}"));
@@ -154,6 +159,10 @@ fn emit_all(on: &mut Subscriptions, machine: &Machine) -> Vec<String> {
         AfterToken {
             request: 1, index: 2, token: 3, logprob: f32::NAN, text: "some words", keep_bytes: 10,
             hold_bytes: 0, params: &params
+        }
+        AfterLogits {
+            request: 1, index: 63, counts: &[1, 0, 2], deviation: 1.5, skewness: -0.5,
+            is_precise: false, params: &params
         }
         AfterGenerate {
             request: 1, prompt_tokens: 2, tokens: 3, text: "some", reason: FinishReason::Length,

@@ -107,6 +107,23 @@ impl<'a> Field<'a> for &'a mut String {
     }
 }
 
+/// Numbers that hooks only read.
+impl<'a> Field<'a> for &'a [u32] {
+    type Held = Vec<u32>;
+
+    fn send(&self, to: &mut Sending<'_>) {
+        put_list(self, to.bytes);
+    }
+
+    fn receive(from: &mut Received<'_>) -> Result<Vec<u32>> {
+        Wire::take(&mut from.r)
+    }
+
+    fn lend(held: &'a mut Vec<u32>) -> Self {
+        held
+    }
+}
+
 /// Numbers that hooks change in place: as many come back.
 macro_rules! slices {
     ($($type:ty),*) => {
