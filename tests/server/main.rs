@@ -13,6 +13,7 @@ mod client;
 mod clients;
 mod embeddings;
 mod limits;
+mod masks;
 mod operators;
 mod page;
 mod service;

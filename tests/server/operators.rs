@@ -26,7 +26,7 @@ use crate::service::completion;
 /// A server in a process of its own, ended by hand if the test fails.
 pub(crate) struct Process {
     child: Child,
-    log: BufReader<ChildStderr>,
+    pub(crate) log: BufReader<ChildStderr>,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
     pub(crate) model: String,
@@ -73,7 +73,7 @@ impl Process {
     }
 
     /// The same streamed, by a thread that has its first event.
-    fn stream(&self) -> std::thread::JoinHandle<Value> {
+    pub(crate) fn stream(&self) -> std::thread::JoinHandle<Value> {
         let (address, model) = (self.address, self.model.clone());
         let (sender, begun) = std::sync::mpsc::channel();
         let stream = std::thread::spawn(move || {
@@ -139,7 +139,7 @@ impl Drop for Process {
 }
 
 /// Reads until a line says so.
-fn line_with(log: &mut impl std::io::BufRead, words: &str) -> String {
+pub(crate) fn line_with(log: &mut impl std::io::BufRead, words: &str) -> String {
     let mut all = String::new();
     for line in log.lines().map(Result::unwrap) {
         if line.contains(words) {
@@ -428,6 +428,7 @@ fn operators_are_answered_as_described() {
     let all = [
         "/adapter",
         "/events",
+        "/mask",
         "/plugins",
         "/plugins/load",
         "/plugins/rollback",

@@ -68,6 +68,7 @@ use plugin_mxfp4 as _;
 use plugin_ntk as _;
 use plugin_occurrence_penalty as _;
 use plugin_paged as _;
+use plugin_precision_guard as _;
 use plugin_priority as _;
 use plugin_prompt_lookup as _;
 use plugin_pypi as _;
@@ -107,4 +108,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    100 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    101 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

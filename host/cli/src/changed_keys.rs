@@ -6,7 +6,7 @@ use anyhow::Result;
 use plugin_api::Config;
 
 /// Keys that differ and are not applied at once: all but the tables of plugins, plugin
-/// files, the server and the adapter.
+/// files, the server, the adapter and the mask.
 pub(crate) fn changed_keys(before: &Config, after: &Config) -> Result<Vec<String>> {
     let mut keys = differing(before, after, &["plugin", "load", "server", "engine"]);
     let none = Config::at("load");
@@ -16,7 +16,7 @@ pub(crate) fn changed_keys(before: &Config, after: &Config) -> Result<Vec<String
     let none = Config::at("engine");
     let engines =
         (before.table("engine")?.unwrap_or(&none), after.table("engine")?.unwrap_or(&none));
-    let engine = differing(engines.0, engines.1, &["adapter"]);
+    let engine = differing(engines.0, engines.1, &["adapter", "mask"]);
     keys.extend(engine.into_iter().map(|key| format!("engine.{key}")));
     Ok(keys)
 }

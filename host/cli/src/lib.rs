@@ -10,6 +10,7 @@ mod changed_keys;
 mod commands;
 mod control;
 mod embedder;
+mod exchange;
 mod folders;
 mod hosts;
 mod live_config;

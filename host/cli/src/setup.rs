@@ -13,6 +13,7 @@ use plugin_api::{Config, Hook, Host, Kind, ModelSource};
 
 use crate::args::Common;
 use crate::board::{self, LoadTable};
+use crate::exchange;
 use crate::folders::{cache_folder, config_path};
 use crate::hosts::Hosts;
 use crate::live_config::{LiveConfig, configured};
@@ -128,7 +129,7 @@ impl Session {
         Ok(self.config.text_or("model", DEFAULT_MODEL)?.to_owned())
     }
 
-    /// The name of a model beside it, if there is to be one: `embedding_model` or `draft_model`.
+    /// The name of a model beside it, if there is to be one: `embedding_model`, `draft_model` or `precise_model`.
     pub(crate) fn other_model(&self, key: &str) -> Result<Option<String>> {
         Ok(self.config.has(key).then(|| self.config.text(key)).transpose()?.map(str::to_owned))
     }
@@ -186,20 +187,21 @@ impl Session {
             options.convert_bytes_per_step =
                 table.count_or("convert_kib_per_step", 1024, 1..=1 << 30)? << 10;
             options.state_bytes_max = table.count_or("kv_memory_mib", 1024, 1..=1 << 20)? << 20;
-            options.adapter =
-                table.has("adapter").then(|| table.text("adapter")).transpose()?.map(PathBuf::from);
+            options.adapter = exchange::adapter(table)?;
         }
         Ok(options)
     }
 
-    /// Fetches the model if need be and loads it with its plugins.
+    /// Fetches the model if need be, and those beside it, and loads it with its plugins.
     pub(crate) fn engine(&self, options: &LoadOptions) -> Result<Engine> {
         // A misspelt plugin is found before anything is fetched.
         self.wiring.check(&self.registry())?;
         let path = self.fetch(&self.model_name()?)?;
         let draft = self.other_model("draft_model")?;
         let draft_model = draft.map(|name| self.fetch(&name)).transpose()?;
-        self.engine_of(&path, &LoadOptions { draft_model, ..options.clone() })
+        let precise = options.precise.clone();
+        let precise = precise.map_or_else(|| exchange::precise(self), |there| Ok(Some(there)))?;
+        self.engine_of(&path, &LoadOptions { draft_model, precise, ..options.clone() })
     }
 
     /// Loads the model at a path with its plugins.

@@ -1,15 +1,10 @@
-//! `jackfield adapter`: adapters merged, and exchanged while a server runs.
+//! `jackfield adapter`: adapters merged.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use jackfield_engine::Engine;
 use jackfield_engine::model::export::{Merged, MergedWeight, merge};
-use jackfield_server::Exchange;
-use plugin_api::Config;
 use serde_json::{Value, json};
 
 use super::checkpoint;
@@ -152,50 +147,6 @@ fn print(session: &Session, args: &Merge, merged: &Merged, distance: &Distance) 
     Ok(())
 }
 
-/// Lets new requests of an engine have another adapter by way of `exchange`.
-pub(crate) fn offer(session: &Session, engine: &Engine, exchange: &Exchange) {
-    let (swapper, wiring) = (engine.swapper(), session.wiring.clone());
-    let registry = session.shared_registry();
-    // It is offered once.
-    let _ = exchange.set(Box::new(move |folder| {
-        let registry = registry.read().unwrap_or_else(PoisonError::into_inner);
-        swapper.exchange_adapter(folder, &wiring, &registry, LIMIT)
-    }));
-}
-
-/// The adapter that the configuration has, kept up as it changes.
-pub(crate) struct Configured {
-    last: Mutex<Option<PathBuf>>,
-    exchange: Exchange,
-}
-
-impl Configured {
-    pub(crate) fn new(first: Option<PathBuf>, exchange: Exchange) -> Self {
-        Self { last: Mutex::new(first), exchange }
-    }
-
-    /// Exchanges the adapter if the configuration has another one than before.
-    pub(crate) fn apply(&self, config: &Config) {
-        let table = config.table("engine").ok().flatten();
-        let named = table.filter(|table| table.has("adapter")).map(|table| table.text("adapter"));
-        let folder = match named.transpose() {
-            Ok(folder) => folder.map(PathBuf::from),
-            Err(error) => return tracing::warn!("the adapter stays as it was: {error}"),
-        };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(exchange) = self.exchange.get().filter(|_| *last != folder) else { return };
-        match exchange(folder.as_deref()) {
-            Ok(swapped) => {
-                tracing::warn!("new requests have the adapter {}", swapped.active);
-                *last = folder;
-            }
-            Err(error) => tracing::warn!("the adapter stays as it was: {error}"),
-        }
-    }
-}
-
-/// How long a boundary is waited for.
-const LIMIT: Duration = Duration::from_secs(10);
 /// Whose logits are compared.
 const TOKENS: usize = 64;
 /// A short text to compare models on.

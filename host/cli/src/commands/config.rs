@@ -10,6 +10,7 @@ use plugin_api::{Config, Error, Memory, ModelSource, Value};
 
 use crate::args::Common;
 use crate::commands::train;
+use crate::exchange;
 use crate::setup::Session;
 
 /// Makes every configured plugin once and explains what is wrong, with file and line.
@@ -33,6 +34,7 @@ pub(crate) fn check(common: &Common) -> Result<()> {
     );
     note(session.other_model("embedding_model").map(drop));
     note(session.other_model("draft_model").map(drop));
+    note(exchange::check(&session.config));
     note(train::check(&session));
     let server = ServerConfig::read(&session.config, session.live.folder());
     note(server.and_then(|server| server.check()).map_err(Into::into));
@@ -79,6 +81,9 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     if let Some(model) = session.other_model("draft_model")? {
         writeln!(out, "draft_model = {model:?}")?;
     }
+    if let Some(model) = session.other_model("precise_model")? {
+        writeln!(out, "precise_model = {model:?}")?;
+    }
     if let Some(model) = session.other_model("embedding_model")? {
         writeln!(out, "embedding_model = {model:?}")?;
     }
@@ -95,6 +100,13 @@ pub(crate) fn show(session: &Session) -> Result<()> {
     writeln!(out, "convert_kib_per_step = {}", options.convert_bytes_per_step >> 10)?;
     if let Some(adapter) = &options.adapter {
         writeln!(out, "adapter = {:?}", adapter.display().to_string())?;
+    }
+    if let Some(table) = session.config.table("engine")? {
+        for key in ["mask", "fallback"] {
+            if let Some(value) = table.get(key) {
+                writeln!(out, "{key} = {value}")?;
+            }
+        }
     }
     writeln!(out, "\n[plugins]")?;
     let kinds = [

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use jackfield_runtime::SwapTarget;
-use jackfield_server::{Board, EngineFacts, Exchange, Server, ServerConfig};
+use jackfield_server::{Board, EngineFacts, Server, ServerConfig};
 use plugin_api::kinds::logits_processor::LogitsProcessor;
 use plugin_api::{Config, Hook, Kind, OutputParser};
 
-use super::adapter;
 use crate::args::Serve;
 use crate::board;
 use crate::embedder::{self, SideBySide};
+use crate::exchange::{self, Exchanges};
 use crate::memory;
 use crate::setup::Session;
 
@@ -37,15 +37,16 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
     let jobs_max = config.max_queued.max(1);
     let kinds = [<dyn LogitsProcessor>::NAME, <dyn Hook>::NAME, <dyn OutputParser>::NAME];
     let readers = kinds.into_iter().flat_map(|kind| session.wiring.names(kind)).collect();
-    let exchange = Exchange::default();
+    let exchanges = Exchanges::default();
     let (plugins, bus) = (Arc::clone(&session.plugins), session.bus.clone());
-    let board = Board { plugins, bus, exchange: Arc::clone(&exchange) };
+    let (adapter, mask) = (Arc::clone(&exchanges.adapter), Arc::clone(&exchanges.mask));
+    let board = Board { plugins, bus, adapter, mask };
     let facts = EngineFacts { readers, num_seqs_max: options.num_seqs_max, board: Some(board) };
     let server = Server::start(config, facts)?;
     let (apply, given, name) = (server.configurer(), args.clone(), own_name.clone());
-    let adapters = adapter::Configured::new(options.adapter.clone(), Arc::clone(&exchange));
+    let follow = exchanges.follow(&session.config);
     session.live.on_change(move |config, folder| {
-        adapters.apply(config);
+        follow(config);
         apply(configured(config, folder, &given, &name)?);
         Ok(())
     });
@@ -65,6 +66,7 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
         beside.push(Arc::new(embedder::swapper(session, &embedder)));
         server.embed_with(embedder);
     }
+    options.precise = exchange::precise(session)?;
     let engine = session.engine(&options)?;
     let memories = memory::load(session, engine.model())?;
     if !memories.is_empty() {
@@ -75,7 +77,7 @@ pub(crate) fn run(session: &Session, args: &Serve) -> Result<()> {
         beside.insert(0, Arc::new(engine.swapper()));
         session.plugins.attach(Arc::new(SideBySide(beside)));
     }
-    adapter::offer(session, &engine, &exchange);
+    exchanges.offer(session, &engine, &options);
     let _orders = board::take_orders(session);
     server.run(engine, || {
         // Who closed standard error does not want to know.

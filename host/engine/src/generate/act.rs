@@ -108,6 +108,9 @@ impl Engine {
         let prompt = group.scores.as_deref().filter(|_| is_first).unwrap_or_default();
         sink(Output::Token { request, token, logprob, top_logprobs, prompt, text, pieces, digest });
         self.load.tokens += 1;
+        if seq.is_some() {
+            self.tell_logits(index);
+        }
         Ok(match flow {
             Flow::Finish(reason) => Some(reason),
             Flow::Refuse => Some(FinishReason::Refused),
@@ -140,6 +143,7 @@ impl Engine {
             group: origin.group,
             tokens,
             num_evaluated: origin.num_evaluated,
+            precise_from: origin.precise_from,
             known: None,
             drafts: Vec::new(),
             guesses: 0,
@@ -206,6 +210,9 @@ impl Engine {
         let resumed = self.layout.resumable(keep.min(evaluated), evaluated);
         self.cache.get_mut().release(seq, resumed);
         sequence.tokens.truncate(keep);
+        if sequence.precise_from != usize::MAX {
+            sequence.precise_from = sequence.precise_from.min(keep);
+        }
         (sequence.num_evaluated, sequence.num_unconfirmed) = (resumed, 0);
         sequence.want = Want::Nothing;
         let was_awaited = sequence.known.take().is_some();

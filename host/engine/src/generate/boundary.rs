@@ -153,13 +153,18 @@ impl Engine {
     /// Works out again what running requests are made by.
     fn update_digests(&mut self) {
         for place in 0..self.groups.end() {
-            let Some(group) = self.groups.get(place) else { continue };
-            let plan = self.plans.get(group.plan);
-            let digest = self.digest_of(plan, &group.processors, group.strategy);
-            if let Some(group) = self.groups.get_mut(place) {
-                group.digest = digest;
-            }
+            self.update_digest(place);
             self.update_seed(place);
+        }
+    }
+
+    /// Works out again what a running request is made by.
+    pub(super) fn update_digest(&mut self, index: usize) {
+        let Some(group) = self.groups.get(index) else { return };
+        let (plan, is_precise) = (self.plans.get(group.plan), group.is_precise);
+        let digest = self.digest_of(plan, &group.processors, group.strategy, is_precise);
+        if let Some(group) = self.groups.get_mut(index) {
+            group.digest = digest;
         }
     }
 }

@@ -54,7 +54,7 @@ impl Memory {
         rows: &mut Rows,
     ) -> Result<(), Error> {
         let logits = rows.front_mut(batch.logit_rows.len());
-        plan.run(batch, logits, &mut self.state, &mut self.scratch, None)
+        plan.run(false, batch, logits, &mut self.state, &mut self.scratch, None)
     }
 }
 
@@ -91,6 +91,7 @@ impl DraftModel {
     ) -> Result<Self, EngineError> {
         let options = LoadOptions {
             adapter: None,
+            precise: None,
             draft_model: None,
             logit_rows_max: options.num_seqs_max,
             state_bytes_max: options.state_bytes_max / STATE_SHARE,
@@ -107,15 +108,15 @@ impl DraftModel {
             LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, &options, progress)?;
         let num_tokens_known = common_tokens(tokenizer, &model.tokenizer)?;
         let backend = Arc::new(Generation::new(Label::first(&name), backend));
-        let (layout, parts, adapter) = (first.layout, first.traced, first.adapter);
+        let (layout, parts, companions) = (first.layout, first.traced, first.companions);
         if layout.is_recurrent {
             let expected = "a model whose guesses can be taken back";
             return Err(EngineError::inconsistent("draft model", expected, "a state per sequence"));
         }
-        let plan = CompiledPlan::new(&model, &layout, 1, parts, first.plan, adapter, backend)?;
+        let plan = CompiledPlan::new(&model, &layout, 1, parts, first.plan, companions, backend)?;
         let memory = Memory {
             state: AlignedBytes::zeroed(layout.size_bytes),
-            scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
+            scratch: AlignedBytes::zeroed(plan.scratch_bytes()),
         };
         Ok(Self {
             rows: Rows::new(options.logit_rows_max, model.num_logits),

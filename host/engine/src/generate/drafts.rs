@@ -10,6 +10,7 @@ use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::{Backend, Config, Kind};
 
 use super::engine::Engine;
+use super::precise::tokens_to_look;
 
 /// What is left of a step for drafts and for scores of prompts, after everything that has to run.
 #[derive(Debug, Default, Clone, Copy)]
@@ -84,7 +85,10 @@ impl Engine {
             return 0;
         }
         let in_context = self.tokens_per_seq_max().saturating_sub(sequence.tokens.len() + 1);
-        sequence.drafts.len().min(self.work.spare.room()).min(in_context)
+        // Those after the token that is looked at would have its weights, whatever is said of them.
+        let group = self.groups.get(sequence.group).filter(|group| group.looked.is_some());
+        let to_look = group.map_or(usize::MAX, |g| tokens_to_look(g.answer.num_tokens) - 1);
+        sequence.drafts.len().min(self.work.spare.room()).min(in_context).min(to_look)
     }
 
     /// Appends drafts to the sequence that was put into the batch last, which wants a token.

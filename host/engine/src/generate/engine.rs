@@ -8,7 +8,8 @@ use jackfield_runtime::{
     Bus, Clock, Generation, Label, Registry, RequestSlot, Slot, SwapError, Topic,
 };
 use plugin_api::events::{
-    AfterGenerate, AfterStep, AfterToken, BeforeGenerate, BeforeStep, OnCancel, OnFault,
+    AfterGenerate, AfterLogits, AfterStep, AfterToken, BeforeGenerate, BeforeStep, OnCancel,
+    OnFault,
 };
 use plugin_api::kinds::decoding_strategy::{Actions, Evals, Outcome};
 use plugin_api::kinds::kv_cache::{BlockCopy, PoolUsage};
@@ -33,7 +34,7 @@ use super::tiers::Tiers;
 use crate::error::EngineError;
 use crate::model::lent_tokens::LentTokens;
 use crate::model::memory::{AlignedBytes, StateLayout};
-use crate::model::{LoadOptions, LoadedModel, PlanDigest, adapter};
+use crate::model::{LoadOptions, LoadedModel, PlanDigest, adapter, precise};
 use crate::swap::{Filled, Note, Shared, State, SwapTopics, Swapper};
 use crate::wiring::Wiring;
 
@@ -86,6 +87,7 @@ pub(super) struct Topics {
     pub(super) before_step: Topic<BeforeStep<'static>>,
     pub(super) after_step: Topic<AfterStep<'static>>,
     pub(super) after_token: Topic<AfterToken<'static>>,
+    pub(super) after_logits: Topic<AfterLogits<'static>>,
     pub(super) after_generate: Topic<AfterGenerate<'static>>,
     pub(super) on_cancel: Topic<OnCancel<'static>>,
     pub(super) on_fault: Topic<OnFault<'static>>,
@@ -98,6 +100,7 @@ impl Topics {
             before_step: bus.topic(),
             after_step: bus.topic(),
             after_token: bus.topic(),
+            after_logits: bus.topic(),
             after_generate: bus.topic(),
             on_cancel: bus.topic(),
             on_fault: bus.topic(),
@@ -148,12 +151,12 @@ impl Engine {
             LoadedModel::load(path, wiring, registry, &*backend, &mut *cache, options, progress)?;
         let backend = Arc::new(Generation::new(Label::first(&backend_name), backend));
         let layout = first.layout;
-        let (traced, plan, adapter) = (first.traced, first.plan, first.adapter);
-        let plan = CompiledPlan::new(&model, &layout, 1, traced, plan, adapter, backend)?;
+        let (traced, plan, companions) = (first.traced, first.plan, first.companions);
+        let plan = CompiledPlan::new(&model, &layout, 1, traced, plan, companions, backend)?;
         let (model, plan) = (Arc::new(model), Arc::new(plan));
         let mut memory = Memory {
             state: AlignedBytes::zeroed(layout.size_bytes),
-            scratch: AlignedBytes::zeroed(plan.exe.scratch_bytes),
+            scratch: AlignedBytes::zeroed(plan.scratch_bytes()),
         };
         let mut rows = Rows::new(options.logit_rows_max, model.num_logits);
         let draft = match &options.draft_model {
@@ -210,7 +213,7 @@ impl Engine {
             SwapTopics::of(bus),
             Arc::clone(&clock),
         );
-        shared.scratch_bytes.store(plan.exe.scratch_bytes, Ordering::Relaxed);
+        shared.scratch_bytes.store(plan.scratch_bytes(), Ordering::Relaxed);
         let mut engine = Self {
             state: memory.state,
             scratch: memory.scratch,
@@ -268,15 +271,16 @@ impl Engine {
             |(_, slot): &(String, RequestSlot<dyn LogitsProcessor>)| slot.active().label.generation;
         let processors: Vec<u32> = self.processors.iter().map(active).collect();
         let strategy = self.strategies.first().map_or(0, |(_, s)| s.active().label.generation);
-        self.digest_of(self.plans.active(), &processors, (0, strategy))
+        self.digest_of(self.plans.active(), &processors, (0, strategy), false)
     }
 
-    /// The digest of a plan with everything that runs it for one request.
+    /// The digest of a plan with everything that runs it for one request, with precise weights or with the others.
     pub(super) fn digest_of(
         &self,
         plan: &CompiledPlan,
         processors: &[u32],
         strategy: (usize, u32),
+        is_precise: bool,
     ) -> PlanDigest {
         let processors =
             self.processors.iter().zip(processors).filter_map(|((_, slot), number)| {
@@ -285,7 +289,9 @@ impl Engine {
         let strategies = self.strategies.get(strategy.0).into_iter().filter_map(|(_, slot)| {
             Some((<dyn DecodingStrategy>::NAME, slot.label_of(strategy.1)?))
         });
-        plan.digest.with(self.engine_labels(plan).chain(processors).chain(strategies))
+        let labels = self.engine_labels(plan).chain(processors).chain(strategies);
+        let precise = is_precise.then(|| Label::first("all"));
+        plan.digest.with(labels.chain(precise.iter().map(|label| (precise::SLOT.0, label))))
     }
 
     /// Labels of what runs for everybody, by kind.
@@ -300,9 +306,12 @@ impl Engine {
         ];
         let parts = plan.parts.iter().map(|(slot, part)| (slot.as_str(), &part.label));
         let quantizers = self.quantizers.iter().map(|slot| (<dyn Quantizer>::NAME, slot.label()));
-        let (label, beside) = &plan.adapter;
+        let (label, beside) = &plan.companions.adapter;
         let adapter = beside.iter().map(move |_| (adapter::SLOT, label));
-        engine.into_iter().chain(parts).chain(quantizers).chain(adapter)
+        let (label, precise) = &plan.companions.precise;
+        let is_masked = !precise.masked.is_empty();
+        let mask = is_masked.then_some((precise::SLOT.1, label));
+        engine.into_iter().chain(parts).chain(quantizers).chain(adapter).chain(mask)
     }
 
     /// The plan that new requests get.

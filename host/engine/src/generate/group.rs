@@ -5,6 +5,7 @@ use plugin_api::kinds::decoding_strategy::{GroupId, Want};
 use plugin_api::kinds::kv_cache::{BlockKey, SeqId};
 
 use super::answer::Answer;
+use super::precise::Looked;
 use super::prefix::Chain;
 use super::request::{PromptToken, RequestId};
 use crate::model::PlanDigest;
@@ -45,6 +46,10 @@ pub(super) struct Group {
     pub(super) deadline_us: Option<u64>,
     pub(super) first_token_us: Option<u64>,
     pub(super) answer: Answer,
+    /// What is told of its logits, if anybody listened when it came.
+    pub(super) looked: Option<Box<Looked>>,
+    /// Whether it goes on with precise weights.
+    pub(super) is_precise: bool,
 }
 
 /// One growing list of tokens.
@@ -71,6 +76,8 @@ pub(super) struct Sequence {
     pub(super) is_aside: bool,
     /// The keys of its blocks.
     pub(super) chain: Chain,
+    /// From which token on it has precise weights.
+    pub(super) precise_from: usize,
     /// How often what the cache held of it was lost.
     pub(super) losses: u32,
 }

@@ -34,6 +34,8 @@ pub struct Load {
     pub preemptions: u64,
     /// Bytes of state that were converted for a cache of another type.
     pub converted_bytes: u64,
+    /// Requests that went on with precise weights.
+    pub precise_requests: u64,
 }
 
 /// Reads the load of an engine from any thread. Numbers are those of the last step, cancellation or
@@ -62,6 +64,7 @@ impl Gauge {
             accepted_tokens: of(&n.accepted_tokens),
             preemptions: of(&n.preemptions),
             converted_bytes: of(&n.converted_bytes),
+            precise_requests: of(&n.precise_requests),
         }
     }
 }
@@ -82,6 +85,7 @@ pub(super) struct Numbers {
     accepted_tokens: AtomicU64,
     preemptions: AtomicU64,
     converted_bytes: AtomicU64,
+    precise_requests: AtomicU64,
 }
 
 impl Numbers {
@@ -100,6 +104,7 @@ impl Numbers {
         tell(&self.accepted_tokens, load.accepted_tokens);
         tell(&self.preemptions, load.preemptions);
         tell(&self.converted_bytes, load.converted_bytes);
+        tell(&self.precise_requests, load.precise_requests);
     }
 }
 

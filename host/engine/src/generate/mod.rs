@@ -18,6 +18,7 @@ mod load;
 mod parse;
 pub mod perplexity;
 pub(crate) mod plans;
+mod precise;
 mod prefix;
 pub mod request;
 mod rows;

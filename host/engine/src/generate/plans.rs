@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use jackfield_runtime::{DRAINING_MAX, Generation, Label};
+use jackfield_runtime::{DRAINING_MAX, Generation};
 use plugin_api::kinds::backend::{
     Bindings, Buf, Exe, Fence, MemoryMap, NodeView, StatePager, StreamId, Support,
 };
@@ -13,8 +13,9 @@ use plugin_api::{Backend, Error, TensorMut};
 use super::batch::{PlanInputs, StepBatch};
 use crate::error::EngineError;
 use crate::model::adapter::LoadedAdapter;
-use crate::model::loaded::logits_width;
+use crate::model::loaded::{Companions, Packed, logits_width};
 use crate::model::memory::{AlignedBytes, StateLayout};
+use crate::model::precise::StandIns;
 use crate::model::trace::TracedParts;
 use crate::model::{LoadedModel, PlanDigest};
 
@@ -30,14 +31,20 @@ pub(crate) struct CompiledPlan {
     /// The digest of the plan alone.
     pub(crate) digest: PlanDigest,
     pub(crate) inputs: PlanInputs,
+    /// What stands beside the weights of the model and in place of some.
+    pub(crate) companions: Companions,
+    build: Build,
+    /// With precise weights alone, for answers that go on with them. Both are dropped before their backend.
+    precise: Option<Build>,
+    pub(crate) backend: Arc<Generation<dyn Backend>>,
+}
+
+/// A plan that was compiled for certain weights.
+struct Build {
     memory: MemoryMap,
     /// In the order of the plan.
-    pub(crate) weights: Vec<Buf>,
-    /// What stands beside the weights of the model, and what it is called.
-    pub(crate) adapter: (Label, Option<Arc<LoadedAdapter>>),
-    /// Compiled by `backend`, and dropped before it.
-    pub(crate) exe: Exe,
-    pub(crate) backend: Arc<Generation<dyn Backend>>,
+    weights: Vec<Buf>,
+    exe: Exe,
 }
 
 impl CompiledPlan {
@@ -53,7 +60,7 @@ impl CompiledPlan {
         generation: u32,
         parts: TracedParts,
         plan: Plan,
-        adapter: (Label, Option<Arc<LoadedAdapter>>),
+        companions: Companions,
         backend: Arc<Generation<dyn Backend>>,
     ) -> Result<Self, EngineError> {
         check_states(model, &plan)?;
@@ -61,20 +68,12 @@ impl CompiledPlan {
         if width != model.num_logits {
             return Err(EngineError::inconsistent("logits", model.num_logits.to_string(), width));
         }
-        let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
-        for port in &plan.weights {
-            let beside = || adapter.1.as_ref()?.packed.get(&port.name);
-            let Some((place, buf)) = model.packed.get(&port.name).or_else(beside) else {
-                let what = format!("weight `{}`", port.name);
-                let expected = "one that was packed when the model was loaded";
-                return Err(EngineError::inconsistent(what, expected, "another: load it again"));
-            };
-            memory.weights.push(place.clone());
-            weights.push(Arc::clone(buf));
-        }
-        memory.states.clone_from(&layout.places);
-        memory.block_size = layout.pool.block_size;
-        let exe = compile(&backend, model, &plan, &memory)?;
+        let StandIns { masked, all, .. } = &companions.precise.1;
+        let build = |stand_ins: &Packed| {
+            let adapter = companions.adapter.1.as_deref();
+            Build::new(model, (stand_ins, adapter), layout, &plan, &backend)
+        };
+        let (build, precise) = (build(masked)?, all.as_deref().map(build).transpose()?);
         Ok(Self {
             generation,
             requests: Arc::default(),
@@ -82,10 +81,9 @@ impl CompiledPlan {
             digest: PlanDigest::of(&plan),
             inputs: PlanInputs::of(&plan)?,
             plan: Arc::new(plan),
-            memory,
-            weights,
-            adapter,
-            exe,
+            companions,
+            build,
+            precise,
             backend,
         })
     }
@@ -102,9 +100,8 @@ impl CompiledPlan {
         backend: Arc<Generation<dyn Backend>>,
         layout: &StateLayout,
     ) -> Result<Self, EngineError> {
-        let states = layout.places.clone();
-        let memory = MemoryMap { states, ..self.memory.clone() };
-        let exe = compile(&backend, model, &self.plan, &memory)?;
+        let on = |build: &Build| build.on(model, layout, &self.plan, &backend);
+        let (build, precise) = (on(&self.build)?, self.precise.as_ref().map(on).transpose()?);
         Ok(Self {
             generation: self.generation,
             requests: Arc::clone(&self.requests),
@@ -112,45 +109,57 @@ impl CompiledPlan {
             plan: Arc::clone(&self.plan),
             digest: self.digest,
             inputs: PlanInputs::of(&self.plan)?,
-            memory,
-            weights: self.weights.clone(),
-            adapter: self.adapter.clone(),
-            exe,
+            companions: self.companions.clone(),
+            build,
+            precise,
             backend,
         })
     }
 
-    /// Runs a step over `batch`, whose sizes are up to date, into the front of `logits`. A pager brings
-    /// in what of `state` is not in memory.
+    /// Whether answers may go on with precise weights.
+    pub(crate) fn has_precise(&self) -> bool {
+        self.precise.is_some()
+    }
+
+    /// Scratch memory that a step needs.
+    pub(crate) fn scratch_bytes(&self) -> usize {
+        let precise = self.precise.as_ref().map_or(0, |build| build.exe.scratch_bytes);
+        self.build.exe.scratch_bytes.max(precise)
+    }
+
+    /// Runs a step over `batch`, whose sizes are up to date, into the front of `logits`, with precise weights if there are any and
+    /// they are asked for. A pager brings in what of `state` is not in memory.
     ///
     /// # Errors
     ///
     /// What the backend fails with.
     pub(super) fn run(
         &self,
+        is_precise: bool,
         batch: &StepBatch,
         logits: &mut [f32],
         state: &mut AlignedBytes,
         scratch: &mut AlignedBytes,
         pager: Option<&mut dyn StatePager>,
     ) -> Result<(), Error> {
+        let build = self.precise.as_ref().filter(|_| is_precise).unwrap_or(&self.build);
         let (inputs, num_inputs) = batch.inputs(&self.inputs);
         let mut bindings = Bindings {
             sizes: batch.sizes(),
             inputs: &inputs[..num_inputs],
-            weights: &self.weights,
+            weights: &build.weights,
             state: state.as_mut_slice(),
             scratch: scratch.as_mut_slice(),
             outputs: &mut [TensorMut::F32(logits)],
         };
         let backend = &self.backend.instance;
         let fence = match pager {
-            Some(pager) => backend.run_paged(&self.exe, StreamId(0), &mut bindings, pager)?,
-            None => backend.run(&self.exe, StreamId(0), &mut bindings)?,
+            Some(pager) => backend.run_paged(&build.exe, StreamId(0), &mut bindings, pager)?,
+            None => backend.run(&build.exe, StreamId(0), &mut bindings)?,
         };
         match fence {
             Fence::Done => Ok(()),
-            fence @ Fence::Pending(_) => backend.wait(&self.exe, fence, &mut bindings),
+            fence @ Fence::Pending(_) => backend.wait(&build.exe, fence, &mut bindings),
         }
     }
 
@@ -162,6 +171,46 @@ impl CompiledPlan {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Build {
+    fn new(
+        model: &LoadedModel,
+        (stand_ins, adapter): (&Packed, Option<&LoadedAdapter>),
+        layout: &StateLayout,
+        plan: &Plan,
+        backend: &Generation<dyn Backend>,
+    ) -> Result<Self, EngineError> {
+        let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
+        for port in &plan.weights {
+            let beside = || adapter?.packed.get(&port.name);
+            let own = || model.packed.get(&port.name);
+            let Some((place, buf)) = stand_ins.get(&port.name).or_else(own).or_else(beside) else {
+                let what = format!("weight `{}`", port.name);
+                let expected = "one that was packed when the model was loaded";
+                return Err(EngineError::inconsistent(what, expected, "another: load it again"));
+            };
+            memory.weights.push(place.clone());
+            weights.push(Arc::clone(buf));
+        }
+        memory.states.clone_from(&layout.places);
+        memory.block_size = layout.pool.block_size;
+        let exe = compile(backend, model, plan, &memory)?;
+        Ok(Self { memory, weights, exe })
+    }
+
+    /// The same weights, for states that lie as `layout` has it.
+    fn on(
+        &self,
+        model: &LoadedModel,
+        layout: &StateLayout,
+        plan: &Plan,
+        backend: &Generation<dyn Backend>,
+    ) -> Result<Self, EngineError> {
+        let memory = MemoryMap { states: layout.places.clone(), ..self.memory.clone() };
+        let exe = compile(backend, model, plan, &memory)?;
+        Ok(Self { memory, weights: self.weights.clone(), exe })
     }
 }
 
@@ -217,13 +266,19 @@ fn compile(
 pub(crate) struct Plans {
     /// Oldest first; the last is active.
     live: Vec<Arc<CompiledPlan>>,
-    /// The generation that runs in this step.
-    turn: u32,
+    turn: Turn,
+}
+
+/// What runs in a step: a generation, with precise weights or with the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Turn {
+    pub(crate) generation: u32,
+    pub(crate) is_precise: bool,
 }
 
 impl Plans {
     pub(crate) fn new(first: Arc<CompiledPlan>) -> Self {
-        let turn = first.generation;
+        let turn = Turn { generation: first.generation, is_precise: false };
         let mut live = Vec::with_capacity(DRAINING_MAX + 1);
         live.push(first);
         Self { live, turn }
@@ -233,8 +288,9 @@ impl Plans {
         self.live.last().expect("one plan generation is always active")
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.live.len()
+    /// How many steps it takes until everybody has had a turn.
+    pub(crate) fn num_turns(&self) -> usize {
+        self.live.iter().map(|plan| 1 + usize::from(plan.has_precise())).sum()
     }
 
     /// The plan of a generation that a request holds.
@@ -243,19 +299,25 @@ impl Plans {
         held.expect("a request holds the plan generation it asks for")
     }
 
-    /// The generation that runs in this step.
-    pub(crate) fn turn(&self) -> u32 {
+    /// What runs in this step.
+    pub(crate) fn turn(&self) -> Turn {
         self.turn
     }
 
     pub(crate) fn set_turn(&mut self, generation: u32) {
-        self.turn = generation;
+        self.turn = Turn { generation, is_precise: false };
     }
 
-    /// Gives the turn to the next generation, round after round.
+    /// Gives the turn to the precise weights of a generation, where it has them, then to the next one, round after round.
     pub(crate) fn next_turn(&mut self) {
-        let later = self.live.iter().find(|plan| plan.generation > self.turn);
-        self.turn = later.unwrap_or(&self.live[0]).generation;
+        let Turn { generation, is_precise } = self.turn;
+        let now = self.live.iter().find(|plan| plan.generation == generation);
+        if !is_precise && now.is_some_and(|plan| plan.has_precise()) {
+            self.turn.is_precise = true;
+            return;
+        }
+        let later = self.live.iter().find(|plan| plan.generation > generation);
+        self.set_turn(later.unwrap_or(&self.live[0]).generation);
     }
 
     /// Pins the active generation for a request.

@@ -1,8 +1,9 @@
 //! Prompts that begin as others did: what their blocks are called, and what the cache still has.
 //!
 //! A block's key is a hash of its tokens and of the key before it; the first follows from
-//! everything else that decides the numbers: plan, backend, traced parts, adapter. So the cache
-//! compares keys, and nothing made under one plan is read under another.
+//! everything else that decides the numbers: plan, backend, traced parts, adapter, mask. So the cache
+//! compares keys, and nothing made under one plan is read under another. Tokens that have precise weights
+//! have no keys.
 
 use plugin_api::kinds::kv_cache::{BlockKey, KvCache, SeqId};
 use plugin_api::{Config, Kind, Scheduler};
@@ -76,7 +77,8 @@ pub(super) fn find(
     block_size: usize,
 ) -> usize {
     let Some(prefixes) = cache.prefix_caching() else { return 0 };
-    let keys = sequence.chain.of(seed, adoptable(&sequence.tokens), block_size);
+    let shared = sequence.tokens.len().min(sequence.precise_from);
+    let keys = sequence.chain.of(seed, adoptable(&sequence.tokens[..shared]), block_size);
     prefixes.find(keys).min(keys.len()) * block_size
 }
 
@@ -89,7 +91,8 @@ pub(super) fn adopt(
     block_size: usize,
 ) -> usize {
     let Some(prefixes) = cache.prefix_caching() else { return 0 };
-    let keys = sequence.chain.of(seed, adoptable(&sequence.tokens), block_size);
+    let shared = sequence.tokens.len().min(sequence.precise_from);
+    let keys = sequence.chain.of(seed, adoptable(&sequence.tokens[..shared]), block_size);
     let num_blocks = prefixes.adopt(seq, keys).min(keys.len());
     sequence.chain.num_published = num_blocks;
     sequence.num_evaluated = num_blocks * block_size;
@@ -104,12 +107,13 @@ fn publish(
     seed: &BlockKey,
     block_size: usize,
 ) {
-    let (first, full) = (sequence.chain.num_published, sequence.num_evaluated / block_size);
+    let end = sequence.num_evaluated.min(sequence.precise_from);
+    let (first, full) = (sequence.chain.num_published, end / block_size);
     if full <= first || sequence.chain.is_mixed {
         return;
     }
     let Some(prefixes) = cache.prefix_caching() else { return };
-    let keys = sequence.chain.of(seed, &sequence.tokens[..sequence.num_evaluated], block_size);
+    let keys = sequence.chain.of(seed, &sequence.tokens[..end], block_size);
     prefixes.publish(seq, first, &keys[first..]);
     sequence.chain.num_published = full;
 }

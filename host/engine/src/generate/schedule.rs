@@ -10,19 +10,19 @@ impl Engine {
     /// Lets the scheduler pick from all sequences with tokens to evaluate by the plan whose turn it
     /// is.
     pub(super) fn schedule(&mut self) {
-        let work = &mut self.work;
+        let (work, turn) = (&mut self.work, self.plans.turn());
         work.queue.clear();
         // Only as many as one step may start are looked up.
         let mut lookups_left = self.limits.seqs;
         for &index in &work.order {
             let Some(group) = self.groups.get(index) else { continue };
-            if group.plan != self.plans.turn() {
+            if group.plan != turn.generation {
                 continue;
             }
             for &seq in &group.seqs {
                 let Some(sequence) = self.sequences.get_mut(seq.0 as usize) else { continue };
-                if sequence.pending() > 0 && sequence.is_awaited() {
-                    let mut pending = sequence.pending();
+                let mut pending = sequence.pending_with(turn.is_precise);
+                if pending > 0 && sequence.is_awaited() {
                     let is_new = sequence.num_evaluated == 0 && !sequence.is_atomic;
                     if is_new && group.scores.is_none() && lookups_left > 0 {
                         let (cache, key) = (self.cache.get_mut(), &group.seed_key);

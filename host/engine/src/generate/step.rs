@@ -12,6 +12,7 @@ use plugin_api::{Backend, Error, Kind, LogitsProcessor};
 use super::drafts::Spare;
 use super::engine::Engine;
 use super::group::Sequence;
+use super::plans::Turn;
 use super::request::Output;
 use super::tiers::{Pager, Step};
 use crate::error::EngineError;
@@ -43,7 +44,7 @@ impl Engine {
         self.plan(sink);
         self.guess();
         // One plan generation runs in a step; those that live take turns.
-        for _ in 0..self.plans.len() {
+        for _ in 0..self.plans.num_turns() {
             self.plans.next_turn();
             self.schedule();
             self.reserve(sink);
@@ -63,6 +64,7 @@ impl Engine {
             Err(error) => return self.after_tier_fault(error, sink),
         };
         self.score_prompts();
+        self.look();
         self.process(sink);
         self.choose(true);
         self.commit();
@@ -164,7 +166,7 @@ impl Engine {
         }
         self.copy_blocks();
         if !self.work.batch.entries.is_empty() {
-            let plan = self.plans.get(self.plans.turn());
+            let plan = self.plans.get(self.plans.turn().generation);
             self.work.batch.update_sizes(&plan.inputs);
         }
     }
@@ -200,7 +202,10 @@ impl Engine {
     fn other_plans_hold_cache(&self) -> bool {
         let turn = self.plans.turn();
         let mut holders = self.sequences.iter().filter(|(_, s)| s.num_evaluated > 0);
-        holders.any(|(_, s)| self.groups.get(s.group).is_some_and(|group| group.plan != turn))
+        holders.any(|(_, s)| {
+            let group = self.groups.get(s.group);
+            group.is_some_and(|g| g.plan != turn.generation || s.is_precise() != turn.is_precise)
+        })
     }
 
     fn is_in_batch(&self, seq: SeqId) -> bool {
@@ -216,7 +221,8 @@ impl Engine {
         // sequence.
         let rows_max = self.work.spare.rows_of_one();
         let tokens_max = if unscored.is_some() { rows_max } else { usize::MAX };
-        let tokens = tokens.min(sequence.pending()).min(tokens_max);
+        let pending = sequence.pending_with(self.plans.turn().is_precise);
+        let tokens = tokens.min(pending).min(tokens_max);
         let is_asked = tokens == sequence.pending() && sequence.want != Want::Nothing;
         let want = sequence.want;
         let mut drafts = if is_asked { self.drafts_allowed(seq) } else { 0 };
@@ -268,7 +274,8 @@ impl Engine {
     /// Runs the plan over the batch and returns the time it took, in microseconds.
     pub(super) fn run(&mut self) -> Result<u64, EngineError> {
         let batch = &self.work.batch;
-        let plan = self.plans.get(self.plans.turn());
+        let Turn { generation, is_precise } = self.plans.turn();
+        let plan = self.plans.get(generation);
         let logits = self.rows.front_mut(batch.logit_rows.len());
         if let Some(conversion) = &mut self.conversion {
             conversion.written(batch, self.layout.pool.block_size);
@@ -280,7 +287,7 @@ impl Engine {
             Pager { tiers, policy, step }
         });
         let pager = pager.as_mut().map(|pager| pager as &mut dyn StatePager);
-        let result = plan.run(batch, logits, &mut self.state, &mut self.scratch, pager);
+        let result = plan.run(is_precise, batch, logits, &mut self.state, &mut self.scratch, pager);
         if let Err(error) = result {
             let name = plan.backend.label.name.clone();
             self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);

@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::engine::Engine;
 use super::fault::follow;
 use super::group::{Group, Sequence};
+use super::precise::Looked;
 use super::prefix::Chain;
 use super::request::{Admitted, Encoded, Prompt, Request, RequestId};
 use crate::error::EngineError;
@@ -106,8 +107,11 @@ impl Engine {
                 return Err(error);
             }
         };
+        self.topics.after_logits.refresh();
+        let looked = (!self.topics.after_logits.is_empty()).then(Looked::new);
         let plan = self.plans.open();
-        let digest = self.digest_of(self.plans.get(plan), &processors, (strategy, generation));
+        let digest =
+            self.digest_of(self.plans.get(plan), &processors, (strategy, generation), false);
         let seed_key = self.seed_of(self.plans.get(plan), &params);
         self.shared.running.fetch_add(1, Ordering::Relaxed);
         let num_tokens = tokens.len();
@@ -123,6 +127,7 @@ impl Engine {
             is_atomic: false,
             is_aside: false,
             chain: Chain::for_tokens(num_tokens, self.layout.pool.block_size),
+            precise_from: usize::MAX,
             losses: 0,
         });
         self.groups.insert(Group {
@@ -148,6 +153,8 @@ impl Engine {
             deadline_us: timeout_us.map(|us| arrived_us.saturating_add(us)),
             first_token_us: None,
             answer: Answer::default(),
+            looked,
+            is_precise: false,
         });
         self.tell_load();
         Ok(id)

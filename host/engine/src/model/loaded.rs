@@ -17,6 +17,7 @@ use super::files::ModelFiles;
 use super::hyperparameters::Architecture;
 use super::interleaved::InterleavedRows;
 use super::memory::{AlignedBytes, Piece, StateLayout, room_for};
+use super::precise::{PreciseOptions, StandIns};
 use super::trace::{TracedParts, WeightShapes as _, trace_decoder};
 use super::weights::{Quantizers, WeightTable};
 use super::{ChatTemplate, Tokenizer};
@@ -45,6 +46,8 @@ pub struct LoadOptions {
     pub adapter: Option<PathBuf>,
     /// A smaller model with the same tokens, which guesses for strategies that ask for it.
     pub draft_model: Option<PathBuf>,
+    /// The same model in more bits, of which weights stand in for its own.
+    pub precise: Option<PreciseOptions>,
 }
 
 impl Default for LoadOptions {
@@ -59,6 +62,7 @@ impl Default for LoadOptions {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             adapter: None,
             draft_model: None,
+            precise: None,
         }
     }
 }
@@ -142,14 +146,23 @@ pub struct LoadedModel {
     pub num_logits: usize,
 }
 
+/// What stands beside the weights of a model and in place of some, and what it is called.
+#[derive(Clone)]
+pub struct Companions {
+    /// An adapter, or none.
+    pub adapter: (Label, Option<Arc<LoadedAdapter>>),
+    /// Weights in more bits.
+    pub precise: (Label, StandIns),
+}
+
 /// The parts of a model that swaps replace, as they were first.
 pub struct FirstParts {
     /// The plugins that describe a step.
     pub traced: TracedParts,
     /// What they described.
     pub plan: Plan,
-    /// What stands beside the weights, and what it is called.
-    pub adapter: (Label, Option<Arc<LoadedAdapter>>),
+    /// What stands beside the weights and in place of some.
+    pub companions: Companions,
     /// The quantizers of its weights, by the name of their plugin.
     pub quantizers: Vec<(String, Box<dyn Quantizer>)>,
     /// How the cache's memory lies.
@@ -213,6 +226,19 @@ impl LoadedModel {
         let packed = pack(&own, &table, &files, &quantizers, backend, options.threads, progress)?;
         let adapter = adapter.map(|adapter| adapter.pack(&quantizers, backend)).transpose()?;
         let adapter = (Label::first(&name_of(folder)), adapter.map(Arc::new));
+        let precise = match &options.precise {
+            Some(precise) => {
+                let of = (backend, options.threads);
+                // Nothing stands beside its products.
+                let what = EngineError::plugin("plan without an adapter");
+                let plan = trace_decoder(&architecture, &traced, &table).map_err(what)?;
+                let described = (&traced, &plan);
+                StandIns::load(precise, &architecture, described, &quantizers, of, progress)?
+            }
+            None => Default::default(),
+        };
+        let precise = (Label::first(&precise.0.label()), precise.1);
+        let companions = Companions { adapter, precise };
 
         let is_used =
             |format: &String| packed.values().any(|(place, _)| place.desc.format == *format);
@@ -231,7 +257,7 @@ impl LoadedModel {
             limits,
             context_length,
         };
-        Ok((model, FirstParts { traced, plan, adapter, quantizers, layout }))
+        Ok((model, FirstParts { traced, plan, companions, quantizers, layout }))
     }
 
     /// Bytes of all packed weights.

@@ -13,6 +13,7 @@ pub(crate) mod lent_tokens;
 pub mod loaded;
 pub mod memory;
 pub mod mmap;
+pub mod precise;
 pub mod safetensors;
 pub mod tokenizer;
 pub mod trace;

@@ -8,6 +8,7 @@ use super::{Recipe, WHOLE};
 use crate::error::EngineError;
 use crate::model::files::ModelFiles;
 use crate::model::gguf::GgufWriter;
+use crate::model::precise::is_matched;
 use crate::model::trace::WeightShapes as _;
 use crate::model::weights::{Quantizers, WeightTable};
 
@@ -66,13 +67,6 @@ pub(super) fn choose(
     Ok(chosen)
 }
 
-/// Whether `pattern`, in which `*` is any text, is the whole of `name`.
-fn is_matched(pattern: &str, name: &str) -> bool {
-    let Some((head, rest)) = pattern.split_once('*') else { return pattern == name };
-    let Some(name) = name.strip_prefix(head) else { return false };
-    (0..=name.len()).any(|at| name.is_char_boundary(at) && is_matched(rest, &name[at..]))
-}
-
 /// Formats that can be written.
 struct Formats<'a> {
     quantizers: &'a Quantizers,
@@ -117,27 +111,5 @@ impl Formats<'_> {
         });
         let least = fits.min_by(|(_, (_, a)), (_, (_, b))| bits(&**a).total_cmp(&bits(&**b)));
         Ok(least.map_or_else(|| WHOLE[0].to_owned(), |(name, _)| name.clone()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_matched;
-
-    #[test]
-    fn stars_are_any_text() {
-        #[rustfmt::skip]
-        let cases = [
-            ("lm_head.weight",     "lm_head.weight",                      true),
-            ("*.down_proj.weight", "layers.3.mlp.down_proj.weight",       true),
-            ("layers.1.*",         "layers.11.mlp.down_proj.weight",      false),
-            ("layers.1*down*",     "layers.11.mlp.down_proj.weight",      true),
-            ("*",                  "",                                    true),
-            ("*x",                 "layers",                              false),
-            ("",                   "layers",                              false),
-        ];
-        for (pattern, name, expected) in cases {
-            assert_eq!(is_matched(pattern, name), expected, "{pattern} {name}");
-        }
     }
 }

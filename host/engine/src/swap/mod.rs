@@ -16,6 +16,7 @@
 mod adapters;
 mod book;
 mod change;
+mod mask;
 mod prepare;
 mod slots;
 mod state;

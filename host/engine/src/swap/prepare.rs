@@ -15,11 +15,13 @@ use plugin_api::{
 use super::adapters::NewAdapter;
 use super::book::Shared;
 use super::change::{Change, NewMemory, Successor};
+use super::mask::NewMask;
 use super::state::{Member, Role, lock};
 use crate::error::EngineError;
 use crate::generate::plans::CompiledPlan;
 use crate::model::LoadedModel;
 use crate::model::adapter::{Beside, check_read};
+use crate::model::loaded::Companions;
 use crate::model::memory::{AlignedBytes, StateLayout};
 use crate::model::trace::{TracedPart, trace_decoder};
 
@@ -38,6 +40,7 @@ struct Planning<'a> {
     backend: Option<(&'a Member, Arc<Generation<dyn Backend>>)>,
     parts: Vec<(&'a Member, Box<dyn Traced>)>,
     adapter: Option<(&'a Member, NewAdapter)>,
+    mask: Option<(&'a Member, NewMask)>,
 }
 
 impl Shared {
@@ -68,6 +71,9 @@ impl Shared {
                 Role::Traced => planning.parts.push((member, member.unpack_part(instance)?)),
                 Role::Adapter => {
                     planning.adapter = Some((member, NewAdapter::unpack(member, instance)?));
+                }
+                Role::Mask => {
+                    planning.mask = Some((member, NewMask::unpack(member, instance)?));
                 }
                 Role::Cache => cache = Some((member, member.unpack(instance)?)),
                 Role::Scheduler => {
@@ -113,7 +119,7 @@ impl Shared {
         let is_same = self.prepare_plans(&model, planning, moved, &mut change)?;
         let reach = |member: &Member| match member.role {
             Role::Processor(_) | Role::Strategy(_) | Role::Parser(_) => Reach::NewRequests,
-            Role::Traced | Role::Adapter if !is_same => Reach::NewRequests,
+            Role::Traced | Role::Adapter | Role::Mask if !is_same => Reach::NewRequests,
             _ => Reach::MidStream,
         };
         Ok(Prepared { change, requests, reaches: members.iter().map(reach).collect() })
@@ -129,15 +135,18 @@ impl Shared {
         moved: Option<&Member>,
         change: &mut Change,
     ) -> Result<bool, SwapError> {
-        let Planning { backend, parts: new_parts, adapter: new_adapter } = planning;
-        let is_traced = !new_parts.is_empty() || new_adapter.is_some();
+        let Planning { backend, parts: new_parts, adapter: new_adapter, mask: new_mask } = planning;
+        let is_beside = new_adapter.is_some() || new_mask.is_some();
+        let is_traced = !new_parts.is_empty() || is_beside;
         if backend.is_none() && !is_traced && moved.is_none() {
             return Ok(true);
         }
         // A plan that fails is the backend's refusal, if the set brings one; else the cache's, whose
         // memory it is for; else of the parts that described it.
         let of_adapter = new_adapter.iter().map(|(member, _)| *member);
-        let by_parts = At::all(new_parts.iter().map(|(member, _)| *member).chain(of_adapter));
+        let of_mask = new_mask.iter().map(|(member, _)| *member);
+        let of_parts = new_parts.iter().map(|(member, _)| *member);
+        let by_parts = At::all(of_parts.chain(of_adapter).chain(of_mask));
         let by = backend.as_ref().map(|(member, _)| *member).or(moved).map(Member::at);
         let by = by.as_ref().unwrap_or(&by_parts);
         let live = self.live_plans();
@@ -154,7 +163,7 @@ impl Shared {
         let is_same = new_parts.iter().all(|(member, next)| {
             let old = active.parts.get(&member.kind).map(|part| part.instance.semantic_id());
             old == Some(next.semantic_id())
-        }) && new_adapter.is_none();
+        }) && !is_beside;
         if !is_same {
             let draining = live.iter().filter(|plan| !plan.is_idle()).count();
             by_parts.check_draining(draining)?;
@@ -179,7 +188,14 @@ impl Shared {
                     let loaded = loaded.map_err(|error| member.at().refused(error))?;
                     (member.next.clone(), loaded.map(Arc::new))
                 }
-                None => active.adapter.clone(),
+                None => active.companions.adapter.clone(),
+            };
+            let precise = match new_mask {
+                Some((member, new)) => {
+                    let stand_ins = new.load(&active.companions, &*own(active).instance);
+                    (member.next.clone(), stand_ins.map_err(|error| member.at().refused(error))?)
+                }
+                None => active.companions.precise.clone(),
             };
             let beside = adapter.1.clone();
             let beside = beside.as_deref();
@@ -191,9 +207,9 @@ impl Shared {
                 let read = check_read(&plan, &shapes, beside.table.names());
                 read.map_err(|error| by_parts.refused(error))?;
             }
-            let backend = own(active);
+            let (backend, companions) = (own(active), Companions { adapter, precise });
             let compiled =
-                CompiledPlan::new(model, &layout, generation, parts, plan, adapter, backend);
+                CompiledPlan::new(model, &layout, generation, parts, plan, companions, backend);
             let compiled = compiled.map_err(|error| by.refused(error))?;
             let compiled = if is_same { compiled.replacing(active) } else { compiled };
             change.plans.push(Arc::new(compiled));
@@ -205,7 +221,7 @@ impl Shared {
 
     /// Larger scratch memory, if one of the plans needs it.
     fn scratch_for(&self, plans: &[Arc<CompiledPlan>]) -> Option<AlignedBytes> {
-        let needed = plans.iter().map(|plan| plan.exe.scratch_bytes).max().unwrap_or(0);
+        let needed = plans.iter().map(|plan| plan.scratch_bytes()).max().unwrap_or(0);
         let is_larger = needed > self.scratch_bytes.load(Ordering::Relaxed);
         is_larger.then(|| AlignedBytes::zeroed(needed))
     }

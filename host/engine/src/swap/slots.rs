@@ -10,7 +10,7 @@ use plugin_api::{
 
 use super::state::{Role, SlotState};
 use crate::generate::plans::CompiledPlan;
-use crate::model::adapter;
+use crate::model::{adapter, precise};
 
 /// Everything that fills a slot of an engine.
 pub(crate) struct Filled<'a> {
@@ -36,8 +36,13 @@ impl Filled<'_> {
         ];
         let parts = self.plan.parts.iter();
         slots.extend(parts.map(|(kind, part)| one(kind, Role::Traced, &part.label)));
-        let (kind, label) = (<dyn Adapter>::NAME, self.plan.adapter.0.clone());
+        let (kind, label) = (<dyn Adapter>::NAME, self.plan.companions.adapter.0.clone());
         slots.push(SlotState::shared(kind, adapter::SLOT, Role::Adapter, label));
+        let (label, stand_ins) = &self.plan.companions.precise;
+        if stand_ins.files.is_some() {
+            let (kind, name) = precise::SLOT;
+            slots.push(SlotState::shared(kind, name, Role::Mask, label.clone()));
+        }
         slots.extend(self.quantizers.iter().enumerate().map(|(place, slot)| {
             let (label, role) = (slot.label().clone(), Role::Quantizer(place));
             SlotState::shared(<dyn Quantizer>::NAME, &label.name.clone(), role, label)

@@ -22,6 +22,8 @@ pub(crate) enum Role {
     Traced,
     /// The weights of an adapter.
     Adapter,
+    /// Which weights stand in for those of the model.
+    Mask,
     Cache,
     Scheduler,
     /// The index among the processors; likewise below.
@@ -210,7 +212,8 @@ impl State {
         plans.filter_map(|plan| {
             let label = match slot.role {
                 Role::Traced => plan.parts.get(&slot.kind)?.label.clone(),
-                Role::Adapter => plan.adapter.0.clone(),
+                Role::Adapter => plan.companions.adapter.0.clone(),
+                Role::Mask => plan.companions.precise.0.clone(),
                 _ => return None,
             };
             let requests = plan.requests.load(Ordering::Relaxed);
@@ -264,7 +267,7 @@ fn read(requests: &Weak<AtomicUsize>) -> usize {
 impl Role {
     /// Whether what fills the slot is a part of the plans.
     fn is_plan(self) -> bool {
-        matches!(self, Self::Backend | Self::Traced | Self::Adapter)
+        matches!(self, Self::Backend | Self::Traced | Self::Adapter | Self::Mask)
     }
 }
 

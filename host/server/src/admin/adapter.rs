@@ -8,6 +8,7 @@ use jackfield_runtime::{Reach, Swapped};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::board::Exchange;
 use super::plugins::{Refused, absolute, board};
 use crate::app::App;
 use crate::body::read_json;
@@ -27,7 +28,7 @@ pub(crate) struct ExchangeRequest {
 /// What an exchange did.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Exchanged {
-    /// Name of the folder and generation.
+    /// Name of the folder or of the weights, and generation.
     active: String,
     /// When it counts: `new-requests` or `next-boundary`. Requests that run keep what they began with.
     reach: &'static str,
@@ -53,8 +54,15 @@ pub(crate) async fn exchange(
     let (parts, body) = request.into_parts();
     let asked: ExchangeRequest = read_one(&read_json(&app, &parts.headers, body).await?, &FIELDS)?;
     let folder = asked.folder.map(|folder| absolute("folder", folder)).transpose()?;
-    let exchange = board(&app)?.exchange;
-    let work = move || exchange.get().map(|exchange| exchange(folder.as_deref()));
+    exchanged(board(&app)?.adapter, folder).await
+}
+
+/// Lets new requests have something else, beside the threads that answer.
+pub(super) async fn exchanged<T: Send + Sync + 'static>(
+    exchange: Exchange<T>,
+    with: T,
+) -> Result<Json<Exchanged>, ApiError> {
+    let work = move || exchange.get().map(|exchange| exchange(&with));
     let done = blocking(work).await?.ok_or_else(ApiError::loading)?;
     let swapped = done.map_err(|error| ApiError::conflict(&error.to_string()))?;
     Ok(Json(Exchanged::of(&swapped)))

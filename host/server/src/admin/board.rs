@@ -1,6 +1,6 @@
 //! The plugins of a server: which fill its slots, and what happens to them.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use jackfield_loader::{Grants, Plugins, Services};
@@ -17,13 +17,14 @@ pub struct Board {
     pub plugins: Arc<Plugins>,
     /// What happens.
     pub bus: Bus,
-    /// Lets new requests have another adapter, once there is an engine.
-    pub exchange: Exchange,
+    /// Lets new requests have the adapter in a folder, or none.
+    pub adapter: Exchange<Option<PathBuf>>,
+    /// Lets new requests have weights of a model in more bits, by patterns of their names.
+    pub mask: Exchange<Vec<String>>,
 }
 
-/// Lets new requests have the adapter in a folder, or none.
-pub type Exchange =
-    Arc<OnceLock<Box<dyn Fn(Option<&Path>) -> Result<Swapped, SwapError> + Send + Sync>>>;
+/// Lets new requests have something else, once there is an engine.
+pub type Exchange<T> = Arc<OnceLock<Box<dyn Fn(&T) -> Result<Swapped, SwapError> + Send + Sync>>>;
 
 impl Board {
     /// Counts what happens to plugins.

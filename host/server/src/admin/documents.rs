@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::{adapter, events, plugins, quotas};
+use super::{adapter, events, mask, plugins, quotas};
 use crate::error::ErrorResponse;
 
 #[derive(OpenApi)]
@@ -20,6 +20,7 @@ use crate::error::ErrorResponse;
         plugins::swap,
         plugins::rollback,
         adapter::exchange,
+        mask::exchange,
         quotas::read,
         quotas::change,
         events::tail,

@@ -8,6 +8,7 @@ mod answers;
 mod board;
 mod documents;
 mod events;
+mod mask;
 mod plugins;
 mod quotas;
 
@@ -36,6 +37,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/plugins/rollback", post(plugins::rollback))
         .route("/slots", get(plugins::slots))
         .route("/adapter", post(adapter::exchange))
+        .route("/mask", post(mask::exchange))
         .route("/quotas", get(quotas::read).post(quotas::change))
         .route("/events", get(events::tail))
         .route("/openapi.json", get(documents::openapi))

@@ -31,6 +31,7 @@ pub(crate) fn page(app: &App) -> String {
         ("spec_decode_num_draft_tokens_total", "Guesses at tokens that were computed", load.draft_tokens),
         ("spec_decode_num_accepted_tokens_total", "Those of them that came true", load.accepted_tokens),
         ("kv_cache_converted_bytes_total", "Bytes of caches that were converted for others", load.converted_bytes),
+        ("precise_requests_total", "Requests that went on with weights of more bits", load.precise_requests),
         ("engine_steps_total", "Steps that computed something", load.steps),
         ("engine_tokens_total", "Tokens that were computed, of prompts and answers", load.evaluated_tokens),
     ];
