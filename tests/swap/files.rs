@@ -16,6 +16,8 @@ const NATIVE_QUOTA: usize = 1024;
 /// Kinds whose plugins are components every other time.
 const IN_BOTH_LANES: [&str; 4] =
     ["logits-processor", "decoding-strategy", "rotary-embedding", "scheduler"];
+/// Plugins of those kinds that need the tokens of the model, which components are not lent.
+const NEVER_COMPONENTS: [&str; 2] = ["self-consistency", "chain-of-thought"];
 
 /// Builds of in-tree plugins, and what was last loaded of each.
 pub(super) struct Files {
@@ -59,7 +61,8 @@ impl Files {
         state.loads += 1;
         let times = state.times.entry(format!("{kind}/{name}")).or_default();
         *times += 1;
-        let is_wasm = times.is_multiple_of(2) && IN_BOTH_LANES.contains(&kind);
+        let may_be_wasm = IN_BOTH_LANES.contains(&kind) && !NEVER_COMPONENTS.contains(&name);
+        let is_wasm = times.is_multiple_of(2) && may_be_wasm;
         let (lane, ending) =
             if is_wasm { (BuildLane::Wasm, "wasm") } else { (BuildLane::Native, "so") };
         let file = self.folder.join(format!("{kind}-{name}.{ending}"));
