@@ -53,8 +53,12 @@ def yarn_inv_freq(entry):
 def check_mxfp4(name, entry):
     """torchao 0.18.0: a scale and 16 bytes, even elements in low nibbles; ties to the even code."""
     x = np.array(entry["x"], np.float32)
-    peak = np.abs(x).max(1).view(np.uint32) + (1 << 21 if name == "mxfp4_even" else 0)
-    scale = np.maximum((peak >> 23).astype(int) - 2, 0)
+    peak = np.abs(x).max(1)
+    if name == "mxfp4_rceil":
+        scale = np.ceil(np.log2(peak / 6, where=peak > 0, out=np.full_like(peak, -127))).astype(int) + 127
+    else:
+        peak = peak.view(np.uint32) + (1 << 21 if name == "mxfp4_even" else 0)
+        scale = np.maximum((peak >> 23).astype(int) - 2, 0)
     assert (scale == np.array(entry["scale_e8m0"])).all(), name
     packed = np.array(entry["packed_lo_first"], np.uint8)
     codes = np.stack([packed & 15, packed >> 4], -1).reshape(x.shape)
@@ -65,7 +69,45 @@ def check_mxfp4(name, entry):
     assert (distance == np.abs(np.abs(units)[..., None] - values).min(-1)).all(), name
 
 
+def check_router(entry):
+    """DeepSeek-V3: sigmoids with a bias; the best groups by the sum of their two best; weights without the bias."""
+    scores = 1 / (1 + np.exp(-np.array(entry["logits"])))
+    biased = scores + np.array(entry["bias"])
+    rows = np.arange(len(scores))[:, None]
+    groups = biased.reshape(len(scores), entry["n_group"], -1)
+    best = np.argsort(-np.sort(groups)[..., -2:].sum(-1))[:, : entry["topk_group"]]
+    mask = np.full(groups.shape[:2], -np.inf)
+    mask[rows, best] = 0
+    allowed = (groups + mask[..., None]).reshape(biased.shape)
+    chosen = np.sort(np.argsort(-allowed)[:, : entry["top_k"]])
+    assert (chosen == np.array(entry["idx_sorted"])).all()
+    weights = scores[rows, chosen]
+    weights = weights / weights.sum(1, keepdims=True) * entry["scale"]
+    np.testing.assert_allclose(weights, entry["w"], rtol=1e-12)
+
+
+def check_scan(entry):
+    """Mamba, channel by channel: softplus of the step, decay, what is taken in, what is read, skip and gate."""
+    u, dt, A, B, C, D, z, bias = (np.array(entry[key]) for key in ["u", "dt", "A", "B", "C", "D", "z", "dt_bias"])
+    h, y = np.zeros(A.shape), []
+    for t in range(u.shape[1]):
+        step = np.log1p(np.exp(dt[:, t] + bias))
+        h = np.exp(step[:, None] * A) * h + (step * u[:, t])[:, None] * B[:, t]
+        y.append(h @ C[:, t] + D * u[:, t])
+    np.testing.assert_allclose(np.stack(y, 1) * z / (1 + np.exp(-z)), entry["y"], rtol=1e-12)
+
+
 def check(name, entry):
+    if name == "dsv3_router":
+        check_router(entry)
+        return
+    if name == "mamba1_scan":
+        check_scan(entry)
+        return
+    if name == "llama4_temp":
+        scale = 1 + 0.1 * np.log((np.array(entry["pos"]) + 1) // 8192 + 1)
+        np.testing.assert_allclose(scale, entry["scale"], rtol=1e-12)
+        return
     if name == "llama3_8x":
         parameters = {key: value for key, value in entry.items() if key != "inv_freq"}
         np.testing.assert_allclose(llama3_inv_freq(**parameters), entry["inv_freq"], rtol=1e-6)

@@ -109,10 +109,15 @@ export_plugin!(Chunked);
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::plan::PlanBuilder;
+    use plugin_api::testing::golden;
+    use plugin_api::testing::interpreter::{Feed, FusedAs};
     use plugin_api::testing::mixer::{self, Heads};
 
     use super::*;
 
+    const GOLDEN: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/golden/vectors.json"));
     const SIZES: Heads = Heads { hidden: 2, heads: 1, kv_heads: 1, head_dim: 2 };
 
     #[test]
@@ -177,6 +182,26 @@ mod tests {
             let own = factor.exp();
             let expected = own / (own + tokens as f64 - 1.0);
             assert!((found - expected).abs() < 1e-6, "{tokens}: {found}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn queries_grow_as_its_formula_says() {
+        let numbers = |field: &str| golden::numbers(GOLDEN, "llama4_temp", field);
+        let positions: Vec<u32> = numbers("pos").into_iter().map(|x| x as u32).collect();
+        let mut g = PlanBuilder::new();
+        let x = g.input("x", Spec::f32([Dim::TOKENS, 1.into(), 1.into()])).unwrap();
+        let at = g.input("positions", Spec::u32([Dim::TOKENS])).unwrap();
+        let sizes =
+            HeadSizes::of(&Config::new().with("num_attention_heads", 1).with("head_dim", 1));
+        let grown = grown(&mut g, x, at, &sizes.unwrap(), &Config::new()).unwrap();
+        g.output("grown", grown).unwrap();
+        let feed = Feed::new().size(Dim::TOKENS, positions.len()).indices("positions", &positions);
+        let feed = feed.reals("x", &vec![1.0; positions.len()]);
+        let found = feed.run::<f64>(&g.finish(), FusedAs::Expansion).unwrap().remove(0);
+        let found = found.into_reals().unwrap();
+        for (found, expected) in found.iter().zip(numbers("scale")) {
+            assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
         }
     }
 

@@ -42,13 +42,8 @@ impl Traced for Mamba {
         let dt = g.slice(all, 1, 0, rank)?;
         let dt = g.linear(dt, "dt_proj")?;
         let (b, c) = (g.slice(all, 1, rank, n)?, g.slice(all, 1, rank + n, n)?);
-        let a = decay(g)?;
-        let inputs = [&[x, dt, a, b, c], &places[..]].concat();
-        let y = g.one(ops::SELECTIVE_SCAN, &inputs, Attrs::new().int("part", 1))?;
-        let d = g.weight("D")?;
-        let skipped = g.mul(x, d)?;
-        let y = g.add(y, skipped)?;
-        let y = fused::swiglu(g, gate, y)?;
+        let (a, d) = (decay(g)?, g.weight("D")?);
+        let y = scanned(g, [x, dt, a, b, c], d, gate, &places)?;
         Ok(vec![g.linear(y, "out_proj")?])
     }
 }
@@ -98,6 +93,15 @@ fn convolved(g: &mut dyn OpSink, x: Val, places: &[Val], [inner, kernel]: [u64; 
     g.unary(ops::SILU, x)
 }
 
+/// What is read of the states, with the inputs themselves, gated.
+fn scanned(g: &mut dyn OpSink, of: [Val; 5], d: Val, gate: Val, places: &[Val]) -> Result<Val> {
+    let inputs = [&of, places].concat();
+    let y = g.one(ops::SELECTIVE_SCAN, &inputs, Attrs::new().int("part", 1))?;
+    let skipped = g.mul(of[0], d)?;
+    let y = g.add(y, skipped)?;
+    fused::swiglu(g, gate, y)
+}
+
 /// How fast each number of the state decays, which is negative.
 fn decay(g: &mut dyn OpSink) -> Result<Val> {
     if !g.has_weight("A_log") {
@@ -112,9 +116,14 @@ export_plugin!(Mamba);
 
 #[cfg(test)]
 mod tests {
+    use plugin_api::plan::PlanBuilder;
+    use plugin_api::testing::golden;
     use plugin_api::testing::mixer::{self, Heads};
 
     use super::*;
+
+    const GOLDEN: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/golden/vectors.json"));
 
     #[test]
     fn passes_the_contract_suite() {
@@ -195,6 +204,58 @@ mod tests {
                 let found = found[t * HIDDEN + i];
                 assert!((found - expected).abs() < 1e-9, "{t}: {found}, not {expected}");
             }
+        }
+    }
+
+    /// Three channels with states of four numbers, over six tokens.
+    #[test]
+    fn scans_as_its_formula_says() {
+        const TOKENS: usize = 6;
+        let (channels, n) = (3, 4);
+        let numbers = |field: &str| golden::numbers(GOLDEN, "mamba1_scan", field);
+        // Theirs lie channel by channel, ours token by token.
+        let by_token = |field: &str| -> Vec<f32> {
+            let theirs = numbers(field);
+            let rows = theirs.len() / TOKENS;
+            (0..TOKENS * rows).map(|i| theirs[i % rows * TOKENS + i / rows] as f32).collect()
+        };
+        let narrow = |field: &str| numbers(field).into_iter().map(|x| x as f32).collect::<Vec<_>>();
+        let mut dt = by_token("dt");
+        let bias = narrow("dt_bias");
+        dt.iter_mut().enumerate().for_each(|(i, dt)| *dt += bias[i % channels]);
+
+        let mut g = PlanBuilder::new();
+        let rows = |width: usize| Spec::f32([Dim::TOKENS, (width as u64).into()]);
+        let part = |name: &str, width: usize| Part {
+            name: name.to_owned(),
+            dims: vec![channels as u32, width as u32],
+        };
+        let parts = vec![part("conv", 1), part("ssm", n)];
+        let state = StateSpec { name: "recurrence".to_owned(), per: Per::Sequence, parts };
+        let places = [
+            g.state(state).unwrap(),
+            g.input("positions", Spec::u32([Dim::TOKENS])).unwrap(),
+            g.input("sequence_index", Spec::u32([Dim::TOKENS])).unwrap(),
+            g.input("block_table", Spec::u32([Dim::SEQS, Dim::BLOCKS])).unwrap(),
+        ];
+        let [x, dt_in, gate] = ["x", "dt", "z"].map(|name| g.input(name, rows(channels)).unwrap());
+        let [b, c] = ["B", "C"].map(|name| g.input(name, rows(n)).unwrap());
+        let [channels_dim, n_dim] = [channels, n].map(|n| Dim::Fixed(n as u64));
+        let a = g.input("A", Spec::f32([channels_dim, n_dim])).unwrap();
+        let d = g.input("D", Spec::f32([channels_dim])).unwrap();
+        let y = scanned(&mut g, [x, dt_in, a, b, c], d, gate, &places).unwrap();
+        g.output("y", y).unwrap();
+
+        let given = ["z", "B", "C"].map(|name| (name, by_token(name)));
+        let (decay, skip) = (narrow("A"), narrow("D"));
+        let mut fed: Vec<(&str, &[f32])> = given.iter().map(|(name, x)| (*name, &x[..])).collect();
+        fed.extend([("dt", &dt[..]), ("A", &decay[..]), ("D", &skip[..])]);
+        let found = mixer::run(&g.finish(), &by_token("u"), TOKENS, &fed);
+        let expected = numbers("y");
+        for (i, found) in found.into_iter().enumerate() {
+            let expected = expected[i % channels * TOKENS + i / channels];
+            // The given numbers were rounded to F32.
+            assert!((found - expected).abs() < 1e-6, "{i}: {found}, not {expected}");
         }
     }
 

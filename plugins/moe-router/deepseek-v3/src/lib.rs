@@ -87,14 +87,15 @@ mod tests {
         moe_router::suite::<DeepSeekV3>();
     }
 
-    const GOLDEN: &str =
+    const BY_MLX: &str =
         include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/golden/router.json"));
+    const BY_FORMULA: &str =
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../tests/golden/vectors.json"));
 
-    /// Eight tokens, 32 experts in eight groups, as mlx-lm routes them: the logits are what the router
-    /// reads, its weights being the identity.
-    #[test]
-    fn routes_as_mlx_lm_does() {
-        let field = |name: &str| golden::numbers(GOLDEN, "deepseek-v3", name);
+    /// Eight tokens, 32 experts in eight groups: the logits are what the router reads, its weights being the
+    /// identity. `names` are those of the fields with the experts, in order, and with what they count.
+    fn check(json: &str, entry: &str, names: [&str; 2]) {
+        let field = |name: &str| golden::numbers(json, entry, name);
         let floats = |name: &str| field(name).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
         let config = Config::new()
             .with("num_experts_per_tok", 4)
@@ -108,11 +109,23 @@ mod tests {
         let (counts, chosen) = moe_router::run(&plan, &floats("logits"), &weights);
         let mut pairs: Vec<(u32, f64)> = chosen.into_iter().zip(counts).collect();
         pairs.chunks_mut(4).for_each(|token| token.sort_by_key(|(expert, _)| *expert));
-        let expected = field("chosen").into_iter().zip(field("counts"));
+        let [chosen, counts] = names.map(field);
+        assert_eq!((chosen.len(), counts.len()), (pairs.len(), pairs.len()));
+        let expected = chosen.into_iter().zip(counts);
         for (i, ((expert, count), (theirs, weight))) in pairs.into_iter().zip(expected).enumerate()
         {
             assert_eq!(f64::from(expert), theirs, "token {}", i / 4);
             assert!((count - weight).abs() < 1e-6, "token {}: {count}, not {weight}", i / 4);
         }
+    }
+
+    #[test]
+    fn routes_as_mlx_lm_does() {
+        check(BY_MLX, "deepseek-v3", ["chosen", "counts"]);
+    }
+
+    #[test]
+    fn routes_as_its_formula_says() {
+        check(BY_FORMULA, "dsv3_router", ["idx_sorted", "w"]);
     }
 }

@@ -26,6 +26,8 @@ enum Rule {
     Floor,
     /// The same after rounding the magnitude to the mantissa of an element: 7 to 8 stay nearer.
     Even,
+    /// The least for which the magnitude is at most 6: nothing is cut.
+    Ceil,
 }
 
 impl Rule {
@@ -33,10 +35,22 @@ impl Rule {
     fn scale(self, x: &[f32; BLOCK_LEN]) -> u8 {
         const MANTISSA_BITS: u32 = 23;
         const EXPONENT_OF_MAX: u32 = 2;
-        let peak = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs())).to_bits();
+        const MAX: f32 = 6.0;
+        let peak = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
         let rounded = match self {
-            Self::Floor => peak,
-            Self::Even => peak + (1 << (MANTISSA_BITS - 2)),
+            Self::Floor => peak.to_bits(),
+            Self::Even => peak.to_bits() + (1 << (MANTISSA_BITS - 2)),
+            Self::Ceil => {
+                let least = (peak / MAX).to_bits();
+                let exponent = least >> MANTISSA_BITS;
+                // The smallest scale of all is the power of two in the middle of subnormal numbers.
+                let power = if exponent == 0 {
+                    1 << (MANTISSA_BITS - 1)
+                } else {
+                    exponent << MANTISSA_BITS
+                };
+                return (exponent + u32::from(least > power)) as u8;
+            }
         };
         (rounded >> MANTISSA_BITS).saturating_sub(EXPONENT_OF_MAX) as u8
     }
@@ -46,8 +60,9 @@ impl Capability for Mxfp4 {
     const NAME: &'static str = "mxfp4";
 
     fn from_config(config: &Config) -> Result<Self> {
-        let rule = match config.one_of("scale", &["floor", "even"])? {
+        let rule = match config.one_of("scale", &["floor", "even", "rceil"])? {
             "even" => Rule::Even,
+            "rceil" => Rule::Ceil,
             _ => Rule::Floor,
         };
         Ok(Self { rule })
@@ -158,7 +173,8 @@ mod tests {
 
     #[test]
     fn scales_and_codes_are_those_of_torchao() {
-        for (rule, entry) in [("floor", "mxfp4_floor"), ("even", "mxfp4_even")] {
+        for rule in ["floor", "even", "rceil"] {
+            let entry = &format!("mxfp4_{rule}");
             let x = golden::numbers(GOLDEN, entry, "x");
             let x: Vec<f32> = x.into_iter().map(|x| x as f32).collect();
             let scales = golden::numbers(GOLDEN, entry, "scale_e8m0");
@@ -177,6 +193,26 @@ mod tests {
                     assert!(value == expected || is_tie, "{entry}: {exact} became {value}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut_with_the_scale_above() {
+        let block = |peak: f32| std::array::from_fn(|i| if i == 7 { -peak } else { 0.0 });
+        #[rustfmt::skip]
+        let cases = [
+            // peak, scale of the standard
+            (6.0,            127),
+            (6.1,            128),
+            (3.0,            126),
+            (f32::MAX,       253),
+            (0.0,              0),
+            // 6 · 2^−127 and a little more, whose scales are subnormal.
+            (6.0 * f32::from_bits(0x0040_0000), 0),
+            (6.5 * f32::from_bits(0x0040_0000), 1),
+        ];
+        for (peak, scale) in cases {
+            assert_eq!(Rule::Ceil.scale(&block(peak)), scale, "{peak}");
         }
     }
 
