@@ -1,6 +1,5 @@
 //! The weights that stand beside those of the model: another adapter, or none, for requests that come after.
 
-use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,6 @@ use jackfield_runtime::{Label, Registry, Replacement, SwapError, SwapTarget as _
 use plugin_api::{Adapter, Backend, Kind, Traced};
 
 use super::Swapper;
-use super::state::Member;
 use crate::error::EngineError;
 use crate::model::adapter::{AdapterFiles, LoadedAdapter, SLOT, name_of};
 use crate::model::trace::{TracedPart, TracedParts};
@@ -64,16 +62,6 @@ impl Swapper {
 }
 
 impl NewAdapter {
-    pub(super) fn unpack(
-        member: &Member,
-        instance: Box<dyn Any + Send>,
-    ) -> Result<Self, SwapError> {
-        instance.downcast::<Self>().map(|new| *new).map_err(|_| SwapError::WrongInstance {
-            kind: member.kind.clone(),
-            name: member.next.name.clone(),
-        })
-    }
-
     /// Packs it, and adds the plugin that describes its products to `parts` where there is none.
     pub(super) fn load(
         self,

@@ -1,13 +1,11 @@
 //! Which weights stand in for those of the model: another mask, for requests that come after.
 
-use std::any::Any;
 use std::time::Duration;
 
 use jackfield_runtime::{Registry, Replacement, SwapError, SwapTarget as _, Swapped};
 use plugin_api::Backend;
 
 use super::Swapper;
-use super::state::Member;
 use crate::error::EngineError;
 use crate::model::loaded::Companions;
 use crate::model::precise::{Mask, SLOT, StandIns};
@@ -54,16 +52,6 @@ impl Swapper {
 }
 
 impl NewMask {
-    pub(super) fn unpack(
-        member: &Member,
-        instance: Box<dyn Any + Send>,
-    ) -> Result<Self, SwapError> {
-        instance.downcast::<Self>().map(|new| *new).map_err(|_| SwapError::WrongInstance {
-            kind: member.kind.clone(),
-            name: member.next.name.clone(),
-        })
-    }
-
     /// The weights that stand in by it; what is packed already is shared.
     pub(super) fn load(
         &self,

@@ -70,10 +70,10 @@ impl Shared {
                 }
                 Role::Traced => planning.parts.push((member, member.unpack_part(instance)?)),
                 Role::Adapter => {
-                    planning.adapter = Some((member, NewAdapter::unpack(member, instance)?));
+                    planning.adapter = Some((member, member.take::<NewAdapter>(instance)?));
                 }
                 Role::Mask => {
-                    planning.mask = Some((member, NewMask::unpack(member, instance)?));
+                    planning.mask = Some((member, member.take::<NewMask>(instance)?));
                 }
                 Role::Cache => cache = Some((member, member.unpack(instance)?)),
                 Role::Scheduler => {
@@ -313,13 +313,16 @@ impl Member {
         &self,
         instance: Box<dyn Any + Send>,
     ) -> Result<Box<K>, SwapError> {
-        match instance.downcast::<Box<K>>() {
-            Ok(instance) => Ok(*instance),
-            Err(_) => Err(SwapError::WrongInstance {
-                kind: self.kind.clone(),
-                name: self.next.name.clone(),
-            }),
-        }
+        self.take::<Box<K>>(instance)
+    }
+
+    /// What is behind `Any`, if it is a `T`.
+    fn take<T: 'static>(&self, instance: Box<dyn Any + Send>) -> Result<T, SwapError> {
+        instance.downcast::<T>().map(|instance| *instance).map_err(|_| self.wrong_instance())
+    }
+
+    fn wrong_instance(&self) -> SwapError {
+        SwapError::WrongInstance { kind: self.kind.clone(), name: self.next.name.clone() }
     }
 
     fn generation<K: Kind + ?Sized>(
@@ -338,10 +341,7 @@ impl Member {
             <dyn FeedForward>::NAME => self.unpack::<dyn FeedForward>(instance)?,
             <dyn MoeRouter>::NAME => self.unpack::<dyn MoeRouter>(instance)?,
             <dyn Adapter>::NAME => self.unpack::<dyn Adapter>(instance)?,
-            _ => {
-                let (kind, name) = (self.kind.clone(), self.next.name.clone());
-                return Err(SwapError::WrongInstance { kind, name });
-            }
+            _ => return Err(self.wrong_instance()),
         })
     }
 
