@@ -183,6 +183,10 @@ impl Service {
         Connection::send(self.address, &bytes("GET", path, &[], "")).answer()
     }
 
+    pub(crate) fn delete(&self, path: &str) -> Answer {
+        Connection::send(self.address, &bytes("DELETE", path, &[], "")).answer()
+    }
+
     pub(crate) fn open(&self, path: &str, body: &Value) -> Connection {
         Connection::send(self.address, &json_bytes(path, body))
     }

@@ -67,6 +67,36 @@ fn a_session_is_remembered_over_requests_and_restarts_and_no_other_is() {
 }
 
 #[test]
+fn a_session_that_is_deleted_is_forgotten_and_no_other_is() {
+    for memory in ["basic-memory", "hierarchical-memory"] {
+        let store = tempfile::tempdir().unwrap();
+        let service = service(store.path(), memory);
+        for (session, said) in
+            [("ada", "My dog is called Rex."), ("bob and more", "My cat is called Tom.")]
+        {
+            service.post(CHAT, &chat(Some(session), said));
+        }
+        for deleted in [true, false] {
+            let answer = service.delete("/v1/sessions/ada");
+            let expected = json!({ "id": "ada", "object": "session.deleted", "deleted": deleted });
+            assert_eq!((answer.status, answer.json()), (200, expected), "{memory}");
+            let asked = service.post(CHAT, &chat(Some("ada"), "What is my dog called?")).json();
+            if deleted {
+                assert_eq!(recalled(&asked), [""; 0], "{memory}");
+                assert_eq!(service.delete("/v1/sessions/ada").status, 200, "the question, too");
+            }
+        }
+        let other =
+            service.post(CHAT, &chat(Some("bob and more"), "What is my cat called?")).json();
+        assert_eq!(recalled(&other).len(), 1, "{memory}: {other}");
+        assert_eq!(service.delete("/v1/sessions/bob%20and%20more").json()["deleted"], true);
+        assert_eq!(service.delete("/v1/sessions/a%0Ab").status, 400);
+        assert_eq!(service.delete(&format!("/v1/sessions/{}", "x".repeat(129))).status, 400);
+        assert_eq!(service.get("/v1/sessions/ada").status, 405);
+    }
+}
+
+#[test]
 fn streams_tell_of_the_memory_in_their_last_event() {
     let store = tempfile::tempdir().unwrap();
     let service = service(store.path(), "hierarchical-memory");

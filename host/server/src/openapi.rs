@@ -10,7 +10,7 @@ use crate::error::ErrorResponse;
 use crate::params::{ChatMessage, Content, Prompts, Stop, unread};
 use crate::routes::chat::ChatChunk;
 use crate::routes::embeddings::{EmbeddingRequest, Vector};
-use crate::routes::{chat, completions, embeddings, models, operation, seeds, tokens};
+use crate::routes::{chat, completions, embeddings, models, operation, seeds, sessions, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -24,6 +24,7 @@ use crate::routes::{chat, completions, embeddings, models, operation, seeds, tok
         completions::complete,
         chat::complete,
         embeddings::embed,
+        sessions::delete,
         tokens::tokenize,
         tokens::detokenize,
         operation::health,

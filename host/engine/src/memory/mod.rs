@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jackfield_runtime::{Bus, Clock, Registry, RequestSlot};
+use plugin_api::host::Change;
 use plugin_api::kinds::memory::{Memory, Passage, Turn};
 use plugin_api::{Host, Kind, Tokens};
 
@@ -104,6 +105,30 @@ impl Memories {
         }
         recalled.passages = place::fitting(found, self.shared.tokens_max as usize, tokens);
         Ok(recalled)
+    }
+
+    /// Removes every row that the active memories keep of a session; how many there were. What a request that runs
+    /// remembers afterwards begins anew. [any thread, slow]
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError::Plugin`] for the first memory whose rows cannot be read or removed; those before it are gone.
+    pub fn forget(&self, session: &str) -> Result<usize, EngineError> {
+        let mut removed = 0;
+        for place in &self.shared.slots {
+            // Held, so that the memory neither reads nor writes meanwhile.
+            let slot = place.lock();
+            let name = &*slot.active().label.name;
+            let forgotten = self.shared.host(name).and_then(|host| {
+                let rows = host.services().store_rows(session, "")?;
+                let removals: Vec<Change> =
+                    rows.into_iter().map(|row| Change::Remove(row.key)).collect();
+                host.services().store_change(session, &removals)?;
+                Ok(removals.len())
+            });
+            removed += forgotten.map_err(EngineError::plugin(format!("memory `{name}`")))?;
+        }
+        Ok(removed)
     }
 }
 

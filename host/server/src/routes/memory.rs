@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use jackfield_engine::Memories;
 use jackfield_engine::memory::{self, Recalled};
 use jackfield_engine::model::{LoadedModel, Message};
 use plugin_api::host::{SESSION_BYTES_MAX, is_session};
@@ -37,6 +38,19 @@ pub(crate) struct Session {
 /// What is told once an answer is remembered.
 pub(crate) type Remembering = Pin<Box<dyn Future<Output = MemoryReport> + Send>>;
 
+/// The memories of a conversation.
+pub(super) fn of(app: &App, session: &str) -> Result<Memories, ApiError> {
+    if !is_session(session) {
+        let expected = format!("1 to {SESSION_BYTES_MAX} bytes without control characters");
+        return Err(ApiError::invalid("session_id", &expected, session));
+    }
+    let memories = app.memories.get().filter(|memories| !memories.is_empty());
+    memories.cloned().ok_or_else(|| {
+        let why = "no memory runs: name one in `memory` of [plugins]";
+        ApiError::unsupported("session_id", why)
+    })
+}
+
 impl Session {
     /// Lets memories put what they recall into the conversation of `id`.
     pub(crate) async fn open(
@@ -45,15 +59,7 @@ impl Session {
         id: &str,
         mut messages: Vec<Message>,
     ) -> Result<(Self, Vec<Message>), ApiError> {
-        if !is_session(id) {
-            let expected = format!("1 to {SESSION_BYTES_MAX} bytes without control characters");
-            return Err(ApiError::invalid("session_id", &expected, id));
-        }
-        let memories = app.memories.get().filter(|memories| !memories.is_empty());
-        let Some(memories) = memories.cloned() else {
-            let why = "no memory runs: name one in `memory` of [plugins]";
-            return Err(ApiError::unsupported("session_id", why));
-        };
+        let memories = of(app, id)?;
         let (turn, model) = (memory::turn(id, &messages), Arc::clone(model));
         let count = move |text: &str| model.tokenizer.encode(text, false).len();
         let recalled = blocking(move || memories.recall(turn, &count)).await?;

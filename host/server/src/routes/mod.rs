@@ -11,6 +11,7 @@ pub(crate) mod operation;
 pub(crate) mod page;
 pub(crate) mod responses;
 pub(crate) mod seeds;
+pub(crate) mod sessions;
 pub(crate) mod tokens;
 mod wire;
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -32,6 +33,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .route("/v1/completions", post(completions::complete))
         .route("/v1/chat/completions", post(chat::complete))
         .route("/v1/embeddings", post(embeddings::embed))
+        .route("/v1/sessions/{session_id}", delete(sessions::delete))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
         .route("/health", get(operation::health))
