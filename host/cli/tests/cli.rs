@@ -44,6 +44,9 @@ fn config_check_explains_mistakes_with_file_and_line() {
     #[rustfmt::skip]
     let cases = [
         ("model = \"x\"\n",                                        true,  "no mistakes"),
+        ("precise_model = \"x\"\n[engine]\nmask = [\"layers.0.*\"]\nfallback = true\n", true, "no mistakes"),
+        ("[engine]\nmask = [\"layers.0.*\"]\n",                false, "engine.mask: expected the key `precise_model`"),
+        ("precise_model = \"x\"\n[engine]\nmask = [3]\n",     false, "mask: expected a list of patterns of names"),
         ("model = \"x\"\nmodle = \"y\"\n",                         false, "line 2: modle: expected a key that something reads"),
         ("[plugins]\nbackend = \"quantum\"\n",                     false, "backend `quantum`: no plugin provides it; expected one of"),
         ("[plugins]\nflux = \"x\"\n",                              false, "plugins.flux: expected a kind that a plugin provides"),
