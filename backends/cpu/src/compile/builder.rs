@@ -76,6 +76,18 @@ pub(super) enum Value {
         rows: Size,
         cols: Size,
     },
+    /// A row for each choice, sorted by what was chosen: others want them in the order of the choices.
+    Sorted(SortedRows),
+}
+
+/// See [`Value::Sorted`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SortedRows {
+    pub(super) slot: SlotId,
+    /// Where each choice stands.
+    pub(super) places: SlotId,
+    pub(super) rows: Size,
+    pub(super) width: Size,
 }
 
 impl<'a> Builder<'a> {
@@ -130,6 +142,9 @@ impl<'a> Builder<'a> {
             Value::Slot(slot) => return Ok(slot),
             Value::State(_) => return Err(Error::shape("state", "a use by `attend`", "another")),
             Value::Turned { slot, rows, cols } => return Ok(self.turned(slot, [rows, cols])),
+            Value::Sorted(SortedRows { slot, places, rows, width }) => {
+                return Ok(self.picked(slot, places, [rows, width]));
+            }
             Value::Weight(weight) => weight,
         };
         if let Some(slot) = self.unpacked.get(&weight) {

@@ -4,7 +4,7 @@
 use kernels_cpu::PANEL_ROWS;
 use plugin_api::{Error, Result};
 
-use super::builder::{Builder, Value};
+use super::builder::{Builder, SortedRows, Value};
 use super::lower::Call;
 use super::product::BYTES_PER_NS;
 use crate::check::Check;
@@ -26,7 +26,7 @@ pub(super) struct Sorted {
 }
 
 impl Builder<'_> {
-    pub(super) fn matmul_experts(&mut self, call: &Call<'_>) -> Result<SlotId> {
+    pub(super) fn matmul_experts(&mut self, call: &Call<'_>) -> Result<Value> {
         let Value::Weight(weight) = call.arg(1)? else {
             return Err(Error::unsupported(call.op, "experts that are a weight of the model"));
         };
@@ -49,12 +49,14 @@ impl Builder<'_> {
         let rows = tokens.times(choices);
         let sorted = self.sorted(chosen, rows, choices, experts);
         let is_shared = call.spec(0)?.dims.len() == 2;
-        let x = self.dense(call.arg(0)?)?;
-        let x = self.picked(
-            x,
-            if is_shared { sorted.tokens } else { sorted.order },
-            [rows, Size::fixed(k)],
-        );
+        let x = match call.arg(0)? {
+            Value::Sorted(x) if !is_shared && x.places == sorted.places => x.slot,
+            x => {
+                let x = self.dense(x)?;
+                let picks = if is_shared { sorted.tokens } else { sorted.order };
+                self.picked(x, picks, [rows, Size::fixed(k)])
+            }
+        };
 
         let is_quantized = matches!(plan.packing, Packing::Affine(_));
         let quantized = if is_quantized { Some(self.quantize(x, rows, k)) } else { None };
@@ -68,7 +70,8 @@ impl Builder<'_> {
         let op = Experts { x, quantized, terms, ends, weight, experts, n };
         let units = Units::Count(Size::fixed(panels));
         self.emit(Op::Experts(Box::new(op)), units, unit_ns, &reads, &[(out, Size::fixed(0))]);
-        Ok(self.picked(out, sorted.places, [rows, Size::fixed(n)]))
+        let (places, width) = (sorted.places, Size::fixed(n));
+        Ok(Value::Sorted(SortedRows { slot: out, places, rows, width }))
     }
 
     fn sorted(&mut self, chosen: SlotId, rows: Size, choices: usize, experts: usize) -> Sorted {
@@ -85,7 +88,12 @@ impl Builder<'_> {
     }
 
     /// Rows of `x` at `indices`, which are in range; each once.
-    fn picked(&mut self, x: SlotId, indices: SlotId, [rows, width]: [Size; 2]) -> SlotId {
+    pub(super) fn picked(
+        &mut self,
+        x: SlotId,
+        indices: SlotId,
+        [rows, width]: [Size; 2],
+    ) -> SlotId {
         if let Some(slot) = self.picked.get(&(x, indices)) {
             return *slot;
         }

@@ -5,7 +5,7 @@ use plugin_api::kinds::rotary_embedding;
 use plugin_api::plan::ops;
 use plugin_api::{Error, Result};
 
-use super::builder::{Builder, RopeTable};
+use super::builder::{Builder, RopeTable, SortedRows, Value};
 use super::lower::Call;
 use crate::code::{Element, GatedKind, Op, SlotId, Units};
 use crate::size::Size;
@@ -28,12 +28,25 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    pub(super) fn gated(&mut self, call: &Call<'_>) -> Result<SlotId> {
+    pub(super) fn gated(&mut self, call: &Call<'_>) -> Result<Value> {
         let kind = if call.op == ops::SWIGLU { GatedKind::Swiglu } else { GatedKind::Geglu };
-        let (gate, up) = (self.floats(call, 0)?, self.floats(call, 1)?);
+        // Numbers one by one: what is sorted alike stays so.
+        let sorted = match (call.arg(0)?, call.arg(1)?) {
+            (Value::Sorted(gate), Value::Sorted(up)) => {
+                (gate == SortedRows { slot: gate.slot, ..up }).then_some((gate, up))
+            }
+            _ => None,
+        };
+        let (gate, up) = match sorted {
+            Some((gate, up)) => (gate.slot, up.slot),
+            None => (self.floats(call, 0)?, self.floats(call, 1)?),
+        };
         let out = self.scratch_for(call.result(0)?)?;
         self.emit_blocks(Op::Gated { kind, gate, up }, 800, &[gate, up], out);
-        Ok(out)
+        Ok(match sorted {
+            Some((rows, _)) => Value::Sorted(SortedRows { slot: out, ..rows }),
+            None => Value::Slot(out),
+        })
     }
 
     pub(super) fn rope(&mut self, call: &Call<'_>) -> Result<SlotId> {

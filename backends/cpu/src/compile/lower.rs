@@ -4,7 +4,7 @@ use plugin_api::kinds::backend::{NodeView, Support};
 use plugin_api::plan::{Attrs, NodeKind, OpId, Plan, Spec, Val, ops};
 use plugin_api::{Error, Result};
 
-use super::builder::{Builder, Value, element_of};
+use super::builder::{Builder, SortedRows, Value, element_of};
 use crate::code::{Place, SlotId};
 use crate::support::support;
 
@@ -111,7 +111,11 @@ impl Builder<'_> {
             {
                 Ok(())
             }
-            Value::Turned { slot, .. } if self.slots[slot].len == self.symbols.len(spec)? => Ok(()),
+            Value::Turned { slot, .. } | Value::Sorted(SortedRows { slot, .. })
+                if self.slots[slot].len == self.symbols.len(spec)? =>
+            {
+                Ok(())
+            }
             _ => Err(Error::malformed("plan", "results of the shape that ops give", spec)),
         }
     }
@@ -122,7 +126,7 @@ impl Builder<'_> {
         match call.op {
             ops::EMBED => self.embed(call).map(slot),
             ops::MATMUL => self.matmul(call).map(slot),
-            ops::MATMUL_EXPERTS => self.matmul_experts(call).map(slot),
+            ops::MATMUL_EXPERTS => Ok(vec![self.matmul_experts(call)?]),
             ops::MATMUL_ROWS => self.matmul_rows(call).map(slot),
             ops::ADD | ops::SUB | ops::MUL | ops::DIV | ops::MAX | ops::MIN => {
                 self.binary(call).map(slot)
@@ -155,7 +159,7 @@ impl Builder<'_> {
             }
             ops::RMS_NORM | ops::LAYER_NORM => self.norm(call).map(slot),
             ops::ROPE => self.rope(call).map(slot),
-            ops::SWIGLU | ops::GEGLU => self.gated(call).map(slot),
+            ops::SWIGLU | ops::GEGLU => Ok(vec![self.gated(call)?]),
             _ => self.unary(call).map(slot),
         }
     }

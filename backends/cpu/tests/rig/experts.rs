@@ -1,6 +1,6 @@
 //! A mixture of gated experts, routed by its inputs.
 
-use plugin_api::plan::{Attr, PlanBuilder};
+use plugin_api::plan::PlanBuilder;
 use plugin_api::prelude::*;
 use plugin_api::testing::random::Random;
 
@@ -28,11 +28,17 @@ impl Mixture {
         let (gate, up) = (b.matmul_experts(x, gate, chosen)?, b.matmul_experts(x, up, chosen)?);
         let gated = fused::swiglu(&mut b, gate, up)?;
         let results = b.matmul_experts(gated, down, chosen)?;
-        let mut sum = b.mul(results, counts)?;
-        sum = b.one(ops::TRANSPOSE, &[sum], axes([0, 2, 1]))?;
-        sum = b.sum(sum)?;
-        sum = b.reshape(sum, &[-1, hidden as i64])?;
-        b.output("y", sum)?;
+        let counted = b.mul(results, counts)?;
+        let mut sum = None;
+        for choice in 0..choices {
+            let one = b.slice(counted, 1, choice, 1)?;
+            let one = b.reshape(one, &[-1, hidden as i64])?;
+            sum = Some(match sum {
+                None => one,
+                Some(sum) => b.add(sum, one)?,
+            });
+        }
+        b.output("y", sum.ok_or_else(|| Error::shape("mixture", "choices", "none"))?)?;
         Ok(b.finish())
     }
 
@@ -76,8 +82,4 @@ impl Mixture {
         }
         (chosen, counts)
     }
-}
-
-fn axes(axes: [i64; 3]) -> Attrs {
-    Attrs::new().with("axes", Attr::Ints(axes.to_vec()))
 }
