@@ -20,7 +20,7 @@ pub use crate::kinds::hook::Hook;
 pub use crate::kinds::kv_cache::{
     AffineStorage, BlockCopy, BlockKey, CodeScales, KvCache, PageCodec, PagedCache, Pages, Patches,
     PoolLimits, PoolSpec, PoolUsage, PrefixCaching, SavedTables, SeqId, SeqTable, StateScales,
-    Storage, TableShape, TierSpec, Tiering, block_bytes, plain_id, save_tables,
+    Storage, TableShape, TierSpec, Tiering, block_bytes, plain_dtype, plain_id, save_tables,
 };
 pub use crate::kinds::logits_processor::{
     BatchChange, FollowTokens, LogitsProcessor, LogitsRow, LogitsRows, Need, RowId, RowMap,

@@ -15,7 +15,9 @@ pub use paged_cache::{PageCodec, PagedCache};
 pub use pages::{Bitmap, Pages};
 pub use prefix::{BlockKey, PrefixCaching};
 pub use scales::StateScales;
-pub use storage::{AffineStorage, CodeLayout, CodeScales, Patches, Storage, block_bytes, plain_id};
+pub use storage::{
+    AffineStorage, CodeLayout, CodeScales, Patches, Storage, block_bytes, plain_dtype, plain_id,
+};
 pub use tables::{SavedTables, SeqTable, TableShape, save_tables};
 pub use tiering::{TierSpec, Tiering};
 

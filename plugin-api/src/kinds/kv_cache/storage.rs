@@ -6,6 +6,7 @@
 mod codes;
 
 use super::super::SemanticId;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::plan::{Part, Per, StateSpec};
 use crate::tensor::DType;
@@ -140,6 +141,18 @@ pub fn block_bytes(states: &[StateSpec], storage: &[Storage], block_size: usize)
         }
     }
     Ok(bytes)
+}
+
+/// What numbers are stored as, if as they are: the key `dtype` of a cache, `f16` if absent.
+///
+/// # Errors
+///
+/// [`Error::Config`] for other types than `f16` and `f32`.
+pub fn plain_dtype(config: &Config) -> Result<DType> {
+    Ok(match config.one_of("dtype", &["f16", "f32"])? {
+        "f32" => DType::F32,
+        _ => DType::F16,
+    })
 }
 
 /// What numbers of `dtype` mean in a cache: those of one name may take over from each other.

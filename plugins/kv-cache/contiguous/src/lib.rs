@@ -38,10 +38,7 @@ impl Capability for Contiguous {
     const NAME: &'static str = "contiguous";
 
     fn from_config(config: &Config) -> Result<Self> {
-        let dtype = match config.one_of("dtype", &["f16", "f32"])? {
-            "f32" => DType::F32,
-            _ => DType::F16,
-        };
+        let dtype = plain_dtype(config)?;
         let (free, seqs) = (Vec::new(), HashMap::new());
         Ok(Self { dtype, tokens_max: 0, num_blocks: 0, free, seqs, seqs_max: 0 })
     }

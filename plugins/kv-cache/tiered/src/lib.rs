@@ -46,11 +46,7 @@ impl PageCodec for Plain {
     const NAME: &'static str = "tiered";
 
     fn from_config(config: &Config) -> Result<Self> {
-        let dtype = match config.one_of("dtype", &["f16", "f32"])? {
-            "f32" => DType::F32,
-            _ => DType::F16,
-        };
-        Ok(Self { dtype })
+        Ok(Self { dtype: plain_dtype(config)? })
     }
 
     fn storage(&self, states: &[StateSpec]) -> Result<Vec<Storage>> {
