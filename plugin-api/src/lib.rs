@@ -65,7 +65,7 @@ pub use kinds::rotary_embedding::RotaryEmbedding;
 pub use kinds::scheduler::Scheduler;
 pub use kinds::{Capability, Handover, Implements, Kind, LayerRef, Pin, SemanticId, Traced};
 pub use registrar::{Builtin, Provided, Registrar, builtins};
-pub use tensor::{DType, TensorMut, TensorRef};
+pub use tensor::{DType, Shaped, ShapedMut, TensorMut, TensorRef};
 pub use vocabulary::{Tokens, Vocabulary};
 
 // The Rust in the documents compiles and runs as doctests.

@@ -45,5 +45,5 @@ pub use crate::kinds::{Capability, Handover, LayerRef, SemanticId, Traced};
 pub use crate::plan::{
     Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, Spec, StateSpec, Val, fused, ops,
 };
-pub use crate::tensor::DType;
+pub use crate::tensor::{DType, Shaped, ShapedMut};
 pub use crate::vocabulary::Vocabulary;

@@ -85,6 +85,24 @@ pub enum TensorMut<'a> {
     U32(&'a mut [u32]),
 }
 
+/// A tensor to read, with its extents.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shaped<'a> {
+    /// Outermost first.
+    pub dims: &'a [usize],
+    /// As many as the extents say.
+    pub values: TensorRef<'a>,
+}
+
+/// A tensor to write, with its extents.
+#[derive(Debug, PartialEq)]
+pub struct ShapedMut<'a> {
+    /// Outermost first.
+    pub dims: &'a [usize],
+    /// As many as the extents say.
+    pub values: TensorMut<'a>,
+}
+
 impl<'a> TensorRef<'a> {
     /// The type of the elements.
     pub fn dtype(&self) -> DType {
@@ -168,6 +186,18 @@ impl TensorMut<'_> {
             Self::F32(x) => Ok(x),
             Self::F64(_) => Err(Error::shape("tensor", DType::F32, DType::F64)),
             Self::U32(_) => Err(Error::shape("tensor", DType::F32, DType::U32)),
+        }
+    }
+
+    /// The elements as integers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ShapeMismatch`] if they are of another type.
+    pub fn u32s_mut(&mut self) -> Result<&mut [u32]> {
+        match self {
+            Self::U32(x) => Ok(x),
+            other => Err(Error::shape("tensor", DType::U32, other.dtype())),
         }
     }
 }

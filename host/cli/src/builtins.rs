@@ -40,6 +40,7 @@ use plugin_gradient_monitor as _;
 use plugin_greedy as _;
 use plugin_grpo as _;
 use plugin_guided as _;
+use plugin_hash as _;
 use plugin_hf_hub as _;
 use plugin_hierarchical_memory as _;
 use plugin_int4_group as _;
@@ -108,4 +109,4 @@ use plugin_yarn as _;
 
 /// How many plugins are listed above: fewer at run time means that the linker dropped one.
 pub(crate) const LISTED: usize =
-    101 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;
+    102 + cfg!(feature = "candle") as usize + cfg!(feature = "cuda") as usize;

@@ -2,8 +2,9 @@
 
 use std::ffi::c_void;
 
+use crate::backend::TensorV1;
 use crate::op_sink::OpSinkV1;
-use crate::{Code, Out, RSlice, StableAbi};
+use crate::{Code, Out, RSlice, RStr, StableAbi};
 
 /// The interface id; the kind is named when an instance is opened.
 pub const ID: &str = "jackfield.traced/1";
@@ -16,7 +17,8 @@ pub struct TracedV1 {
     pub size: u32,
     /// Writes the semantic id as text. [any thread]
     pub semantic_id: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
-    /// Describes the part over `inputs`, values with their specs; writes the resulting values.
+    /// Describes the part over `inputs`, values with their specs; writes the marks of the hyperparameters
+    /// that were read, and the resulting values.
     /// [compile thread]
     pub trace: unsafe extern "C" fn(
         this: *mut c_void,
@@ -26,16 +28,34 @@ pub struct TracedV1 {
         config: RSlice<'_, u8>,
         out: *const Out,
     ) -> Code,
-    /// What one layer keeps between steps, as bytes; only of mixers. [compile thread]
+    /// Computes what a trace left to a callback: reads `inputs`, writes `outputs`. [step thread]
+    pub call: unsafe extern "C" fn(
+        this: *mut c_void,
+        callback: RStr<'_>,
+        inputs: RSlice<'_, ShapedV1<'_>>,
+        outputs: RSlice<'_, ShapedV1<'_>>,
+        out: *const Out,
+    ) -> Code,
+    /// The marks of what was read, and what one layer keeps between steps; only of mixers. [compile thread]
     pub state: unsafe extern "C" fn(
         this: *mut c_void,
         index: u32,
         config: RSlice<'_, u8>,
         out: *const Out,
     ) -> Code,
-    /// Frequencies and scale, as bytes; only of rotary embeddings. [compile thread]
+    /// The marks of what was read, frequencies and scale; only of rotary embeddings. [compile thread]
     pub rotation:
         unsafe extern "C" fn(this: *mut c_void, config: RSlice<'_, u8>, out: *const Out) -> Code,
     /// Ends the instance. [any thread]
     pub close: unsafe extern "C" fn(this: *mut c_void, out: *const Out) -> Code,
+}
+
+/// A tensor with its extents, outermost first.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, StableAbi)]
+pub struct ShapedV1<'a> {
+    /// As many elements as the extents say.
+    pub tensor: TensorV1,
+    /// Extents.
+    pub dims: RSlice<'a, usize>,
 }

@@ -6,8 +6,9 @@
 use std::fmt;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::{OpSink, Val};
+use crate::tensor::{Shaped, ShapedMut};
 
 pub mod adapter;
 pub mod backend;
@@ -80,7 +81,7 @@ pub struct LayerRef<'a> {
     pub config: &'a Config,
 }
 
-/// A part of the model's computation: describes itself once, never runs.
+/// A part of the model's computation: describes itself once, and runs only where it asked to be called.
 pub trait Traced: Send + Sync {
     /// What the numbers of this part mean. [any thread]
     fn semantic_id(&self) -> SemanticId;
@@ -92,6 +93,23 @@ pub trait Traced: Send + Sync {
     /// Whatever the sink returns, and [`Error::Config`](crate::Error::Config) for hyperparameters
     /// that this part cannot work with.
     fn trace(&self, g: &mut dyn OpSink, x: &[Val], at: &LayerRef<'_>) -> Result<Vec<Val>>;
+
+    /// Computes what the trace left to a [`call`](OpSink::call): reads `inputs`, writes every element of
+    /// `outputs`. Optional, for what no op can say. [step thread]
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for a callback that the trace does not name. Any
+    /// error fails the step, and with it, if it stays, the requests in it.
+    fn call(
+        &self,
+        callback: &str,
+        inputs: &[Shaped<'_>],
+        outputs: &mut [ShapedMut<'_>],
+    ) -> Result<()> {
+        let _ = (inputs, outputs);
+        Err(Error::unsupported(format!("callback `{callback}`"), "this part is described whole"))
+    }
 }
 
 /// Optional for kinds that keep something between steps: carries what a generation has learnt into

@@ -68,5 +68,6 @@ pub const DIGEST: [u64; 2] = abi::digest(&[
     include_bytes!("reward.rs"),
     include_bytes!("rows.rs"),
     include_bytes!("scheduler.rs"),
+    include_bytes!("shaped.rs"),
     include_bytes!("traced.rs"),
 ]);

@@ -32,6 +32,7 @@ mod quantizer;
 mod reward;
 mod rows;
 mod scheduler;
+mod shaped;
 mod traced;
 
 pub use abi::{Entry, MAGIC, SYMBOL_PREFIX};

@@ -8,11 +8,11 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::abi::op_sink::OpSinkV1;
-use super::abi::traced::TracedV1;
-use super::abi::{Code, Opened, Out, RSlice};
+use super::abi::traced::{ShapedV1, TracedV1};
+use super::abi::{Code, Opened, Out, RSlice, RStr};
 use super::call::Remote;
 use super::guard::{self, answer, guard, shared};
-use super::{Owner, op_sink};
+use super::{Owner, op_sink, shaped};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kinds::adapter::Adapter;
@@ -28,7 +28,8 @@ use crate::kinds::residual::Residual;
 use crate::kinds::rotary_embedding::{RotaryEmbedding, Rotation};
 use crate::kinds::{Kind, LayerRef, SemanticId, Traced};
 use crate::plan::{OpSink, StateSpec, Val};
-use crate::wire::{from_bytes, to_bytes};
+use crate::tensor::{Shaped, ShapedMut};
+use crate::wire::{Wire, from_bytes, marks, take_marks, to_bytes};
 
 /// What stands behind the pointer, whichever traced kind it is.
 pub(super) trait Part: Send + Sync {
@@ -93,6 +94,7 @@ static TABLE: TracedV1 = TracedV1 {
     size: size_of::<TracedV1>() as u32,
     semantic_id,
     trace,
+    call,
     state,
     rotation,
     close: guard::close::<dyn Part>,
@@ -129,8 +131,27 @@ unsafe extern "C" fn trace(
             let mut g = op_sink::Lent::new(&*sink, inputs);
             let at = LayerRef { index, config: &config };
             let results = shared::<dyn Part>(this).traced().trace(&mut g, &x, &at)?;
-            answer(out, &results);
+            answer(out, &(marks(&config), results));
             Ok(())
+        })
+    }
+}
+
+unsafe extern "C" fn call(
+    this: *mut c_void,
+    callback: RStr<'_>,
+    inputs: RSlice<'_, ShapedV1<'_>>,
+    outputs: RSlice<'_, ShapedV1<'_>>,
+    out: *const Out,
+) -> Code {
+    // SAFETY: as in `semantic_id`; the host lends the tensors for this call, the outputs to nobody else.
+    unsafe {
+        guard(out, || {
+            let part = shared::<dyn Part>(this).traced();
+            let (inputs, outputs) = (inputs.as_slice(), outputs.as_slice());
+            shaped::received(inputs, outputs, |inputs, outputs| {
+                part.call(callback.as_str(), inputs, outputs)
+            })
         })
     }
 }
@@ -146,7 +167,8 @@ unsafe extern "C" fn state(
         guard(out, || {
             let config = from_bytes(config.as_slice())?;
             let at = LayerRef { index, config: &config };
-            answer(out, &shared::<dyn Part>(this).state(&at)?);
+            let state = shared::<dyn Part>(this).state(&at)?;
+            answer(out, &(marks(&config), state));
             Ok(())
         })
     }
@@ -157,7 +179,8 @@ unsafe extern "C" fn rotation(this: *mut c_void, config: RSlice<'_, u8>, out: *c
     unsafe {
         guard(out, || {
             let config = from_bytes(config.as_slice())?;
-            answer(out, &shared::<dyn Part>(this).rotation(&config)?);
+            let rotation = shared::<dyn Part>(this).rotation(&config)?;
+            answer(out, &(marks(&config), rotation));
             Ok(())
         })
     }
@@ -179,6 +202,19 @@ pub(super) unsafe fn import<K: Import + ?Sized>(opened: Opened, owner: Arc<dyn O
     K::boxed(Foreign { remote: Remote::new(opened.this, owner), table, kind: K::NAME })
 }
 
+impl Foreign {
+    /// A call that reads `config` there; what it read of it counts as read here.
+    fn ask<T: Wire>(
+        &self,
+        config: &Config,
+        function: impl FnOnce(*mut c_void, *const Out) -> Code,
+    ) -> Result<T> {
+        let (read, answer): (Vec<u8>, T) = self.remote.ask(function)?;
+        take_marks(config, &read);
+        Ok(answer)
+    }
+}
+
 impl Traced for Foreign {
     fn semantic_id(&self) -> SemanticId {
         let table = self.table;
@@ -193,13 +229,28 @@ impl Traced for Foreign {
         let inputs = op_sink::values_bytes(g, x);
         let mut lender = op_sink::Lender::new(g, x);
         let sink = lender.lend();
-        let results: Vec<Val> = self.remote.ask(|this, out| {
+        let results: Vec<Val> = self.ask(at.config, |this, out| {
             let (inputs, config) = (inputs[..].into(), config[..].into());
             // SAFETY: the table belongs to the instance; all pointers live until the call ends.
             unsafe { (table.trace)(this, &raw const sink, inputs, at.index, config, out) }
         })?;
         lender.check(&results)?;
         Ok(results)
+    }
+
+    fn call(
+        &self,
+        callback: &str,
+        inputs: &[Shaped<'_>],
+        outputs: &mut [ShapedMut<'_>],
+    ) -> Result<()> {
+        let table = self.table;
+        shaped::sent(inputs, outputs, |inputs, outputs| {
+            // SAFETY: the table belongs to the instance; all pointers live until the call ends.
+            self.remote.call(&mut Vec::new(), |this, out| unsafe {
+                (table.call)(this, callback.into(), inputs.into(), outputs.into(), out)
+            })
+        })
     }
 }
 
@@ -216,7 +267,7 @@ impl Adapter for Foreign {}
 impl Mixer for Foreign {
     fn state(&self, at: &LayerRef<'_>) -> Result<StateSpec> {
         let (table, config) = (self.table, to_bytes(at.config));
-        self.remote.ask(|this, out| {
+        self.ask(at.config, |this, out| {
             // SAFETY: the table belongs to the instance; all pointers live until the call ends.
             unsafe { (table.state)(this, at.index, config[..].into(), out) }
         })
@@ -225,10 +276,10 @@ impl Mixer for Foreign {
 
 impl RotaryEmbedding for Foreign {
     fn rotation(&self, config: &Config) -> Result<Rotation> {
-        let (table, config) = (self.table, to_bytes(config));
-        self.remote.ask(|this, out| {
+        let (table, bytes) = (self.table, to_bytes(config));
+        self.ask(config, |this, out| {
             // SAFETY: the table belongs to the instance; all pointers live until the call ends.
-            unsafe { (table.rotation)(this, config[..].into(), out) }
+            unsafe { (table.rotation)(this, bytes[..].into(), out) }
         })
     }
 }

@@ -3,7 +3,7 @@
 use super::fused::standard;
 use super::infer::infer;
 use super::ops::{Attrs, OpId};
-use super::sink::OpSink;
+use super::sink::{CALL_AXES_MAX, CALL_VALUES_MAX, OpSink};
 use super::spec::{Spec, StateSpec, Word};
 use super::{Node, NodeKind, Plan, Port, StatePort, Val};
 use crate::error::{Error, Result};
@@ -139,7 +139,9 @@ impl OpSink for PlanBuilder {
     }
 
     fn call(&mut self, callback: &str, inputs: &[Val], outputs: &[Spec]) -> Result<Vec<Val>> {
-        self.specs_of(Word::of("call"), inputs)?;
+        let given = self.specs_of(Word::of("call"), inputs)?;
+        check_crossing(callback, &given)?;
+        check_crossing(callback, &outputs.iter().collect::<Vec<_>>())?;
         let kind = NodeKind::Call { callback: callback.to_owned() };
         Ok(self.node(kind, inputs, outputs.to_vec()))
     }
@@ -155,6 +157,23 @@ impl OpSink for PlanBuilder {
 
     fn spec(&self, val: Val) -> &Spec {
         self.plan.spec(val)
+    }
+}
+
+/// Refuses values that cannot be lent to a plugin, and more than it can be lent at a time.
+fn check_crossing(callback: &str, specs: &[&Spec]) -> Result<()> {
+    let what = || format!("callback `{callback}`");
+    if specs.len() > CALL_VALUES_MAX {
+        return Err(Error::shape(what(), format!("at most {CALL_VALUES_MAX} values"), specs.len()));
+    }
+    let is_fit = |spec: &Spec| {
+        matches!(spec.dtype, DType::F32 | DType::U32) && spec.dims.len() <= CALL_AXES_MAX
+    };
+    match specs.iter().find(|spec| !is_fit(spec)) {
+        None => Ok(()),
+        Some(spec) => {
+            Err(Error::shape(what(), format!("f32 or u32 with at most {CALL_AXES_MAX} axes"), spec))
+        }
     }
 }
 

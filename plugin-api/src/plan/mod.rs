@@ -18,7 +18,7 @@ mod text;
 pub use build::PlanBuilder;
 pub use gradient::{NoGradient, ParamId, gradient};
 pub use ops::{Attr, Attrs, OpId};
-pub use sink::{OpSink, OpSinkExt};
+pub use sink::{CALL_AXES_MAX, CALL_VALUES_MAX, OpSink, OpSinkExt};
 pub use spec::{Dim, Part, Per, Spec, StateSpec, Symbol, Word};
 
 /// One value of a plan: an index into [`Plan::specs`].

@@ -1,5 +1,6 @@
 //! Plans out of plans: what training makes of a plan that serves.
 
+mod calls;
 mod experts;
 
 use super::build::PlanBuilder;
@@ -8,6 +9,7 @@ use super::sink::{OpSink, OpSinkExt};
 use super::{Node, NodeKind, Per, Plan, Val};
 use crate::error::{Error, Result};
 
+pub use calls::{Cut, Named, Stage, cut_at_calls};
 pub use experts::with_all_experts;
 
 /// The plan with the weights called `names` as inputs of the same names, after those it has: what

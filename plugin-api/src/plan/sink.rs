@@ -7,6 +7,12 @@ use crate::error::{Error, Result};
 use crate::kinds::adapter::MARK;
 use crate::tensor::DType;
 
+/// Most values that a [`call`](OpSink::call) reads, and most that it writes.
+pub const CALL_VALUES_MAX: usize = 8;
+
+/// Most axes of a value that a [`call`](OpSink::call) reads or writes.
+pub const CALL_AXES_MAX: usize = 4;
+
 /// Receives the ops of a trace. Called while a plan is built, never while a step runs.
 ///
 /// Names of weights, states and slots are relative to the place in the model that is being traced.
@@ -64,12 +70,15 @@ pub trait OpSink {
     /// [`Error::NotFound`] if nothing is wired there, and whatever that plugin's trace returns.
     fn slot(&mut self, slot: &str, scope: &str, inputs: &[Val]) -> Result<Vec<Val>>;
 
-    /// Adds a call of a plugin at run time. Every call splits the plan and costs time in each
-    /// step: for what truly cannot be described.
+    /// Adds a call of the plugin that traces, at run time: it gets `callback` and the inputs in
+    /// [`Traced::call`](crate::kinds::Traced::call), and writes the outputs, at most
+    /// [`CALL_VALUES_MAX`] each of `f32` and `u32` with at most [`CALL_AXES_MAX`] axes. Every call splits
+    /// the plan and costs time in each step: for what truly cannot be described.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsupported`] where the backend or lane takes no callbacks.
+    /// [`Error::Unsupported`] where nothing is called: for plans that are trained, in encoders, and for
+    /// values that cannot cross.
     fn call(&mut self, callback: &str, inputs: &[Val], outputs: &[Spec]) -> Result<Vec<Val>>;
 
     /// Makes `val` an output of the plan under `name`.

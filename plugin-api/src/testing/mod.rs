@@ -6,6 +6,7 @@
 
 pub mod adapter;
 pub mod backend;
+mod called;
 pub mod compressor;
 pub mod curriculum;
 pub mod decoding_strategy;

@@ -147,8 +147,8 @@ impl OpSink for TestSink<'_> {
         Ok(vec![result?])
     }
 
-    fn call(&mut self, callback: &str, _inputs: &[Val], _outputs: &[Spec]) -> Result<Vec<Val>> {
-        Err(Error::unsupported(format!("call `{callback}`"), "a scene has no plugins"))
+    fn call(&mut self, callback: &str, inputs: &[Val], outputs: &[Spec]) -> Result<Vec<Val>> {
+        self.builder.call(callback, inputs, outputs)
     }
 
     fn output(&mut self, name: &str, val: Val) -> Result<()> {

@@ -19,6 +19,7 @@ use crate::kinds::optimizer::Optimizer;
 use crate::kinds::residual::Residual;
 use crate::kinds::{Kind, LayerRef, Traced};
 use crate::plan::Val;
+use crate::tensor::{Shaped, ShapedMut, TensorMut, TensorRef};
 use bindings::exports::jackfield::plugin::traced as wit;
 
 super::world!("traced-plugin",
@@ -80,6 +81,51 @@ impl<P: Plugin<Kind: TracedKind>> wit::Guest for P {
     ) -> Result<Vec<WireVal>, WireError> {
         P::Kind::look(|instance| trace(instance, graph, &x, layer, settings))
     }
+
+    fn call(
+        callback: String,
+        inputs: Vec<wit::Tensor>,
+        outputs: Vec<wit::Form>,
+    ) -> Result<Vec<wit::Elements>, WireError> {
+        P::Kind::look(|instance| Ok(call(instance, &callback, &inputs, &outputs)?))
+    }
+}
+
+/// Calls `part` with tensors that arrived; what it writes goes back.
+fn call(
+    part: &dyn Traced,
+    callback: &str,
+    inputs: &[wit::Tensor],
+    outputs: &[wit::Form],
+) -> crate::error::Result<Vec<wit::Elements>> {
+    let extents = |dims: &[u64]| dims.iter().map(|&n| n as usize).collect::<Vec<_>>();
+    let ins: Vec<_> = inputs.iter().map(|tensor| extents(&tensor.dims)).collect();
+    let outs: Vec<_> = outputs.iter().map(|form| extents(&form.dims)).collect();
+    let ins = inputs.iter().zip(&ins).map(|(tensor, dims)| Shaped {
+        dims,
+        values: match &tensor.values {
+            wit::Elements::Floats(x) => TensorRef::F32(x),
+            wit::Elements::Indices(x) => TensorRef::U32(x),
+        },
+    });
+    let ins: Vec<Shaped<'_>> = ins.collect();
+    let mut made: Vec<wit::Elements> = outputs
+        .iter()
+        .zip(&outs)
+        .map(|(form, dims)| match (form.is_index, dims.iter().product()) {
+            (true, len) => wit::Elements::Indices(vec![0; len]),
+            (false, len) => wit::Elements::Floats(vec![0.0; len]),
+        })
+        .collect();
+    let lent = made.iter_mut().zip(&outs).map(|(elements, dims)| ShapedMut {
+        dims,
+        values: match elements {
+            wit::Elements::Floats(x) => TensorMut::F32(x),
+            wit::Elements::Indices(x) => TensorMut::U32(x),
+        },
+    });
+    part.call(callback, &ins, &mut lent.collect::<Vec<_>>())?;
+    Ok(made)
 }
 
 /// Traces `part` into the host's graph.

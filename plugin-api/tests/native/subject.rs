@@ -139,6 +139,27 @@ impl Traced for Subject {
         g.output("routed", called[0])?;
         Ok(vec![g.add(y, extra)?, called[0]])
     }
+
+    /// The sum of each row of the first input, and where it lies.
+    fn call(
+        &self,
+        callback: &str,
+        inputs: &[Shaped<'_>],
+        outputs: &mut [ShapedMut<'_>],
+    ) -> Result<()> {
+        self.at("call")?;
+        let ([x, ..], [sums, places]) = (inputs, outputs) else {
+            return Err(Error::unsupported(format!("callback `{callback}`"), "two outputs"));
+        };
+        let width = x.dims[1];
+        sums.values.f32s_mut()?.iter_mut().zip(x.values.f32s()?.chunks(width)).for_each(
+            |(y, x)| {
+                *y = x.iter().sum();
+            },
+        );
+        places.values.u32s_mut()?.iter_mut().zip(0..).for_each(|(y, i)| *y = i);
+        Ok(())
+    }
 }
 
 impl Norm for Subject {}

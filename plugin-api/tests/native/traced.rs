@@ -2,6 +2,7 @@
 
 use plugin_api::plan::PlanBuilder;
 use plugin_api::prelude::*;
+use plugin_api::{TensorMut, TensorRef};
 
 use crate::rig::{both, check, import, told};
 
@@ -64,6 +65,59 @@ fn states_and_rotations_are_the_same() {
     assert_eq!(direct.rotation(&nothing).unwrap_err(), foreign.rotation(&nothing).unwrap_err());
 }
 
+/// What a part answers to `callback` for three rows of two numbers and a vector of indices.
+fn called(part: &dyn Traced, num_outputs: usize) -> Result<(Vec<f32>, Vec<u32>)> {
+    let (x, ids) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [7, 8, 9]);
+    let inputs = [
+        Shaped { dims: &[3, 2], values: TensorRef::F32(&x) },
+        Shaped { dims: &[3], values: TensorRef::U32(&ids) },
+    ];
+    let (mut sums, mut places) = (vec![0.0; 3], vec![0; 3]);
+    let mut outputs = [
+        ShapedMut { dims: &[3], values: TensorMut::F32(&mut sums) },
+        ShapedMut { dims: &[3], values: TensorMut::U32(&mut places) },
+    ];
+    part.call("route", &inputs, &mut outputs[..num_outputs])?;
+    Ok((sums, places))
+}
+
+#[test]
+fn callbacks_write_where_the_host_says() {
+    let [direct, foreign] = both::<dyn MoeRouter>();
+    let expected = (vec![3.0, 7.0, 11.0], vec![0, 1, 2]);
+    assert_eq!(called(&*direct, 2).unwrap(), expected);
+    assert_eq!(called(&*foreign, 2).unwrap(), expected);
+    assert_eq!(called(&*foreign, 1).unwrap_err(), called(&*direct, 1).unwrap_err());
+    let nine = [Shaped { dims: &[], values: TensorRef::F32(&[]) }; 9];
+    let refused = foreign.call("route", &nine, &mut []).unwrap_err();
+    assert!(matches!(refused, Error::ShapeMismatch { .. }), "{refused}");
+}
+
+#[test]
+fn what_is_read_of_the_hyperparameters_there_is_known_here() {
+    let [_, foreign] = both::<dyn Mixer>();
+    let read = |call: &dyn Fn(&Config)| {
+        let config = config();
+        call(&config);
+        config.unread().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let state = |config: &Config| {
+        foreign.state(&LayerRef { index: 3, config }).unwrap();
+    };
+    assert_eq!(read(&state), ["eps", "misspelt", "theta"]);
+    let trace = |config: &Config| {
+        let mut builder = builder();
+        let x = builder.input("x", Spec::f32([Dim::TOKENS, 8.into()])).unwrap();
+        foreign.trace(&mut builder, &[x], &LayerRef { index: 3, config }).unwrap();
+    };
+    assert_eq!(read(&trace), ["misspelt", "theta", "width"]);
+    let [_, foreign] = both::<dyn RotaryEmbedding>();
+    let rotation = |config: &Config| {
+        foreign.rotation(config).unwrap();
+    };
+    assert_eq!(read(&rotation), ["eps", "misspelt", "width"]);
+}
+
 #[test]
 fn a_missing_weight_and_a_value_of_nobody_are_errors() {
     let [direct, foreign] = both::<dyn Norm>();
@@ -92,5 +146,6 @@ fn panics_and_errors_are_contained() {
             None
         }),
     ]);
+    check::<dyn MoeRouter>(&[("call", &|part| called(part, 2).err())]);
     check::<dyn RotaryEmbedding>(&[("rotation", &|part| part.rotation(&config()).err())]);
 }

@@ -83,8 +83,19 @@ const INPUTS: [(&str, Input); 5] = [
     ("logit_rows", Input::LogitRows),
 ];
 
+/// Sizes that a plan may have.
+const SIZES: [(Dim, Size); 4] = [
+    (Dim::TOKENS, Size::Tokens),
+    (Dim::SEQS, Size::Seqs),
+    (Dim::BLOCKS, Size::Blocks),
+    (Dim::LOGIT_ROWS, Size::LogitRows),
+];
+
 /// Most inputs that a plan has.
 pub(super) const INPUTS_MAX: usize = INPUTS.len();
+
+/// Most sizes that a plan has.
+pub(super) const SIZES_MAX: usize = SIZES.len();
 
 impl PlanInputs {
     /// What `plan` takes.
@@ -235,11 +246,5 @@ impl StepBatch {
 }
 
 fn size_of(symbol: Symbol) -> Option<Size> {
-    let known = [
-        (Dim::TOKENS, Size::Tokens),
-        (Dim::SEQS, Size::Seqs),
-        (Dim::BLOCKS, Size::Blocks),
-        (Dim::LOGIT_ROWS, Size::LogitRows),
-    ];
-    known.into_iter().find_map(|(dim, size)| (dim == Dim::Symbol(symbol)).then_some(size))
+    SIZES.into_iter().find_map(|(dim, size)| (dim == Dim::Symbol(symbol)).then_some(size))
 }

@@ -54,7 +54,8 @@ impl Memory {
         rows: &mut Rows,
     ) -> Result<(), Error> {
         let logits = rows.front_mut(batch.logit_rows.len());
-        plan.run(false, batch, logits, &mut self.state, &mut self.scratch, None)
+        let ran = plan.run(false, batch, logits, &mut self.state, &mut self.scratch, None);
+        ran.map_err(|fault| fault.error)
     }
 }
 

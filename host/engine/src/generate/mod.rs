@@ -25,6 +25,7 @@ mod rows;
 mod scales;
 mod schedule;
 mod score;
+mod stages;
 mod step;
 mod submit;
 mod tier_faults;

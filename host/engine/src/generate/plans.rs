@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jackfield_runtime::{DRAINING_MAX, Generation};
-use plugin_api::kinds::backend::{
-    Bindings, Buf, Exe, Fence, MemoryMap, NodeView, StatePager, StreamId, Support,
-};
+use plugin_api::Backend;
+use plugin_api::kinds::backend::{Buf, MemoryMap, NodeView, StatePager, Support};
 use plugin_api::plan::Plan;
-use plugin_api::{Backend, Error, TensorMut};
 
 use super::batch::{PlanInputs, StepBatch};
+use super::stages::{Run, Stages, StepFault};
 use crate::error::EngineError;
 use crate::model::adapter::LoadedAdapter;
 use crate::model::loaded::{Companions, Packed, logits_width};
@@ -44,7 +43,7 @@ struct Build {
     memory: MemoryMap,
     /// In the order of the plan.
     weights: Vec<Buf>,
-    exe: Exe,
+    stages: Stages,
 }
 
 impl CompiledPlan {
@@ -71,7 +70,7 @@ impl CompiledPlan {
         let StandIns { masked, all, .. } = &companions.precise.1;
         let build = |stand_ins: &Packed| {
             let adapter = companions.adapter.1.as_deref();
-            Build::new(model, (stand_ins, adapter), layout, &plan, &backend)
+            Build::new(model, (stand_ins, adapter), layout, (&plan, &parts), &backend)
         };
         let (build, precise) = (build(masked)?, all.as_deref().map(build).transpose()?);
         Ok(Self {
@@ -100,7 +99,8 @@ impl CompiledPlan {
         backend: Arc<Generation<dyn Backend>>,
         layout: &StateLayout,
     ) -> Result<Self, EngineError> {
-        let on = |build: &Build| build.on(model, layout, &self.plan, &backend);
+        let described = (&*self.plan, &self.parts);
+        let on = |build: &Build| build.on(model, layout, described, &backend);
         let (build, precise) = (on(&self.build)?, self.precise.as_ref().map(on).transpose()?);
         Ok(Self {
             generation: self.generation,
@@ -123,8 +123,8 @@ impl CompiledPlan {
 
     /// Scratch memory that a step needs.
     pub(crate) fn scratch_bytes(&self) -> usize {
-        let precise = self.precise.as_ref().map_or(0, |build| build.exe.scratch_bytes);
-        self.build.exe.scratch_bytes.max(precise)
+        let precise = self.precise.as_ref().map_or(0, |build| build.stages.scratch_bytes());
+        self.build.stages.scratch_bytes().max(precise)
     }
 
     /// Runs a step over `batch`, whose sizes are up to date, into the front of `logits`, with precise weights if there are any and
@@ -132,7 +132,7 @@ impl CompiledPlan {
     ///
     /// # Errors
     ///
-    /// What the backend fails with.
+    /// What the backend, or a plugin that the plan calls, fails with.
     pub(super) fn run(
         &self,
         is_precise: bool,
@@ -141,26 +141,18 @@ impl CompiledPlan {
         state: &mut AlignedBytes,
         scratch: &mut AlignedBytes,
         pager: Option<&mut dyn StatePager>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), StepFault> {
         let build = self.precise.as_ref().filter(|_| is_precise).unwrap_or(&self.build);
         let (inputs, num_inputs) = batch.inputs(&self.inputs);
-        let mut bindings = Bindings {
+        let run = Run {
             sizes: batch.sizes(),
             inputs: &inputs[..num_inputs],
-            weights: &build.weights,
             state: state.as_mut_slice(),
             scratch: scratch.as_mut_slice(),
-            outputs: &mut [TensorMut::F32(logits)],
+            logits,
+            pager,
         };
-        let backend = &self.backend.instance;
-        let fence = match pager {
-            Some(pager) => backend.run_paged(&build.exe, StreamId(0), &mut bindings, pager)?,
-            None => backend.run(&build.exe, StreamId(0), &mut bindings)?,
-        };
-        match fence {
-            Fence::Done => Ok(()),
-            fence @ Fence::Pending(_) => backend.wait(&build.exe, fence, &mut bindings),
-        }
+        build.stages.run(&*self.backend.instance, &self.backend.label.name, run)
     }
 
     /// Lets this build take the place of `old`: the same generation, the same requests.
@@ -179,7 +171,7 @@ impl Build {
         model: &LoadedModel,
         (stand_ins, adapter): (&Packed, Option<&LoadedAdapter>),
         layout: &StateLayout,
-        plan: &Plan,
+        (plan, parts): (&Plan, &TracedParts),
         backend: &Generation<dyn Backend>,
     ) -> Result<Self, EngineError> {
         let (mut memory, mut weights) = (MemoryMap::default(), Vec::new());
@@ -196,8 +188,8 @@ impl Build {
         }
         memory.states.clone_from(&layout.places);
         memory.block_size = layout.pool.block_size;
-        let exe = compile(backend, model, plan, &memory)?;
-        Ok(Self { memory, weights, exe })
+        let stages = compile(backend, model, (plan, parts), (&memory, &weights))?;
+        Ok(Self { memory, weights, stages })
     }
 
     /// The same weights, for states that lie as `layout` has it.
@@ -205,12 +197,12 @@ impl Build {
         &self,
         model: &LoadedModel,
         layout: &StateLayout,
-        plan: &Plan,
+        described: (&Plan, &TracedParts),
         backend: &Generation<dyn Backend>,
     ) -> Result<Self, EngineError> {
         let memory = MemoryMap { states: layout.places.clone(), ..self.memory.clone() };
-        let exe = compile(backend, model, plan, &memory)?;
-        Ok(Self { memory, weights: self.weights.clone(), exe })
+        let stages = compile(backend, model, described, (&memory, &self.weights))?;
+        Ok(Self { memory, weights: self.weights.clone(), stages })
     }
 }
 
@@ -240,9 +232,9 @@ fn check_states(model: &LoadedModel, plan: &Plan) -> Result<(), EngineError> {
 fn compile(
     by: &Generation<dyn Backend>,
     model: &LoadedModel,
-    plan: &Plan,
-    memory: &MemoryMap,
-) -> Result<Exe, EngineError> {
+    (plan, parts): (&Plan, &TracedParts),
+    (memory, weights): (&MemoryMap, &[Buf]),
+) -> Result<Stages, EngineError> {
     let backend = &*by.instance;
     for place in &memory.weights {
         let what = || format!("layout of weight `{}`", place.desc.name);
@@ -252,14 +244,17 @@ fn compile(
             return Err(EngineError::inconsistent(what(), place.layout.id.0.clone(), found.0));
         }
     }
-    let exe = backend.compile(plan, &model.bucket, memory);
-    let exe = exe.map_err(EngineError::plugin("compile"))?;
+    let compile = |plan: &Plan, memory: &MemoryMap| {
+        let exe = backend.compile(plan, &model.bucket, memory);
+        exe.map_err(EngineError::plugin("compile"))
+    };
+    let stages = Stages::new(plan, &model.bucket, (memory, weights), parts, compile)?;
     // Who skips one op skips all: asking for each would send the whole plan each time.
     let support = plan.nodes.last().map(|node| backend.support(&NodeView { plan, node }));
     if support == Some(Support::Skip) {
         tracing::warn!("backend `{}` computes nothing: its answers mean nothing", by.label.name);
     }
-    Ok(exe)
+    Ok(stages)
 }
 
 /// The plan generations that are alive: new requests get the last, running ones keep theirs.

@@ -7,13 +7,14 @@ use plugin_api::kinds::backend::StatePager;
 use plugin_api::kinds::decoding_strategy::Want;
 use plugin_api::kinds::kv_cache::SeqId;
 use plugin_api::kinds::logits_processor::{LogitsRows, RowId};
-use plugin_api::{Backend, Error, Kind, LogitsProcessor};
+use plugin_api::{Error, Kind, LogitsProcessor};
 
 use super::drafts::Spare;
 use super::engine::Engine;
 use super::group::Sequence;
 use super::plans::Turn;
 use super::request::Output;
+use super::stages::StepFault;
 use super::tiers::{Pager, Step};
 use crate::error::EngineError;
 
@@ -288,9 +289,8 @@ impl Engine {
         });
         let pager = pager.as_mut().map(|pager| pager as &mut dyn StatePager);
         let result = plan.run(is_precise, batch, logits, &mut self.state, &mut self.scratch, pager);
-        if let Err(error) = result {
-            let name = plan.backend.label.name.clone();
-            self.tell_fault(<dyn Backend>::NAME, &name, 0, &error);
+        if let Err(StepFault { kind, plugin, error }) = result {
+            self.tell_fault(&kind, &plugin, 0, &error);
             self.take_back();
             return Err(EngineError::plugin("step")(error));
         }

@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod blueprint;
+pub(crate) mod callback;
 pub mod chat_template;
 pub mod error;
 pub mod export;

@@ -9,6 +9,7 @@ use plugin_api::plan::{
 };
 use plugin_api::{Config, Encoder, Error, LayerRef, Result, Traced, plan::Dim};
 
+use super::callback::Callback;
 use super::hyperparameters::Architecture;
 
 /// The traced plugins of a model, by slot.
@@ -118,6 +119,8 @@ struct Tracer<'a> {
     weights: &'a dyn WeightShapes,
     /// Prefix of weight and state names, with a dot at its end unless empty.
     scope: String,
+    /// Whose part is being described.
+    slot: Option<&'a str>,
     index: u32,
     layer: Arc<Config>,
 }
@@ -125,7 +128,7 @@ struct Tracer<'a> {
 impl<'a> Tracer<'a> {
     fn new(layer: Config, parts: &'a TracedParts, weights: &'a dyn WeightShapes) -> Self {
         let (builder, scope) = (PlanBuilder::new(), String::new());
-        Self { builder, parts, weights, scope, index: 0, layer: Arc::new(layer) }
+        Self { builder, parts, weights, scope, slot: None, index: 0, layer: Arc::new(layer) }
     }
 
     fn enter_layer(&mut self, index: u32, config: Config) {
@@ -170,7 +173,7 @@ impl OpSink for Tracer<'_> {
 
     fn slot(&mut self, slot: &str, scope: &str, inputs: &[Val]) -> Result<Vec<Val>> {
         let parts = self.parts;
-        let Some(part) = parts.get(slot) else {
+        let Some((slot, part)) = parts.get_key_value(slot) else {
             let known = parts.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let (kind, name) = ("slot".to_owned(), slot.to_owned());
             return Err(Error::NotFound { kind, name, known });
@@ -182,13 +185,20 @@ impl OpSink for Tracer<'_> {
         }
         let layer = Arc::clone(&self.layer);
         let at = LayerRef { index: self.index, config: &layer };
+        let around = self.slot.replace(slot);
         let results = part.instance.trace(self, inputs, &at);
+        self.slot = around;
         self.scope.truncate(outer);
         results
     }
 
     fn call(&mut self, callback: &str, inputs: &[Val], outputs: &[Spec]) -> Result<Vec<Val>> {
-        self.builder.call(callback, inputs, outputs)
+        let Some((slot, part)) = self.slot.and_then(|slot| self.parts.get_key_value(slot)) else {
+            let missing = "only parts of a decoder are called";
+            return Err(Error::unsupported(format!("callback `{callback}`"), missing));
+        };
+        let callback = Callback::text(slot, callback, &part.instance.semantic_id())?;
+        self.builder.call(&callback, inputs, outputs)
     }
 
     fn output(&mut self, name: &str, val: Val) -> Result<()> {

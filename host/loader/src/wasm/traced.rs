@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plugin_api::kinds::{LayerRef, SemanticId, Traced};
 use plugin_api::plan::{OpSink, Val};
-use plugin_api::{Config, Error, Result};
+use plugin_api::{Config, DType, Error, Result, Shaped, ShapedMut, TensorMut, TensorRef};
 use wasmtime::Store;
 
-use super::bindings::traced::exports::jackfield::plugin::traced::Guest;
+use super::bindings::traced::exports::jackfield::plugin::traced::{self as wit, Guest};
 use super::graph;
 use super::instance::{Instance, Plugin, Shared};
 use super::state::State;
@@ -63,5 +63,59 @@ impl<W: TracedWorld> Traced for WasmTraced<W> {
             Some(strange) => Err(Error::malformed("trace", "values of this trace", strange.0)),
             None => Ok(made),
         }
+    }
+
+    fn call(
+        &self,
+        callback: &str,
+        inputs: &[Shaped<'_>],
+        outputs: &mut [ShapedMut<'_>],
+    ) -> Result<()> {
+        let ins = inputs.iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        let outs: Vec<wit::Form> = outputs.iter().map(form).collect();
+        self.shared.with(|instance| {
+            let made = instance.call(|world, store| {
+                world.traced().call_call(&mut *store, callback, &ins, &outs)
+            })?;
+            let expected = format!("{} tensors of the sizes asked for", outputs.len());
+            let is_fit = made.len() == outputs.len()
+                && made.iter().zip(&mut *outputs).all(|(made, to)| write(made, &mut to.values));
+            if is_fit {
+                return Ok(());
+            }
+            instance.refuse(&format!("callback `{callback}`"), &expected, "others")
+        })
+    }
+}
+
+fn extents(dims: &[usize]) -> Vec<u64> {
+    dims.iter().map(|&n| n as u64).collect()
+}
+
+fn tensor(input: &Shaped<'_>) -> Result<wit::Tensor> {
+    let values = match input.values {
+        TensorRef::F32(x) => wit::Elements::Floats(x.to_vec()),
+        TensorRef::U32(x) => wit::Elements::Indices(x.to_vec()),
+        TensorRef::F64(_) => return Err(Error::unsupported("callback", "values of f64 cross")),
+    };
+    Ok(wit::Tensor { dims: extents(input.dims), values })
+}
+
+fn form(output: &ShapedMut<'_>) -> wit::Form {
+    wit::Form { dims: extents(output.dims), is_index: output.values.dtype() == DType::U32 }
+}
+
+/// Writes what a guest made to where it belongs, if it is as much and of the same type.
+fn write(made: &wit::Elements, to: &mut TensorMut<'_>) -> bool {
+    match (made, to) {
+        (wit::Elements::Floats(x), TensorMut::F32(to)) if x.len() == to.len() => {
+            to.copy_from_slice(x);
+            true
+        }
+        (wit::Elements::Indices(x), TensorMut::U32(to)) if x.len() == to.len() => {
+            to.copy_from_slice(x);
+            true
+        }
+        _ => false,
     }
 }

@@ -11,5 +11,7 @@ mod sent;
 
 pub(super) use export::export;
 pub(super) use import::import;
+pub(super) use received::{tensor_mut, tensor_ref};
+pub(super) use sent::{of_mut, of_ref};
 
 type Instance = dyn crate::kinds::backend::Backend;

@@ -101,7 +101,7 @@ impl Memory for HostMemory {
 /// # Safety
 ///
 /// What is behind `tensor` is lent for `'a`, to be read.
-unsafe fn tensor_ref<'a>(tensor: &TensorV1) -> Result<TensorRef<'a>> {
+pub(in crate::native) unsafe fn tensor_ref<'a>(tensor: &TensorV1) -> Result<TensorRef<'a>> {
     let (start, len) = (tensor.start, tensor.len as usize);
     // SAFETY: as for this function; the host says with the code which elements it lends.
     unsafe {
@@ -117,7 +117,7 @@ unsafe fn tensor_ref<'a>(tensor: &TensorV1) -> Result<TensorRef<'a>> {
 /// # Safety
 ///
 /// What is behind `tensor` is lent for `'a`, to be written, and to nobody else.
-unsafe fn tensor_mut<'a>(tensor: &TensorV1) -> Result<TensorMut<'a>> {
+pub(in crate::native) unsafe fn tensor_mut<'a>(tensor: &TensorV1) -> Result<TensorMut<'a>> {
     let (start, len) = (tensor.start, tensor.len as usize);
     // SAFETY: as in `tensor_ref`.
     unsafe {

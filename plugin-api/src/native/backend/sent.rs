@@ -44,7 +44,7 @@ impl Sent {
     }
 }
 
-fn of_ref(tensor: &TensorRef<'_>) -> TensorV1 {
+pub(in crate::native) fn of_ref(tensor: &TensorRef<'_>) -> TensorV1 {
     let start: *const c_void = match tensor {
         TensorRef::F64(x) => x.as_ptr().cast(),
         TensorRef::F32(x) => x.as_ptr().cast(),
@@ -54,7 +54,7 @@ fn of_ref(tensor: &TensorRef<'_>) -> TensorV1 {
     TensorV1 { start: start.cast_mut(), len: tensor.len() as u64, dtype: code(tensor.dtype()) }
 }
 
-fn of_mut(tensor: &mut TensorMut<'_>) -> TensorV1 {
+pub(in crate::native) fn of_mut(tensor: &mut TensorMut<'_>) -> TensorV1 {
     let (len, dtype) = (tensor.len() as u64, code(tensor.dtype()));
     let start = match tensor {
         TensorMut::F64(x) => x.as_mut_ptr().cast(),

@@ -51,6 +51,11 @@ impl Feed {
         self.doubles.get(name).cloned().or_else(reals)
     }
 
+    /// What an input of indices was given.
+    pub fn indices_of(&self, name: &str) -> Option<&[u32]> {
+        self.indices.get(name).map(Vec::as_slice)
+    }
+
     /// An input of indices.
     #[must_use]
     pub fn indices(mut self, name: &str, values: &[u32]) -> Self {
