@@ -5,8 +5,10 @@
 use plugin_api::DType;
 use plugin_api::Result;
 use plugin_api::kinds::rotary_embedding::{Pairing, Rotation};
+use plugin_api::plan::rewrite::{Named, Stage, cut_at_calls};
 use plugin_api::plan::{
-    Attr, Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, PlanBuilder, Spec, StateSpec, fused, ops,
+    Attr, Attrs, Dim, OpSink, OpSinkExt, Part, Per, Plan, PlanBuilder, Port, Spec, StateSpec,
+    fused, ops,
 };
 use proptest::prelude::*;
 
@@ -207,4 +209,53 @@ fn a_fused_name_cannot_stand_for_another_computation() {
     let vendors_own = plugin_api::plan::OpId::of("vendor.scale");
     assert!(b.fused(vendors_own, &[x, w], attrs(), other).is_ok());
     assert!(fused::rms_norm(&mut b, x, w, 1e-6, 0.0).is_ok());
+}
+
+#[test]
+fn a_cut_runs_the_same_with_names_for_what_lives_across() {
+    let plan = layer();
+    let cut = cut_at_calls(&plan).unwrap();
+    let [Stage::Run(before), Stage::Call { callback, inputs, outputs }, Stage::Run(after)] =
+        &cut.stages[..]
+    else {
+        panic!("what is before, the call, and what is after: {cut:?}");
+    };
+    let ports = |ports: &[Port]| ports.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+    let named = |named: &[Named]| named.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+    assert_eq!(callback, "probe");
+    assert_eq!(ports(&before.outputs), named(inputs));
+    // The step's own input keeps its name, on whichever side it is read.
+    assert_eq!(ports(&before.inputs), ["x", "positions", "sequence_index", "block_table"]);
+    assert_eq!(ports(&after.inputs), [vec!["x".to_owned()], named(outputs)].concat());
+    assert_eq!(ports(&after.outputs), named(&cut.outputs));
+    assert_eq!((before.weights.len(), before.states.len()), (2, 1));
+    assert_eq!((after.weights.len(), after.states.len()), (0, 0));
+    // The nodes are those of the whole, but for the call.
+    assert_eq!(before.num_nodes() + after.num_nodes() + 1, plan.num_nodes());
+    let whole = cut_at_calls(before).unwrap();
+    assert!(
+        matches!(&whole.stages[..], [Stage::Run(plan)] if plan.num_nodes() == before.num_nodes())
+    );
+}
+
+#[test]
+fn weights_states_and_bytes_are_not_lent_to_a_callback() {
+    let mut b = PlanBuilder::new();
+    let w = b.declare_weight("w", Spec::f32([4.into()])).unwrap();
+    let y = b.call("probe", &[w], &[Spec::f32([4.into()])]).unwrap()[0];
+    b.output("y", y).unwrap();
+    let error = cut_at_calls(&b.finish()).unwrap_err().to_string();
+    assert!(error.contains("weights and states lie as the backend has them"), "{error}");
+
+    let mut b = PlanBuilder::new();
+    let x = b.input("x", Spec::f32([Dim::TOKENS])).unwrap();
+    let halves = b.cast(x, DType::F16).unwrap();
+    let deep = Spec::f32([1.into(), 1.into(), 1.into(), 1.into(), 1.into()]);
+    for refused in [
+        b.call("probe", &[halves], &[]).unwrap_err(),
+        b.call("probe", &[x; 9], &[]).unwrap_err(),
+        b.call("probe", &[x], &[deep]).unwrap_err(),
+    ] {
+        assert!(refused.to_string().contains("callback `probe`"), "{refused}");
+    }
 }
